@@ -1,0 +1,63 @@
+"""From values to actions. Numpy, for it runs at each environment step on a few rows.
+
+Axes: E environments, N agents, A actions.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from components.epsilon_schedules import LinearThenFlat
+from utils.args import key, read
+from utils.registry import lookup
+
+REGISTRY = {"epsilon_greedy": "components.action_selectors:EpsilonGreedy"}
+
+
+def selector_class(name):
+    return lookup("action selector", REGISTRY, name)
+
+
+class EpsilonGreedy:
+    """Each agent takes, with probability ε, a uniformly random available action, else its best one.
+
+    Owns the random stream of exploration (`rng`).
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        epsilon_start: float = key("ε at the first step", low=0, high=1)
+        epsilon_finish: float = key("ε once annealed", low=0, high=1)
+        epsilon_anneal_time: int = key("time from start to finish, linear", unit="environment steps", low=0)
+        evaluation_epsilon: float = key("ε in test episodes", low=0, high=1)
+
+    def __init__(self, args):
+        self.config = c = read(self.Config, args)
+        self.schedule = LinearThenFlat(c.epsilon_start, c.epsilon_finish, c.epsilon_anneal_time)
+        self.rng = np.random.default_rng(getattr(args, "action_seed", None))
+
+    def epsilon(self, t_env, test_mode=False):
+        return self.config.evaluation_epsilon if test_mode else self.schedule.eval(t_env)
+
+    def explores_only(self, t_env, test_mode):
+        """True where the values would not matter: ε is 1 now and at all later steps, so no history counts."""
+        return not test_mode and self.config.epsilon_finish == 1 and self.epsilon(t_env) == 1
+
+    def select(self, q, avail, t_env, test_mode=False):
+        """Actions [E, N] int64 from q [E, N, A]; avail bool [E, N, A]."""
+        greedy = np.where(avail, q, -np.inf).argmax(axis=-1)
+        epsilon = self.epsilon(t_env, test_mode)
+        if epsilon == 0:
+            return greedy
+        explore = self.rng.random(greedy.shape) < epsilon
+        return np.where(explore, self.random(avail), greedy)
+
+    def random(self, avail):
+        """Uniform over available actions: [E, N] int64."""
+        return np.where(avail, self.rng.random(avail.shape), -1.0).argmax(axis=-1)
+
+    def state_dict(self):
+        return {"rng": self.rng.bit_generator.state}
+
+    def load_state_dict(self, state):
+        self.rng.bit_generator.state = state["rng"]

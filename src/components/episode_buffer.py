@@ -1,0 +1,180 @@
+"""Episodes as tensors, and the replay buffer that keeps them.
+
+EPyMARL's file and interface: a `scheme` declares every field once, `batch["obs"]` reads one,
+`batch[:, :t]` cuts. Axes: B episodes, T+1 observations, then the field's own.
+"""
+
+import os
+
+import numpy as np
+import torch
+
+from utils.args import ConfigError
+
+
+def make_scheme(env_info, common_reward):
+    """The fields of an episode and their types, as small as their values allow."""
+    small = torch.uint8 if env_info.n_actions <= 256 else torch.int16
+    return {
+        "state": {"vshape": (env_info.state_shape,)},
+        "obs": {"vshape": (env_info.obs_shape,), "group": "agents"},
+        "actions": {"vshape": (1,), "group": "agents", "dtype": small},
+        "avail_actions": {"vshape": (env_info.n_actions,), "group": "agents", "dtype": torch.bool},
+        "reward": {"vshape": (1 if common_reward else env_info.n_agents,)},
+        "terminated": {"vshape": (1,), "dtype": torch.bool},
+        "truncated": {"vshape": (1,), "dtype": torch.bool},
+    }
+
+
+class EpisodeBatch:
+    """`batch_size` episodes of up to `max_seq_length` observations. New ones are zero and not filled.
+
+    scheme: {field: {"vshape": shape, "group": "agents" (adds the agent axis), "dtype": torch dtype}}.
+    groups: {"agents": N}. `filled` [B, T+1, 1] is added: 1 where an observation was stored.
+    """
+
+    def __init__(self, scheme, groups, batch_size, max_seq_length, data=None, device="cpu"):
+        self.scheme = {**scheme, "filled": {"vshape": (1,), "dtype": torch.bool}}
+        self.groups, self.batch_size, self.max_seq_length, self.device = groups, batch_size, max_seq_length, device
+        if data is None:
+            data = {
+                k: torch.zeros(batch_size, max_seq_length, *shape, dtype=dtype, device=device)
+                for k, (shape, dtype) in shapes(self.scheme, groups).items()
+            }
+        self.data = data
+
+    def __getitem__(self, item):
+        """A field by name, or a smaller EpisodeBatch by (episodes, time) slices or indices."""
+        if isinstance(item, str):
+            return self.data[item]
+        episodes, time = item if isinstance(item, tuple) else (item, slice(None))
+        return self._with({k: v[:, time][episodes] for k, v in self.data.items()})
+
+    def update(self, data, bs=slice(None), ts=slice(None), mark_filled=True):
+        """Write {field: values} at episodes `bs` and times `ts`; marks those observations as filled."""
+        for k, v in data.items():
+            if k not in self.data:
+                raise KeyError(f"{k!r} is not in the scheme: {', '.join(self.data)}")
+            target = self.data[k]
+            v = torch.as_tensor(np.asarray(v) if isinstance(v, list) else v, dtype=target.dtype, device=self.device)
+            target[bs, ts] = v.reshape(target[bs, ts].shape)
+        if mark_filled:
+            self.data["filled"][bs, ts] = True
+
+    def arrays(self):
+        """{field: numpy array} that share this batch's memory (CPU only): the runner's fast way in."""
+        return {k: v.numpy() for k, v in self.data.items()}
+
+    def max_t_filled(self):
+        """Observations in the longest episode."""
+        return int(self.data["filled"].sum(dim=1).max())
+
+    def to(self, device):
+        """The batch on `device`; itself when it is there already."""
+        if torch.device(device) == torch.device(self.device):
+            return self
+        batch = self._with({k: v.to(device, non_blocking=True) for k, v in self.data.items()})
+        batch.device = device
+        return batch
+
+    def _with(self, data):
+        b, t = data["filled"].shape[:2]
+        return EpisodeBatch(self.scheme, self.groups, b, t, data=data, device=self.device)
+
+
+class ReplayBuffer(EpisodeBatch):
+    """The last `buffer_size` episodes, sampled uniformly. Owns the random stream of sampling."""
+
+    def __init__(self, scheme, groups, buffer_size, max_seq_length, device="cpu", seed=None):
+        refuse_if_too_large(nbytes(scheme, groups, buffer_size, max_seq_length), buffer_size, device)
+        super().__init__(scheme, groups, buffer_size, max_seq_length, device=device)
+        self.buffer_size = buffer_size
+        self.buffer_index = 0  # where the next episode goes
+        self.episodes_in_buffer = 0
+        self.lengths = np.zeros(buffer_size, dtype=np.int64)  # observations in each episode
+        self.rng = np.random.default_rng(seed)
+
+    def insert_episode_batch(self, batch):
+        """Store B episodes, over the oldest where the buffer is full."""
+        places = (self.buffer_index + np.arange(batch.batch_size)) % self.buffer_size
+        lengths = batch["filled"].sum(dim=(1, 2)).cpu().numpy()
+        t = batch.max_seq_length
+        index = torch.as_tensor(places, device=self.device)
+        for k, v in self.data.items():
+            v[index, :t] = batch.data[k].to(self.device)
+            if t < self.max_seq_length:
+                v[index, t:] = 0
+        self.lengths[places] = lengths
+        self.buffer_index = int((self.buffer_index + batch.batch_size) % self.buffer_size)
+        self.episodes_in_buffer = min(self.episodes_in_buffer + batch.batch_size, self.buffer_size)
+
+    def can_sample(self, batch_size):
+        return self.episodes_in_buffer >= batch_size
+
+    def sample(self, batch_size):
+        """`batch_size` different episodes, cut to the longest of them."""
+        if not self.can_sample(batch_size):
+            raise ValueError(f"{self.episodes_in_buffer} episodes stored, {batch_size} asked for")
+        ids = self.rng.choice(self.episodes_in_buffer, batch_size, replace=False, shuffle=False)
+        return self[torch.as_tensor(ids, device=self.device), : int(self.lengths[ids].max())]
+
+    def state_dict(self):
+        n = self.episodes_in_buffer
+        return {
+            "data": {k: v[:n].cpu() for k, v in self.data.items()},
+            "lengths": self.lengths.tolist(),
+            "index": self.buffer_index,
+            "rng": self.rng.bit_generator.state,
+        }
+
+    def load_state_dict(self, state):
+        for k, v in state["data"].items():
+            self.data[k][: len(v)] = v.to(self.device)
+            self.episodes_in_buffer = len(v)
+        self.lengths[:] = state["lengths"]
+        self.buffer_index = state["index"]
+        self.rng.bit_generator.state = state["rng"]
+
+
+def shapes(scheme, groups):
+    """{field: (shape without the episode and time axes, dtype)}."""
+    return {
+        k: (((groups[f["group"]],) if "group" in f else ()) + tuple(f["vshape"]), f.get("dtype", torch.float32))
+        for k, f in scheme.items()
+    }
+
+
+def nbytes(scheme, groups, buffer_size, max_seq_length):
+    """Bytes of a ReplayBuffer."""
+    one_step = sum(int(np.prod(s)) * d.itemsize for s, d in shapes(scheme, groups).values()) + 1  # + filled
+    return buffer_size * max_seq_length * one_step
+
+
+def refuse_if_too_large(size, buffer_size, device):
+    """ConfigError, with the sum, when a buffer of `size` bytes cannot fit into the free memory."""
+    free = free_memory(device)
+    if free is not None and size > free:
+        fits = int(buffer_size * free / size * 0.8)
+        raise ConfigError(
+            f"buffer_size: {buffer_size} episodes need {size / 2**30:.2f} GiB, but {device} has "
+            f"{free / 2**30:.2f} GiB free; about {fits} episodes fit"
+        )
+
+
+def free_memory(device):
+    """Free bytes on `device`, or None where the system does not say. Heeds a container's limit."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        with open("/proc/meminfo") as f:
+            available = [line for line in f if line.startswith("MemAvailable:")]
+        free = int(available[0].split()[1]) * 1024 if available else free
+    except (OSError, ValueError, AttributeError):
+        return None
+    try:
+        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
+            free = min(free, int(limit.read()) - int(used.read()))
+    except (OSError, ValueError):  # no container, or no limit ("max")
+        pass
+    return free

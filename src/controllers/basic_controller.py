@@ -1,0 +1,81 @@
+"""The multi-agent controller (MAC): from observations to the agents' values and actions.
+
+Axes: E environments, B episodes, T transitions, N agents, O observation, A actions, H hidden.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from components.action_selectors import selector_class
+from modules.agents import agent_class
+from utils.args import TrainingError, key, read
+from utils.checkpoint import load_weights, save_weights
+
+
+class BasicMAC:
+    """Builds the agents, keeps their hidden state while acting, unrolls them while learning."""
+
+    @dataclass(frozen=True)
+    class Config:
+        agent: str = key("agent network: rnn (shared weights) or rnn_ns (one network for each agent)")
+        action_selector: str = key("how actions are chosen")
+
+    def __init__(self, scheme, groups, args):
+        config = read(self.Config, args)
+        self.n_agents, self.n_actions = args.n_agents, args.n_actions
+        self.agent = agent_class(config.agent)(args)
+        self.agent_ids = torch.arange(self.n_agents)
+        self.action_selector = selector_class(config.action_selector)(args)
+        self.hidden_states = None  # [E, N, H], between two steps of acting
+
+    def init_hidden(self, batch_size):
+        """Forget the past: to be called at the start of an episode."""
+        self.hidden_states = self.agent.init_hidden(batch_size, self.n_agents)
+
+    def select_actions(self, obs, avail, last_actions, t_env, test_mode=False):
+        """Actions [E, N] (numpy int64) for obs [E, N, O], avail [E, N, A] bool, last_actions [E, N].
+
+        last_actions is None at the first step. Call once each step: the hidden state moves on.
+        """
+        if self.action_selector.explores_only(t_env, test_mode):
+            return self.action_selector.random(avail)
+        q = self.step(obs, last_actions)
+        if not np.isfinite(q).all():
+            raise TrainingError(f"t_env {t_env}: the agents' values are not finite; the weights have diverged")
+        return self.action_selector.select(q, avail, t_env, test_mode)
+
+    @torch.inference_mode()
+    def step(self, obs, last_actions):
+        """Q_i(τ_i,·) [E, N, A] (numpy) of the next step; moves the hidden state on."""
+        if last_actions is None:
+            last_actions = np.full(obs.shape[:2], self.n_actions)
+        device = self.agent_ids.device
+        q, self.hidden_states = self.agent(
+            torch.from_numpy(obs).to(device), torch.from_numpy(last_actions).to(device), self.agent_ids,
+            self.hidden_states,
+        )
+        return q.cpu().numpy()
+
+    def unroll(self, batch):
+        """q [B, T+1, N, A] and hidden [B, T+1, N, H] of a batch of episodes, in one call."""
+        actions = batch["actions"].squeeze(-1).long()
+        none_yet = torch.full_like(actions[:, :1], self.n_actions)
+        return self.agent.unroll(batch["obs"], torch.cat([none_yet, actions[:, :-1]], dim=1), self.agent_ids)
+
+    def parameters(self):
+        return self.agent.parameters()
+
+    def load_state(self, other_mac):
+        self.agent.load_state_dict(other_mac.agent.state_dict())
+
+    def cuda(self):
+        self.agent.cuda()
+        self.agent_ids = self.agent_ids.cuda()
+
+    def save_models(self, path):
+        save_weights(self.agent.state_dict(), f"{path}/agent.th")
+
+    def load_models(self, path):
+        load_weights(self.agent, f"{path}/agent.th")

@@ -1,0 +1,48 @@
+"""Environments by name. A table of strings: importing this package imports no game."""
+
+from envs.vector import VectorEnv
+from utils.args import ConfigError, convert, declared, nearest
+from utils.registry import lookup
+
+REGISTRY = {
+    "matrix_game": "envs.matrix_game:MatrixGame",
+    "two_step": "envs.two_step:TwoStep",
+    "gaussian_squeeze": "envs.gaussian_squeeze:GaussianSqueeze",
+    "predator_prey": "envs.predator_prey:PredatorPrey",
+}
+EXTRAS = {}  # {top-level package: requirements file}
+
+
+def env_class(name):
+    return lookup("environment", REGISTRY, name, EXTRAS)
+
+
+def make(name, env_args, n_envs=1, seed=None, workers=False) -> VectorEnv:
+    """A VectorEnv of `n_envs` copies of the game `name`.
+
+    env_args: {key: value}, all the keys of the game's `Config`. seed: of the first; the others follow
+    from it. workers: one process for each copy.
+    """
+    cls = env_class(name)
+    config = read_env_args(cls, env_args)
+    if not workers:
+        return cls(config, n_envs=n_envs, seed=seed)
+    from envs.workers import WorkerEnv
+
+    return WorkerEnv(name, config, n_envs, seed)
+
+
+def read_env_args(cls, env_args):
+    """`cls.Config` from a dict; ConfigError names every unknown, missing or wrong key."""
+    fields = declared(cls.Config)
+    problems = [f"env_args: unknown key {k!r}{nearest(k, fields)}" for k in env_args if k not in fields]
+    problems += [f"env_args: missing key {k!r}: {fields[k][1]['doc']}" for k in fields if k not in env_args]
+    values = {}
+    for name in fields.keys() & env_args.keys():
+        try:
+            values[name] = convert(env_args[name], *fields[name])
+        except ValueError as error:
+            problems.append(f"env_args.{name}: {env_args[name]!r} {error}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return cls.Config(**values)

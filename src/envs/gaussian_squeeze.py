@@ -1,0 +1,62 @@
+"""Multi-domain Gaussian squeeze (QTRAN, Son et al. 2019).
+
+Axes: E environments, N agents, A actions.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from envs.vector import ArrayEnv, EnvInfo, Observation
+from utils.args import key
+
+DOMAINS = {1: ((8.0, 1.0),), 2: ((8.0, 0.5), (5.0, 1.0))}  # {K: ((mean, width) of each domain, ...)}
+
+
+def squeeze(x, k):
+    """Σ_k x·exp(−(x−μ_k)²/σ_k²) of an array `x`, over the K = `k` domains.
+
+    Maxima: K=1 8.031 at 8.06; K=2 8.009 at 8.02, and a local one of 5.049 at 5.10.
+    """
+    return sum(x * np.exp(-((x - mean) ** 2) / width**2) for mean, width in DOMAINS[k])
+
+
+class GaussianSqueeze(ArrayEnv):
+    """Each episode is one step: s_i ~ U(0, s_max) is drawn for each agent, agent i picks
+    u_i in 0..A-1, the team is paid `squeeze(x)` with x = Σ_i s_i·u_i, the game is over.
+
+    obs [E, N, N] and state [E, N] are s: every agent sees all of it (which one it is itself, the
+    controller's agent id tells it).
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        n_agents: int = key("agents N", unit="agents", low=2)
+        n_actions: int = key("actions A of an agent, which spends u in 0..A-1", unit="actions", low=2)
+        k: int = key("domains: 1 (mean 8, width 1) or 2 (mean 8, width 0.5; mean 5, width 1)", choices=(1, 2))
+        s_max: float = key("s_i is drawn uniformly from 0..s_max", above=0)
+
+    def __init__(self, config, n_envs=1, seed=None):
+        self.config = config
+        self.s = np.zeros((n_envs, config.n_agents))  # [E, N]
+        info = EnvInfo(config.n_agents, config.n_actions, config.n_agents, config.n_agents, episode_limit=1)
+        super().__init__(info, n_envs, seed)
+
+    def reward_of(self, s, actions):
+        """The reward [...] of actions [..., N] under s [..., N]."""
+        return squeeze((s * actions).sum(axis=-1), self.config.k)
+
+    def _reset(self, mask):
+        self.s[mask] = self.rng.uniform(0, self.config.s_max, size=(mask.sum(), self.config.n_agents))
+
+    def _observe(self):
+        state = self.s.astype(np.float32)  # [E, N]
+        obs = np.repeat(state[:, None], self.config.n_agents, axis=1)  # [E, N, N]
+        avail = np.ones((self.n_envs, self.config.n_agents, self.config.n_actions), dtype=bool)
+        return Observation(obs, state, avail)
+
+    def _step(self, actions, live):
+        return self.reward_of(self.s, actions), np.ones(self.n_envs, dtype=bool)
+
+    def render(self):
+        return f"s = {np.round(self.s[0], 3)}"

@@ -1,0 +1,139 @@
+"""One-step games given by a table of payoffs, with any number of agents, actions and game states.
+
+Axes: E environments, N agents, A actions, S game states.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from envs.vector import ArrayEnv, EnvInfo, Observation
+from utils.args import ConfigError, key
+
+
+def _qtran_21x21():
+    u1, u2 = np.meshgrid(np.arange(21), np.arange(21), indexing="ij")
+    wide = 5 - ((15 - u1) / 3) ** 2 - ((5 - u2) / 3) ** 2  # a broad hill of height 5 at (15, 5)
+    narrow = 10 - (5 - u1) ** 2 - (15 - u2) ** 2  # a steep one of height 10 at (5, 15)
+    return [np.maximum(wide, narrow)]
+
+
+# {name: function of the penalty k, returns [S, A_1, A_2]}
+PAYOFFS = {
+    # QTRAN, Son et al. 2019
+    "qtran_3x3": lambda k: [[[8, -12, -12], [-12, 0, 0], [-12, 0, 0]]],
+    # QTRAN, its larger game
+    "qtran_21x21": lambda k: _qtran_21x21(),
+    # the two-state game of the authors' released code
+    "two_state": lambda k: [[[10, 8, 5], [8, 6, 3], [5, 3, 0]], [[0, 3, 5], [3, 6, 8], [5, 8, 10]]],
+    # Claus & Boutilier 1998
+    "climbing": lambda k: [[[11, -30, 0], [-30, 7, 6], [0, 0, 5]]],
+    "penalty": lambda k: [[[10, 0, k], [0, 2, 0], [k, 0, 10]]],
+}
+
+
+class MatrixGame(ArrayEnv):
+    """Each episode is one step: a game state is drawn uniformly, every agent picks one action, the
+    team is paid `payoff[state, u_1, ..., u_N]`, the game is over.
+
+    state [E, S]: one-hot of the game state. obs [E, N, S]: the same to the agents that observe it,
+    zeros to the others; the constant 1 to everybody where there is a single state. Agents with fewer
+    actions than the largest have the missing ones unavailable.
+
+    `payoff` [S, A_1, ..., A_N] float64 is the table itself, `n_states` is S.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        payoff: list | None = key("nested lists, one level for each agent; excludes `key`", unit="reward")
+        clip: float | None = key("payoffs below this are raised to it", unit="reward")
+        penalty: float = key("k of the game `penalty`", unit="reward", high=0)
+        observe_state: str = key("agents that see the state, if several", choices=("all", "first", "none"))
+        # Last: from here on in this class body the name hides the function.
+        key: str | None = key("name of a known game; null: qtran_3x3, or `payoff`", choices=tuple(PAYOFFS))
+
+    def __init__(self, config, n_envs=1, seed=None):
+        self.payoff = _table(config)  # [S, A_1, ..., A_N]
+        self.n_states, *n_actions = self.payoff.shape
+        self.agent_actions = np.array(n_actions)  # [N]
+        self._avail = np.arange(max(n_actions)) < self.agent_actions[:, None]  # [N, A]
+        hidden = self.n_states > 1 and config.observe_state != "all"
+        sees = np.full(len(n_actions), not hidden)  # [N]
+        sees[0] |= config.observe_state == "first"
+        self._one_hot = np.eye(self.n_states, dtype=np.float32)  # [S, S]
+        self._seen = self._one_hot[:, None] * sees[:, None].astype(np.float32)  # [S, N, S]
+        self.game_state = np.zeros(n_envs, dtype=np.int64)  # [E]
+        info = EnvInfo(len(n_actions), max(n_actions), self.n_states, self.n_states, episode_limit=1)
+        super().__init__(info, n_envs, seed)
+
+    def observe_all_states(self):
+        """The Observation of each game state, axis 0 is S instead of E: for drawing learned tables."""
+        return self._observation(np.arange(self.n_states))
+
+    def _observation(self, states):
+        avail = np.repeat(self._avail[None], len(states), axis=0)  # [E, N, A]
+        return Observation(self._seen[states], self._one_hot[states], avail)
+
+    def _observe(self):
+        return self._observation(self.game_state)
+
+    def _reset(self, mask):
+        self.game_state[mask] = self.rng.integers(self.n_states, size=mask.sum())
+
+    def _step(self, actions, live):
+        actions = np.where(live[:, None], actions, 0)  # [E, N]; where frozen, anything may stand in them
+        missing = actions >= self.agent_actions
+        if missing.any():
+            e, n = np.argwhere(missing)[0]
+            most = self.agent_actions[n] - 1
+            raise ValueError(f"environment {e}: agent {n} has the actions 0..{most}, not {actions[e, n]}")
+        reward = self.payoff[(self.game_state, *actions.T)]  # [E]
+        return reward, np.ones(self.n_envs, dtype=bool)
+
+    def render(self):
+        return f"game state {self.game_state[0]}, payoff:\n{self.payoff[self.game_state[0]]}"
+
+
+def _table(config):
+    """The payoff [S, A_1, ..., A_N] float64 that a Config asks for."""
+    if config.payoff is not None and config.key is not None:
+        raise ConfigError(
+            f"env_args: both key ({config.key!r}) and payoff are given; "
+            "set `key: null` to play the payoff, or `payoff: null` to play the named game"
+        )
+    if config.payoff is not None:
+        _check_payoff(config.payoff)
+        table = [config.payoff]
+    else:
+        table = PAYOFFS[config.key or "qtran_3x3"](config.penalty)
+    table = np.array(table, dtype=np.float64)
+    return table if config.clip is None else np.maximum(table, config.clip)
+
+
+def _check_payoff(payoff):
+    """ConfigError unless `payoff` is a full nested list of finite numbers, of two levels at least."""
+    shape, inner = [], payoff  # the lengths along the first entries; all others must agree
+    while isinstance(inner, list) and inner:
+        shape.append(len(inner))
+        inner = inner[0]
+    levels = max(len(shape), 2)
+    problem = _first_problem(payoff, shape, levels, "env_args.payoff")
+    if problem:
+        raise ConfigError(
+            f"{problem}; a payoff nests one list of finite numbers for each agent, two agents at least, "
+            "and all lists of a level are equally long and not empty"
+        )
+
+
+def _first_problem(value, shape, levels, place):
+    """What is wrong with the part `value` of a payoff at `place`, or None."""
+    if levels == 0:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return None if number else f"{place}: {value!r} is not a finite number"
+    if not isinstance(value, list):
+        return f"{place}: {value!r} stands where a list belongs"
+    if not value or shape and len(value) != shape[0]:
+        return f"{place}: has {len(value)} entries instead of {shape[0] if shape else 'at least 1'}"
+    problems = (_first_problem(v, shape[1:], levels - 1, f"{place}[{i}]") for i, v in enumerate(value))
+    return next((p for p in problems if p), None)

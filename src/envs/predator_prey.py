@@ -1,0 +1,167 @@
+"""Modified predator-prey (QTRAN, Son et al. 2019; rules of motion as in the authors' released code).
+
+Axes: E environments, N agents (the predators), M prey, K = N + M entities, predators first.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from envs.vector import ArrayEnv, EnvInfo, Observation
+from utils.args import ConfigError, key
+
+MOVES = np.array([(-1, 0), (0, -1), (0, 0), (0, 1), (1, 0)])  # up, left, stay, right, down: (row, column)
+STAY = 2
+
+
+class PredatorPrey(ArrayEnv):
+    """Predators on a grid hunt prey that walk at random; it takes two to catch one.
+
+    Start: all entities on distinct random empty cells. A step:
+
+    1. All move, one after the other, predators then prey; prey draw one of the five actions uniformly.
+       An entity blocked by one that has not moved yet lets that one move first; if the cell is still
+       taken then, it stays. A move off the grid means stay too. Entities that wait for one another
+       in a circle (A wants B's cell, B wants A's) all stay.
+    2. For each prey, count the predators above, below, left and right of it: two or more pay +1 and
+       the prey respawns on a random empty cell (not its own), exactly one pays -penalty, none 0.
+       The reward is the sum over prey.
+
+    The episode is truncated, never terminated, after `episode_limit` steps.
+
+    obs [E, N, O], O = 2 + N + 2·(K-1): own row and column, 0..1; one-hot of the own index; then
+    for each other entity, predators first, its row and column minus the own, -1..1. Both are 0 for an
+    entity out of sight, which no visible one can have, as it never shares a cell.
+    state [E, 2·K]: row and column of each entity, 0..1.
+    info `captures` [E]: prey caught in this episode.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        map_size: int = key("length of a side of the grid", unit="cells", low=2)
+        n_predators: int = key("predators, the agents", unit="agents", low=1)
+        n_prey: int = key("prey", unit="prey", low=1)
+        penalty: float = key("P: a prey with a single predator beside it pays -P", unit="reward", low=0)
+        sight: int | None = key(
+            "others are seen up to this far along each axis (2: a 5x5 window); null: always",
+            unit="cells",
+            low=1,
+        )
+        episode_limit: int = key("time limit", unit="steps", low=1)
+
+    def __init__(self, config, n_envs=1, seed=None):
+        self.config = config
+        self.n_entities = config.n_predators + config.n_prey
+        if self.n_entities >= config.map_size**2:
+            raise ConfigError(
+                f"env_args: {config.n_predators} predators and {config.n_prey} prey leave no empty cell on "
+                f"{config.map_size}x{config.map_size}; use a larger map_size, or fewer of them"
+            )
+        # A cell is one number, row · map_size + column.
+        self.cells = np.zeros((n_envs, self.n_entities), dtype=np.int64)  # [E, K]
+        self.captures = np.zeros(n_envs, dtype=np.int64)  # [E]
+        self._make_tables()
+        n = config.n_predators
+        self._self = np.arange(n)[:, None]  # [N, 1]
+        self._others = np.array([[k for k in range(self.n_entities) if k != i] for i in range(n)])  # [N, K-1]
+        obs_shape = 2 + n + 2 * (self.n_entities - 1)
+        info = EnvInfo(n, len(MOVES), obs_shape, 2 * self.n_entities, config.episode_limit)
+        super().__init__(info, n_envs, seed)
+
+    def _make_tables(self):
+        """What depends on the cell of one entity or on the cells of two, computed once for all steps."""
+        size = self.config.map_size
+        xy = np.stack(np.divmod(np.arange(size**2), size), axis=-1)  # [cell, 2]: row, column
+        self._scaled = (xy / (size - 1)).astype(np.float32)  # [cell, 2]
+        row, column = np.moveaxis(xy[:, None] + MOVES, -1, 0)  # [cell, 5]
+        inside = (row >= 0) & (row < size) & (column >= 0) & (column < size)
+        self._target = np.where(inside, row * size + column, np.arange(size**2)[:, None])  # [cell, 5]
+        # _code[there] - _code[here] + _no_shift numbers the shifts (rows, columns) from here to there.
+        side = 2 * size - 1
+        self._code = xy @ (side, 1)  # [cell]
+        self._no_shift = (side**2) // 2
+        shift = np.stack(np.divmod(np.arange(side**2), side), axis=-1) - (size - 1)  # [shift, 2]
+        self._beside = np.abs(shift).sum(axis=-1) == 1  # [shift]
+        seen = np.abs(shift).max(axis=-1) <= (self.config.sight or size)
+        self._relative = np.where(seen[:, None], shift / (size - 1), 0).astype(np.float32)  # [shift, 2]
+
+    def _reset(self, mask):
+        order = self.rng.random((mask.sum(), self.config.map_size**2)).argsort(axis=1)
+        self.cells[mask] = order[:, : self.n_entities]
+        self.captures[mask] = 0
+
+    def _step(self, actions, live):
+        actions = np.where(live[:, None], actions, STAY)  # where frozen, anything may stand in them
+        everybody = np.concatenate([actions, self._prey_actions()], axis=1)  # [E, K]
+        self._move(self._target[self.cells, everybody], live)
+        hunters = self._hunters()  # [E, M]
+        caught = (hunters >= 2) & live[:, None]
+        reward = caught.sum(axis=1) - self.config.penalty * (hunters == 1).sum(axis=1)
+        for prey in range(self.config.n_prey):  # one by one: two prey never share a new cell
+            envs = np.flatnonzero(caught[:, prey])
+            if envs.size:
+                self.cells[envs, self.config.n_predators + prey] = self._random_empty(envs)
+        self.captures += caught.sum(axis=1)
+        return reward, np.zeros(self.n_envs, dtype=bool)
+
+    def _prey_actions(self):
+        return self.rng.integers(len(MOVES), size=(self.n_envs, self.config.n_prey))  # [E, M]
+
+    def _move(self, target, live):
+        """Move each entity to `target` [E, K] by the rules, where live [E].
+
+        Nobody can enter a cell before its owner leaves it, so who waits for another moves exactly if
+        that one does: a chain of entities, each on the cell that the one before it wants, moves as a
+        whole if its last one finds an empty cell, and stays as a whole if that one finds an entity that
+        has had its turn, or is in the chain itself (a circle), or is itself (it stays).
+        """
+        moved = np.repeat(~live[:, None], self.n_entities, axis=1)  # [E, K]: has had its turn
+        for first in range(self.n_entities):
+            chain = np.zeros_like(moved)  # [E, K]
+            free = np.zeros(self.n_envs, dtype=bool)  # [E]: the chain ends before an empty cell
+            envs = np.flatnonzero(~moved[:, first])  # where the chain still grows, and its last entity
+            last = np.full(envs.size, first)
+            while envs.size:
+                chain[envs, last] = moved[envs, last] = True
+                on_target = self.cells[envs] == target[envs, last][:, None]  # [envs, K]
+                blocked = on_target.any(axis=1)
+                free[envs[~blocked]] = True
+                blocker = on_target.argmax(axis=1)
+                grows = blocked & ~moved[envs, blocker]
+                envs, last = envs[grows], blocker[grows]
+            self.cells = np.where(chain & free[:, None], target, self.cells)
+
+    def _hunters(self):
+        """How many predators [E, M] stand beside each prey."""
+        n, code = self.config.n_predators, self._code[self.cells]  # [E, K]
+        shift = code[:, n:, None] - code[:, None, :n] + self._no_shift  # [E, M, N]
+        return self._beside[shift].sum(axis=-1)
+
+    def _random_empty(self, envs):
+        """A uniformly drawn cell [len(envs)] that nobody stands on, in each of the environments."""
+        cell = self.rng.integers(self.config.map_size**2 - self.n_entities, size=envs.size)
+        for taken in np.sort(self.cells[envs], axis=1).T:  # the n-th empty cell: count past the taken ones
+            cell += cell >= taken
+        return cell
+
+    def _observe(self):
+        n, code = self.config.n_predators, self._code[self.cells]  # [E, K]
+        xy = self._scaled.take(self.cells, axis=0)  # [E, K, 2]
+        shift = code[:, self._others] - code[:, self._self] + self._no_shift  # [E, N, K-1]
+        obs = np.empty((self.n_envs, n, self.env_info.obs_shape), dtype=np.float32)
+        obs[:, :, :2] = xy[:, :n]
+        obs[:, :, 2 : 2 + n] = np.eye(n)
+        obs[:, :, 2 + n :] = self._relative.take(shift, axis=0).reshape(self.n_envs, n, -1)
+        avail = np.ones((self.n_envs, n, len(MOVES)), dtype=bool)
+        return Observation(obs, xy.reshape(self.n_envs, -1), avail)
+
+    def _info(self):
+        return {"captures": self.captures.copy()}
+
+    def render(self):
+        """The first grid: predators by their index, `x` for prey, `.` for an empty cell."""
+        grid = np.full(self.config.map_size**2, ".", dtype="<U8")
+        n = self.config.n_predators
+        grid[self.cells[0, :n]] = np.arange(n).astype(str)
+        grid[self.cells[0, n:]] = "x"
+        return "\n".join(" ".join(row) for row in grid.reshape(self.config.map_size, -1))

@@ -1,0 +1,141 @@
+"""The one contract between games and the rest: a batch of E environments that step together.
+
+Axes: E environments, N agents, A actions, O observation, S state.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from utils.args import ConfigError
+
+
+@dataclass(frozen=True)
+class EnvInfo:
+    """What the networks and the buffer need to know. `obs_shape` and `state_shape` are lengths of
+    flat vectors (EPyMARL's names); `episode_limit` is in steps."""
+
+    n_agents: int
+    n_actions: int
+    obs_shape: int
+    state_shape: int
+    episode_limit: int
+
+
+class Observation(NamedTuple):
+    obs: np.ndarray  # [E, N, O] float32
+    state: np.ndarray  # [E, S] float32
+    avail: np.ndarray  # [E, N, A] bool; every agent, a dead one too, has at least one
+
+
+class Step(NamedTuple):
+    obs: np.ndarray  # [E, N, O] float32: the true observation after the action, also at the end
+    state: np.ndarray  # [E, S] float32
+    avail: np.ndarray  # [E, N, A] bool
+    reward: np.ndarray  # [E] float32; [E, N] where agents are paid one by one
+    terminated: np.ndarray  # [E] bool: the game is over, nothing follows
+    truncated: np.ndarray  # [E] bool: a time limit cut it short; never together with terminated
+    info: dict  # {name: [E] array}, read at an episode's last step, logged as `name_mean`
+
+
+class VectorEnv:
+    """E environments.
+
+    `reset(seed, mask)` starts new episodes, in all environments or where `mask` [E] is True, and
+    returns an Observation of all; `seed` restarts the random stream. `step(actions)` with actions
+    [E, N] integers never resets by itself: an environment whose episode has ended stays as it is,
+    pays 0 and repeats its last flags until it is reset.
+    """
+
+    env_info: EnvInfo
+    n_envs: int
+    common_reward = True  # one team reward, [E]
+    reads_env_args = True  # the keys of its `Config` stand under `env_args`
+
+    def reset(self, seed=None, mask=None) -> Observation:
+        raise NotImplementedError
+
+    def step(self, actions) -> Step:
+        raise NotImplementedError
+
+    def render(self) -> str:
+        """The first environment as text."""
+        return f"{type(self).__name__} has no picture of itself"
+
+    def save_replay(self):
+        raise ConfigError(f"save_replay: {type(self).__name__} cannot save replays")
+
+    def state_dict(self) -> dict:
+        """All that the next episodes depend on, taken between episodes."""
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+    def close(self):
+        pass
+
+
+class ArrayEnv(VectorEnv):
+    """Base of the built-in games: E environments as arrays in one process, one random stream.
+
+    A game sets `self.env_info` and fills in `_reset(mask)`, `_observe()` and `_step(actions, live)`;
+    the time limit, the frozen ends and the checks of actions are kept here.
+    """
+
+    def __init__(self, info, n_envs, seed=None):
+        self.env_info = info
+        self.n_envs = n_envs
+        self.rng = np.random.default_rng(seed)
+        self.t = np.zeros(n_envs, dtype=np.int64)  # steps since the last reset
+        self.terminated = np.ones(n_envs, dtype=bool)  # nothing runs before the first reset
+        self.truncated = np.zeros(n_envs, dtype=bool)
+
+    def _reset(self, mask):
+        """Draw new episodes where mask [E] is True."""
+        raise NotImplementedError
+
+    def _observe(self) -> Observation:
+        raise NotImplementedError
+
+    def _step(self, actions, live):
+        """Play actions [E, N] where live [E]; return reward [E] and terminated [E]."""
+        raise NotImplementedError
+
+    def reset(self, seed=None, mask=None):
+        if seed is not None:
+            self.rng = np.random.default_rng(seed)
+        mask = np.ones(self.n_envs, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
+        self.t[mask] = 0
+        self.terminated[mask] = self.truncated[mask] = False
+        self._reset(mask)
+        return self._observe()
+
+    def step(self, actions):
+        actions = np.asarray(actions)
+        live = ~(self.terminated | self.truncated)
+        self._check(actions, live)
+        reward, over = self._step(actions, live)
+        self.t += live
+        self.terminated |= live & over
+        self.truncated |= live & ~over & (self.t >= self.env_info.episode_limit)
+        reward = np.where(live, reward, 0.0).astype(np.float32)
+        return Step(*self._observe(), reward, self.terminated.copy(), self.truncated.copy(), self._info())
+
+    def _info(self):
+        """{name: [E]} to be logged at the end of an episode."""
+        return {}
+
+    def state_dict(self):
+        return {"rng": self.rng.bit_generator.state}
+
+    def load_state_dict(self, state):
+        self.rng.bit_generator.state = state["rng"]
+
+    def _check(self, actions, live):
+        shape = (self.n_envs, self.env_info.n_agents)
+        if actions.shape != shape or not np.issubdtype(actions.dtype, np.integer):
+            raise ValueError(f"actions must be integers of shape {shape}, not {actions.dtype} {actions.shape}")
+        if ((actions < 0) | (actions >= self.env_info.n_actions))[live].any():
+            raise ValueError(f"actions must lie in 0..{self.env_info.n_actions - 1}")

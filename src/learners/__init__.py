@@ -1,0 +1,12 @@
+"""Learners by name; EPyMARL's names."""
+
+from utils.registry import lookup
+
+REGISTRY = {
+    "q_learner": "learners.q_learner:QLearner",
+    "qtran_learner": "learners.qtran_learner:QTranLearner",
+}
+
+
+def learner_class(name):
+    return lookup("learner", REGISTRY, name)

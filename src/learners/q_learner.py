@@ -1,0 +1,58 @@
+"""Q-learning on a joint value made from the agents' values: IQL, VDN, QMIX, Qatten.
+
+Axes: B episodes, T transitions, N agents, A actions.
+"""
+
+import torch
+
+from learners.qtran_loss import mean_square
+from learners.value_learner import ValueLearner, chosen, greedy_actions, unroll
+from modules.mixers import mixer_class
+from utils.args import ConfigError
+
+
+class QLearner(ValueLearner):
+    """L = (Q_tot(τ,u) - y)², y = r + γ Q_tot(τ',ū';θ⁻), Q_tot = mixer(Q_1, …, Q_N).
+
+    Without a mixer (IQL) each agent learns its own Q_i from the same reward, or from its own reward
+    where `common_reward` is False.
+    """
+
+    def make_mixer(self, args):
+        if args.mixer is None:
+            return None
+        if not self.config.common_reward:
+            raise ConfigError(f"common_reward=False: {args.mixer} needs one team reward; only iql learns without one")
+        return mixer_class(args.mixer)(args)
+
+    def loss(self, batch):
+        tr = self.transitions(batch)
+        q, _ = unroll(self.mac, batch)  # [B, T+1, N, A]
+        q_tot = self._mix(self.mixer, chosen(q[:, :-1], tr.actions), batch, slice(None, -1))  # [B, T, 1 or N]
+        y = self.targets(tr, lambda: self._next_values(batch, tr, q))
+        loss = mean_square(q_tot - y, tr.mask)
+        metrics = {"td_loss": loss, "td_error_abs": (q_tot - y).abs(), "q_taken_mean": q_tot, "target_mean": y}
+        if hasattr(self.mixer, "regulariser"):
+            metrics["attention_loss"] = self.mixer.regulariser(tr.state[:, :-1], batch["obs"][:, :-1], tr.mask)
+            loss = loss + metrics["attention_loss"]
+        return loss, metrics
+
+    def _next_values(self, batch, tr, q_online):
+        q, _ = unroll(self.target_mac, batch)
+        u_greedy = greedy_actions(q_online if self.config.double_q else q, tr.avail)  # ū' [B, T+1, N]
+        return self._mix(self.target_mixer, chosen(q, u_greedy)[:, 1:], batch, slice(1, None))
+
+    def _mix(self, mixer, q_agents, batch, steps):
+        if mixer is None:
+            return q_agents
+        return mixer(q_agents, batch["state"][:, steps].flatten(start_dim=2), batch["obs"][:, steps])
+
+    @torch.no_grad()
+    def values(self, batch):
+        q, _ = unroll(self.mac, batch)
+        q = q[:, :-1]
+        values = {"q": q}
+        if self.mixer is not None:
+            actions = batch["actions"][:, :-1].squeeze(-1).long()
+            values["q_jt"] = self._mix(self.mixer, chosen(q, actions), batch, slice(None, -1))
+        return values

@@ -1,0 +1,283 @@
+"""What every value-based learner does: unroll, targets, one gradient step, logging, saving.
+
+An algorithm is a subclass with one method, `loss(batch) -> (loss, metrics)`.
+
+Axes: B episodes, T transitions (a batch has T+1 observations), N agents, A actions, H hidden, S state.
+Plugin file: imports torch, the standard library and other plugin files; the batch and the controller
+(MAC) may be this project's, EPyMARL's or PyMARL's.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from components.running_stats import RunningStats
+from learners.qtran_loss import td_target
+from utils.args import ConfigError, TrainingError, key, read
+from utils.checkpoint import load_weights, read_weights, save_weights
+
+
+class Rollout(NamedTuple):
+    q: torch.Tensor  # Q_i(τ_i,·), [B, T+1, N, A]
+    h: torch.Tensor  # hidden states, [B, T+1, N, H]
+
+
+class Transitions(NamedTuple):
+    """A batch as the formulas need it."""
+
+    state: torch.Tensor  # [B, T+1, S]
+    avail: torch.Tensor  # bool [B, T+1, N, A]; where none is available (padding), all are
+    actions: torch.Tensor  # u, int64 [B, T, N]
+    reward: torch.Tensor  # [B, T, 1], or [B, T, N] without a common reward
+    terminated: torch.Tensor  # [B, T, 1]; nothing is bootstrapped past these
+    mask: torch.Tensor  # [B, T, 1]; 1 on real transitions, 0 on padding
+
+
+class ValueLearner:
+    """Skeleton. mac: the controller; scheme: of the batch; logger: has `log_stat(key, value, t)`."""
+
+    @dataclass(frozen=True)
+    class Config:
+        gamma: float = key("discount γ", low=0, high=1)
+        td_lambda: float = key("λ of the TD(λ) target; 0 is the one-step target", low=0, high=1)
+        double_q: bool = key("the online network picks the greedy action that the target network values")
+        optimizer: str = key("gradient method", choices=("adam", "rmsprop"))
+        lr: float = key("step size of the optimiser", above=0)
+        optim_alpha: float = key("smoothing constant of RMSprop", low=0, high=1)
+        optim_eps: float = key("ε of the optimiser, added to the root of the squared gradients", above=0)
+        grad_norm_clip: float = key("largest L2 norm of the whole gradient", above=0)
+        target_update_interval_or_tau: float = key(
+            "above 1: copy to the target network every so many `target_update_unit`s; "
+            "at most 1: θ⁻ ← (1-τ) θ⁻ + τ θ after each update, with this τ",
+            above=0,
+            aliases=("target_update_interval",),
+        )
+        target_update_unit: str = key(
+            "what the interval of hard target copies counts", choices=("updates", "episodes")
+        )
+        standardise_rewards: bool = key("divide rewards by their running standard deviation, less their mean")
+        common_reward: bool = key("one reward for the team; False: one for each agent (IQL only)")
+        bootstrap_on_truncation: bool = key("a time limit is not an end: bootstrap past it")
+        learner_log_interval: int = key("time between two records of the losses", unit="environment steps", low=1)
+
+    def __init__(self, mac, scheme, logger, args):
+        self.config = read(type(self).Config, args)
+        self.args, self.mac, self.logger = args, mac, logger
+        self.mixer = self.make_mixer(args)
+        self.target_mac = copy.deepcopy(mac)
+        self.target_mixer = copy.deepcopy(self.mixer)
+        self.params = list(mac.parameters()) + (list(self.mixer.parameters()) if self.mixer is not None else [])
+        self.optimiser = self._make_optimiser()
+        n_rewards = 1 if self.config.common_reward else args.n_agents
+        self.reward_stats = RunningStats((n_rewards,)) if self.config.standardise_rewards else None
+        self.training_steps = 0  # gradient updates so far
+        self.last_target_update = 0  # in `target_update_unit`s
+        self.log_stats_t = -self.config.learner_log_interval - 1
+
+    def make_mixer(self, args):
+        """The module that joins the agents' values, or None."""
+        return None
+
+    def loss(self, batch):
+        """(loss, metrics) of a batch: a scalar, and {name: scalar, or [B, T, K] to be averaged}."""
+        raise NotImplementedError
+
+    def values(self, batch):
+        """{name: value} of the joint actions in `batch`, without gradients, for tables and tests."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ one update
+
+    def train(self, batch, t_env, episode_num):
+        """One gradient step on a batch of episodes. TrainingError when it is not finite."""
+        if self.reward_stats is not None:
+            self.reward_stats.update(batch["reward"][:, :-1], transition_mask(batch))
+        loss, metrics = self.loss(batch)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.params, self.config.grad_norm_clip)
+        metrics = {"loss": loss, **metrics, "grad_norm": grad_norm}
+        if not torch.isfinite(grad_norm):
+            raise TrainingError(_explain_not_finite(metrics, t_env, self.training_steps))
+        self.optimiser.step()
+        self.training_steps += 1
+        self._update_targets(episode_num)
+        if t_env - self.log_stats_t >= self.config.learner_log_interval:
+            self._log(metrics, transition_mask(batch), t_env)
+            self.log_stats_t = t_env
+
+    def transitions(self, batch):
+        """The batch as Transitions: rewards standardised, time limits apart from ends."""
+        reward = batch["reward"][:, :-1]
+        if self.reward_stats is not None:
+            reward = self.reward_stats.standardise(reward)
+        terminated = batch["terminated"][:, :-1].bool()
+        if not self.config.bootstrap_on_truncation and "truncated" in batch.scheme:
+            terminated = terminated | batch["truncated"][:, :-1].bool()
+        avail = batch["avail_actions"].bool()
+        return Transitions(
+            state=batch["state"].flatten(start_dim=2),
+            avail=avail | ~avail.any(dim=-1, keepdim=True),
+            actions=batch["actions"][:, :-1].squeeze(-1).long(),
+            reward=reward,
+            terminated=terminated,
+            mask=transition_mask(batch),
+        )
+
+    def targets(self, tr, next_values):
+        """y [B, T, K] from next_values(), the values [B, T, K] at t+1; one-step or TD(λ). No gradient.
+
+        Where every transition is an end, as in one-step games, y = r and nothing else is computed.
+        """
+        with torch.no_grad():
+            if bool((tr.terminated | ~tr.mask.bool()).all()):
+                return tr.reward
+            return lambda_target(
+                tr.reward, tr.terminated, next_values(), tr.mask, self.config.gamma, self.config.td_lambda
+            )
+
+    def _make_optimiser(self):
+        c = self.config
+        if c.optimizer == "adam":
+            return torch.optim.Adam(self.params, lr=c.lr, eps=c.optim_eps)
+        return torch.optim.RMSprop(self.params, lr=c.lr, alpha=c.optim_alpha, eps=c.optim_eps)
+
+    def _update_targets(self, episode_num):
+        interval = self.config.target_update_interval_or_tau
+        if interval <= 1:
+            with torch.no_grad():
+                for target, online in zip(self._modules("target_"), self._modules("")):
+                    for p_target, p in zip(target.parameters(), online.parameters()):
+                        p_target.lerp_(p, interval)
+            return
+        now = self.training_steps if self.config.target_update_unit == "updates" else episode_num
+        if now - self.last_target_update >= interval:
+            self._copy_to_targets()
+            self.last_target_update = now
+
+    def _copy_to_targets(self):
+        for target, online in zip(self._modules("target_"), self._modules("")):
+            target.load_state_dict(online.state_dict())
+
+    def _modules(self, prefix):
+        mac, mixer = getattr(self, prefix + "mac"), getattr(self, prefix + "mixer")
+        return [mac.agent] + ([mixer] if mixer is not None else [])
+
+    def _log(self, metrics, mask, t_env):
+        for name, value in metrics.items():
+            if value.dim() > 0:
+                value = torch.where(mask.bool(), value, torch.zeros_like(value)).mean(-1).sum() / mask.sum()
+            self.logger.log_stat(name, value.item(), t_env)
+
+    # ------------------------------------------------------------------ device and disk
+
+    def cuda(self):
+        for module in self._modules("") + self._modules("target_"):
+            module.cuda()
+        if self.reward_stats is not None:
+            self.reward_stats.mean, self.reward_stats.var = self.reward_stats.mean.cuda(), self.reward_stats.var.cuda()
+
+    def save_models(self, path):
+        """Write agent.th, mixer.th (where there is one) and opt.th into the folder `path`, as EPyMARL does."""
+        self.mac.save_models(path)
+        if self.mixer is not None:
+            save_weights(self.mixer.state_dict(), f"{path}/mixer.th")
+        save_weights(self.optimiser.state_dict(), f"{path}/opt.th")
+
+    def load_models(self, path):
+        """Read what `save_models` wrote; the target networks start as copies."""
+        self.mac.load_models(path)
+        if self.mixer is not None:
+            load_weights(self.mixer, f"{path}/mixer.th")
+        state = read_weights(f"{path}/opt.th")
+        try:
+            self.optimiser.load_state_dict(state)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"checkpoint: {path}/opt.th is of another optimiser or algorithm: {error}") from error
+        self._copy_to_targets()
+
+    def state_dict(self):
+        """Everything the next update depends on, but the batch: for an exact resume."""
+        return {
+            "online": [m.state_dict() for m in self._modules("")],
+            "target": [m.state_dict() for m in self._modules("target_")],
+            "optimiser": self.optimiser.state_dict(),
+            "reward_stats": None if self.reward_stats is None else self.reward_stats.state_dict(),
+            "counters": [self.training_steps, self.last_target_update, self.log_stats_t],
+        }
+
+    def load_state_dict(self, state):
+        for prefix, name in (("", "online"), ("target_", "target")):
+            for module, weights in zip(self._modules(prefix), state[name]):
+                module.load_state_dict(weights)
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.reward_stats is not None:
+            self.reward_stats.load_state_dict(state["reward_stats"])
+        self.training_steps, self.last_target_update, self.log_stats_t = state["counters"]
+
+
+# ---------------------------------------------------------------------- shared pieces
+
+
+def unroll(mac, batch):
+    """Rollout of `mac` over a batch. In one call where the MAC has `unroll`; else step by step, taking
+    hidden states of [B*N, H] (shared agents) and [B, N, H] (one network for each agent)."""
+    if hasattr(mac, "unroll"):
+        return Rollout(*mac.unroll(batch))
+    mac.init_hidden(batch.batch_size)
+    q, h = [], []
+    for t in range(batch.max_seq_length):
+        q.append(mac.forward(batch, t=t))  # [B, N, A]
+        # [B*N, H] holds the agents of one episode next to each other, so this splits a merged axis.
+        h.append(mac.hidden_states.reshape(batch.batch_size, q[-1].shape[1], -1))  # [B, N, H]
+    return Rollout(torch.stack(q, dim=1), torch.stack(h, dim=1))
+
+
+def transition_mask(batch):
+    """1 where a transition is real, else 0: [B, T, 1].
+
+    A transition is real when the observation after it was stored and nothing before it ended the
+    episode. (The observation rule also ends an episode that a time limit cut short.)
+    """
+    filled = batch["filled"].float()
+    going_on = 1 - batch["terminated"][:, :-1].float()
+    before = torch.cat([torch.ones_like(going_on[:, :1]), going_on[:, :-1].cumprod(dim=1)], dim=1)
+    return filled[:, :-1] * filled[:, 1:] * before
+
+
+def greedy_actions(q, avail):
+    """argmax over available actions of q [..., A]: int64 [...]. avail: bool [..., A]."""
+    return torch.where(avail, q, torch.full_like(q, -torch.inf)).argmax(dim=-1)
+
+
+def chosen(q, actions):
+    """q [..., A] at actions [...]."""
+    return q.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+
+def lambda_target(reward, terminated, next_value, mask, gamma, td_lambda):
+    """y_t = r_t + γ [(1-λ) V_{t+1} + λ y_{t+1}], and with V_{t+1} alone where t+1 is not a real transition.
+
+    reward, terminated, mask: [B, T, 1]; next_value V_{t+1}: [B, T, K]. λ = 0 is the one-step target.
+    """
+    if td_lambda == 0:
+        return td_target(reward, terminated, next_value, gamma)
+    last = td_target(reward[:, -1], terminated[:, -1], next_value[:, -1], gamma)
+    ys = [last]
+    for t in reversed(range(reward.shape[1] - 1)):
+        mixed = (1 - td_lambda) * next_value[:, t] + td_lambda * last
+        following = torch.where(mask[:, t + 1].bool(), mixed, next_value[:, t])
+        last = td_target(reward[:, t], terminated[:, t], following, gamma)
+        ys.append(last)
+    return torch.stack(ys[::-1], dim=1)
+
+
+def _explain_not_finite(metrics, t_env, training_steps):
+    bad = [name for name, value in metrics.items() if not torch.isfinite(value).all()]
+    values = ", ".join(f"{n}={v.item():g}" for n, v in metrics.items() if v.dim() == 0)
+    return (
+        f"update {training_steps} at t_env {t_env}: not finite: {', '.join(bad)} ({values}). Nothing was changed "
+        "by this update. Look at the rewards and observations, or lower lr."
+    )

@@ -1,0 +1,116 @@
+"""Command line: train or evaluate one algorithm on one environment.
+
+    python src/main.py --config=qtran_alt --env-config=matrix_game with seed=1 t_max=10000
+"""
+
+import argparse
+import sys
+
+EXAMPLES = """\
+values after `with` are written as Sacred has them, nested keys too:
+
+  python src/main.py --config=qtran_alt --env-config=matrix_game
+  python src/main.py --config=qmix --env-config=predator_prey with env_args.penalty=1.5 seed=1 t_max=1000000
+  python src/main.py --config=qtran_base --env-config=matrix_game with "env_args.payoff=[[5,0],[0,9]]"
+  python src/main.py --from results/qtran_alt/matrix_game/seed1_.../config.yaml      repeat a run
+  python src/main.py --config=qtran_alt --env-config=matrix_game --explain           every key of that run
+  python src/main.py --list                                      algorithms, environments, what is installed
+
+exit status: 0 finished; 1 training failed; 2 bad input; 130, 143 interrupted (Ctrl-C, SIGTERM)
+"""
+
+
+def main(argv=None):
+    """Returns the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    split = argv.index("with") if "with" in argv else len(argv)
+    options = parser().parse_args(argv[:split])
+    from utils.args import ConfigError  # below --help, which should not wait for torch
+
+    try:
+        return act(options, argv[split + 1 :])
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser():
+    p = argparse.ArgumentParser(
+        prog="python src/main.py",
+        usage="%(prog)s --config=ALGORITHM --env-config=ENVIRONMENT [options] [with KEY=VALUE ...]",
+        description="Train QTRAN-base, QTRAN-alt, IQL, VDN, QMIX or Qatten on a cooperative game.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument("--config", metavar="ALGORITHM", help="a file of src/config/algs, such as qtran_alt")
+    p.add_argument("--env-config", metavar="ENVIRONMENT", help="a file of src/config/envs, such as matrix_game")
+    p.add_argument("--from", dest="from_", metavar="CONFIG.YAML", help="repeat the run that left this file")
+    p.add_argument("--list", action="store_true", help="algorithms and environments, and what is installed")
+    p.add_argument("--explain", action="store_true", help="each key: its value, who set it, who reads it; no run")
+    return p
+
+
+def act(options, words):
+    from utils import config as configuration
+
+    if options.list:
+        return show_list()
+    from run import launch, readers
+
+    overrides = configuration.parse_overrides(words)
+    if options.from_:
+        if options.config or options.env_config:
+            raise configuration.ConfigError("--from PATH already says which algorithm and environment; drop the others")
+        config = configuration.load_from(options.from_, overrides, readers)
+    else:
+        config = configuration.load(options.config, options.env_config, overrides, readers)
+    if options.explain:
+        return show_explanation(configuration.explain(config))
+    return launch(config)
+
+
+def show_list():
+    from rich.console import Console
+    from rich.table import Table
+
+    from envs import env_class
+    from utils import config as configuration
+    from utils.args import ConfigError
+
+    console = Console()
+    table = Table("algorithm  (--config=)", "what it is")
+    for name in configuration.names("algs"):
+        table.add_row(name, configuration.first_comment("algs", name))
+    console.print(table)
+    table = Table("environment  (--env-config=)", "what it is", "installed")
+    for name in configuration.names("envs"):
+        try:
+            env_class(configuration.environment_of(name))
+            installed = "yes"
+        except ConfigError as error:
+            installed = str(error)
+        table.add_row(name, configuration.first_comment("envs", name), installed)
+    console.print(table)
+    return 0
+
+
+def show_explanation(rows):
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("key", "value", "set by", "read by", "meaning")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

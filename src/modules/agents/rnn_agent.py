@@ -1,0 +1,87 @@
+"""The individual value network f_q: τ_i ↦ Q_i(τ_i,·), one set of weights for all agents.
+
+Parameter names and shapes are EPyMARL's (`fc1`, `rnn`, `fc2`), so `agent.th` goes either way.
+Axes: B batch, T steps, N agents, O observation, A actions, H hidden.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from utils.args import key, read
+
+
+class RNNAgent(nn.Module):
+    """Linear, ReLU, GRU cell (or Linear and ReLU where `use_rnn` is False), Linear.
+
+    The first layer reads [observation, one-hot last action, one-hot agent id]; the product with a
+    one-hot is a look-up of one column.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        hidden_dim: int = key("width of the hidden state", unit="units", low=1, aliases=("rnn_hidden_dim",))
+        use_rnn: bool = key("GRU over the history; False: feed-forward on the last observation")
+        obs_last_action: bool = key("each agent reads its own last action")
+        obs_agent_id: bool = key("each agent reads its number")
+
+    def __init__(self, args):
+        super().__init__()
+        self.config = config = read(self.Config, args)
+        self.n_actions = args.n_actions
+        h = config.hidden_dim
+        self.widths = [  # of the parts of the input
+            args.obs_shape,
+            args.n_actions * config.obs_last_action,
+            args.n_agents * config.obs_agent_id,
+        ]
+        self.fc1 = nn.Linear(sum(self.widths), h)
+        self.rnn = nn.GRUCell(h, h) if config.use_rnn else nn.Linear(h, h)
+        self.fc2 = nn.Linear(h, args.n_actions)
+
+    def init_hidden(self, *lead):
+        """Zeros [*lead, H] on the network's device."""
+        return self.fc1.weight.new_zeros(*lead, self.config.hidden_dim)
+
+    def forward(self, obs, last_action, agent_ids, hidden):
+        """One step: q [..., N, A] and the new hidden [..., N, H].
+
+        obs [..., N, O]; last_action [..., N], where A stands for "none yet"; agent_ids [N].
+        """
+        x = self._first(obs, last_action, agent_ids)
+        if self.config.use_rnn:
+            hidden = self.rnn(x.flatten(end_dim=-2), hidden.flatten(end_dim=-2)).view_as(x)
+        else:
+            hidden = F.relu(self.rnn(x))
+        return self.fc2(hidden), hidden
+
+    def unroll(self, obs, last_action, agent_ids):
+        """T steps from a zero hidden state: q [B, T, N, A] and hidden [B, T, N, H].
+
+        One product for all inputs, one GRU call over the sequence. obs [B, T, N, O].
+        """
+        x = self._first(obs, last_action, agent_ids)  # [B, T, N, H]
+        if self.config.use_rnn:
+            x = x.transpose(0, 1)  # [T, B, N, H]
+            flat = x.flatten(start_dim=1, end_dim=2)  # [T, B*N, H]
+            cell = self.rnn
+            weights = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
+            start = flat.new_zeros(1, *flat.shape[1:])
+            # The GRU cell's own weights, run by the fused kernel: one layer, no dropout, one direction.
+            flat, _ = torch.gru(flat, start, weights, True, 1, 0.0, False, False, False)
+            hidden = flat.unflatten(1, x.shape[1:3]).transpose(0, 1)  # [B, T, N, H]
+        else:
+            hidden = F.relu(self.rnn(x))
+        return self.fc2(hidden), hidden
+
+    def _first(self, obs, last_action, agent_ids):
+        w_obs, w_action, w_id = self.fc1.weight.split(self.widths, dim=1)
+        x = F.linear(obs, w_obs, self.fc1.bias)
+        if self.config.obs_last_action:
+            columns = F.pad(w_action.t(), (0, 0, 0, 1))  # row A, "none yet", is zero: [A+1, H]
+            x = x + F.embedding(last_action, columns)
+        if self.config.obs_agent_id:
+            x = x + w_id.t()[agent_ids]  # [N, H]
+        return F.relu(x)

@@ -1,0 +1,147 @@
+"""Plays whole episodes: a controller acts on E environments until every one of them is done.
+
+Axes: E environments, N agents, A actions, O observation, S state.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from components.episode_buffer import EpisodeBatch
+from utils.args import TrainingError, key, read
+
+
+class EpisodeRunner:
+    """Fills EpisodeBatches from a VectorEnv and keeps the statistics of returns and lengths.
+
+    `t_env` counts the environment steps of training, over all environments.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        runner_log_interval: int = key("time between two records of training returns", unit="environment steps", low=1)
+        render: bool = key("with `evaluate`: print the first environment at each step")
+
+    def __init__(self, env, mac, scheme, groups, logger, args):
+        self.config = read(self.Config, args)
+        self.env, self.mac, self.logger = env, mac, logger
+        self.scheme, self.groups = scheme, groups
+        self.t_env = 0
+        self.episodes = 0  # training episodes played
+        self.stats = {"": EpisodeStats(), "test_": EpisodeStats()}  # by prefix of the metric
+        self.log_stats_t = -self.config.runner_log_interval - 1
+
+    def run(self, test_mode=False, render=False):
+        """One episode in each environment: an EpisodeBatch [E, episode_limit + 1].
+
+        TrainingError when the environment pays or shows something that is not finite.
+        """
+        n_envs = self.env.n_envs
+        batch = EpisodeBatch(self.scheme, self.groups, n_envs, self.env.env_info.episode_limit + 1)
+        data = batch.arrays()
+        self.mac.init_hidden(n_envs)
+        obs, state, avail = self.env.reset()
+        live = np.ones(n_envs, dtype=bool)
+        returns, lengths, ends = 0.0, np.zeros(n_envs, dtype=np.int64), {}
+        actions, t = None, 0
+        while live.any():
+            rows = slice(None) if live.all() else live
+            self._store(data, rows, t, obs=obs, state=state, avail_actions=avail, filled=True)
+            actions = self.mac.select_actions(obs, avail, actions, self.t_env, test_mode)
+            step = self.env.step(actions)
+            reward = step.reward.reshape(n_envs, -1)  # [E, 1], or [E, N]
+            self._refuse_not_finite(step, rows, t, test_mode)
+            self._store(
+                data, rows, t,
+                actions=actions[..., None], reward=reward,
+                terminated=step.terminated[:, None], truncated=step.truncated[:, None],
+            )  # fmt: skip
+            returns = returns + reward * live[:, None]
+            lengths += live
+            if not test_mode:
+                self.t_env += int(live.sum())
+            done = live & (step.terminated | step.truncated)
+            for name, values in step.info.items():
+                ends.setdefault(name, np.zeros(n_envs))[done] = np.asarray(values, dtype=float)[done]
+            obs, state, avail = step.obs, step.state, step.avail
+            t += 1
+            # The true last observation: what a time limit bootstraps on.
+            if done.any():
+                self._store(data, done, t, obs=obs, state=state, avail_actions=avail, filled=True)
+            live = live & ~done
+            if render:
+                print(f"t {t}, actions {actions[0].tolist()}, reward {reward[0].tolist()}\n{self.env.render()}")
+        self.stats["test_" if test_mode else ""].add(returns, lengths, ends)
+        if not test_mode:
+            self.episodes += n_envs
+            if self.t_env - self.log_stats_t >= self.config.runner_log_interval:
+                self.log_stats()
+                self.logger.log_stat("epsilon", self.mac.action_selector.epsilon(self.t_env), self.t_env)
+                self.log_stats_t = self.t_env
+        return batch
+
+    def log_stats(self, test_mode=False):
+        """Log and forget the mean and spread of the episodes played so far."""
+        prefix = "test_" if test_mode else ""
+        for name, value in self.stats[prefix].take().items():
+            self.logger.log_stat(prefix + name, value, self.t_env)
+
+    def state_dict(self):
+        return {
+            "t_env": self.t_env,
+            "episodes": self.episodes,
+            "log_stats_t": self.log_stats_t,
+            "env": self.env.state_dict(),
+            "action_selector": self.mac.action_selector.state_dict(),
+        }
+
+    def load_state_dict(self, state):
+        self.t_env, self.episodes, self.log_stats_t = state["t_env"], state["episodes"], state["log_stats_t"]
+        self.env.load_state_dict(state["env"])
+        self.mac.action_selector.load_state_dict(state["action_selector"])
+
+    def _store(self, data, rows, t, **fields):
+        for name, values in fields.items():
+            data[name][rows, t] = values if np.isscalar(values) else values[rows]
+
+    def _refuse_not_finite(self, step, rows, t, test_mode):
+        for name in ("reward", "obs", "state"):
+            values = getattr(step, name)[rows]
+            if not np.isfinite(values).all():
+                where = "a test episode" if test_mode else "training"
+                raise TrainingError(
+                    f"t_env {self.t_env}, step {t} of {where}: the environment's {name} is not finite "
+                    f"({values[~np.isfinite(values)][0]})"
+                )
+
+
+class EpisodeStats:
+    """Returns, lengths and end-of-episode figures of a number of episodes, to be logged as means."""
+
+    def __init__(self):
+        self.returns, self.lengths, self.ends = [], [], {}
+
+    def add(self, returns, lengths, ends):
+        """returns [E, 1] or [E, N], lengths [E], ends {name: [E]}."""
+        self.returns.append(returns)
+        self.lengths.append(lengths)
+        for name, values in ends.items():
+            self.ends.setdefault(name, []).append(values)
+
+    def take(self):
+        """{metric: value}, EPyMARL's names; starts afresh."""
+        if not self.returns:
+            return {}
+        returns = np.concatenate(self.returns)  # [episodes, 1 or N]
+        figures = {}
+        if returns.shape[1] > 1:
+            for i, of_agent in enumerate(returns.T):
+                figures |= {f"agent_{i}_return_mean": of_agent.mean(), f"agent_{i}_return_std": of_agent.std()}
+            total = returns.sum(axis=1)
+            figures |= {"total_return_mean": total.mean(), "total_return_std": total.std()}
+        else:
+            figures |= {"return_mean": returns.mean(), "return_std": returns.std()}
+        figures["ep_length_mean"] = np.concatenate(self.lengths).mean()
+        figures |= {f"{name}_mean": np.concatenate(values).mean() for name, values in self.ends.items()}
+        self.__init__()
+        return {name: float(value) for name, value in figures.items()}

@@ -1,0 +1,154 @@
+"""What was learned in a one-step matrix game, over every joint action: numbers, terminal, picture.
+
+The layout is that of the paper's Table 1: Q_1 and Q_2 at the margins, Q'_jt, Q_jt and the payoff inside.
+"""
+
+import json
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from components.episode_buffer import EpisodeBatch
+from utils.rundir import write_atomically
+
+MOST_JOINT_ACTIONS = 100_000  # beyond these, enumerating says little and costs much
+MOST_PRINTED = 8  # rows or columns of a table in the terminal
+
+
+def learned_tables(env, learner, scheme, groups, device):
+    """One dict for each game state of a MatrixGame, or [] where there are too many joint actions.
+
+    Keys: payoff, q_jt, q_prime [A_1, …, A_N]; q_i, a list of N lists; v_jt, a number; q_jt_heads, one
+    table for each head of alt; greedy_joint_action, greedy_payoff, best_payoff. What an algorithm does
+    not have is None. Values are in the units of the rewards that the learner sees.
+    """
+    n_actions = env.payoff.shape[1:]
+    if env.payoff.size > MOST_JOINT_ACTIONS:
+        return []
+    joint = np.stack(np.meshgrid(*map(np.arange, n_actions), indexing="ij"), axis=-1).reshape(-1, len(n_actions))
+    return [_one_state(env, learner, scheme, groups, device, s, joint) for s in range(env.n_states)]
+
+
+def _one_state(env, learner, scheme, groups, device, s, joint):
+    payoff = env.payoff[s]
+    seen = env.observe_all_states()
+    batch = EpisodeBatch(scheme, groups, len(joint), 2)
+    fields = {"obs": seen.obs, "state": seen.state, "avail_actions": seen.avail}
+    for t in (0, 1):  # what stands after the end of a game is not read
+        batch.update({k: np.repeat(v[None, s], len(joint), axis=0) for k, v in fields.items()}, ts=t)
+    batch.update({"actions": joint[..., None], "terminated": np.ones((len(joint), 1))}, ts=0)
+    values = {k: v[:, 0].double().cpu().numpy() for k, v in learner.values(batch.to(device)).items()}
+
+    q = values["q"][0]  # [N, A]: a one-step game's values do not depend on the joint action
+    q_i = [q[i, :a] for i, a in enumerate(payoff.shape)]
+    greedy = tuple(int(q_of_agent.argmax()) for q_of_agent in q_i)
+    q_prime = np.take_along_axis(values["q"], joint[..., None], axis=-1).sum(axis=(1, 2))
+    tables = {
+        "payoff": payoff.tolist(),
+        "q_i": [q_of_agent.tolist() for q_of_agent in q_i],
+        "q_jt": _shaped(values.get("q_jt"), payoff),
+        "q_prime": _shaped(q_prime, payoff),
+        "v_jt": float(values["v_jt"][0, 0]) if "v_jt" in values else None,
+        "greedy_joint_action": list(greedy),
+        "greedy_payoff": float(payoff[greedy]),
+        "best_payoff": float(payoff.max()),
+    }
+    if "q_jt_heads" in values:
+        tables["q_jt_heads"] = [_shaped(head, payoff) for head in values["q_jt_heads"].T]
+    return tables
+
+
+def _shaped(values, payoff):
+    return None if values is None else np.reshape(values, payoff.shape).tolist()
+
+
+def write_json(tables, path):
+    """tables.json: the one state's tables, or {"states": [...]} where the game has several."""
+    write_atomically(path, json.dumps(tables[0] if len(tables) == 1 else {"states": tables}, indent=1) + "\n")
+
+
+def show(tables, console: Console):
+    """Print the tables of a two-agent game; of a larger one, the greedy joint action."""
+    for s, t in enumerate(tables):
+        if len(tables) > 1:
+            console.print(f"[bold]game state {s}[/bold]")
+        greedy = tuple(t["greedy_joint_action"])
+        if len(t["q_i"]) == 2 and max(map(len, t["q_i"])) <= MOST_PRINTED:
+            grid = Table.grid(padding=(0, 3))
+            names = [("payoff", "payoff"), ("q_jt", "Q_jt"), ("q_prime", "Q'_jt = Q_1 + Q_2")]
+            names = [(name, title) for name, title in names if t[name] is not None]
+            grid.add_row(*(_matrix(t, name, title, greedy) for name, title in names))
+            console.print(grid)
+        v_jt = "" if t["v_jt"] is None else f"V_jt {t['v_jt']:.2f}   "
+        paid = f"pays {t['greedy_payoff']:g}; the best joint action pays {t['best_payoff']:g}"
+        console.print(f"{v_jt}greedy joint action {greedy} {paid}")
+
+
+def _matrix(tables, name, title, greedy):
+    """One table; Q_2(u_2) over the columns and Q_1(u_1) beside the rows of Q'_jt, as in the paper."""
+    q_1, q_2 = tables["q_i"]
+    margins = name == "q_prime"
+    table = Table(title=title, title_style="bold")
+    table.add_column("u_1 \\ u_2", justify="right", style="cyan")
+    for u_2, q in enumerate(q_2):
+        table.add_column(f"{u_2}" + (f"  Q_2 {q:.2f}" if margins else ""), justify="right", header_style="cyan")
+    for u_1, row in enumerate(tables[name]):
+        label = f"{u_1}" + (f"  Q_1 {q_1[u_1]:.2f}" if margins else "")
+        cells = [Text(f"{v:.2f}", style="bold green" if (u_1, u_2) == greedy else "") for u_2, v in enumerate(row)]
+        table.add_row(label, *cells)
+    return table
+
+
+def draw(tables, path, title):
+    """A PNG: for two agents the tables as heat maps with Q_1 and Q_2 beside them, else Q against payoff."""
+    from matplotlib.figure import Figure  # the import takes a second; no global state, no display
+
+    rows = [(_two_agents if len(t["q_i"]) == 2 else _many_agents) for t in tables]
+    figure = Figure(figsize=(15, 4 * len(tables)), layout="constrained")
+    figure.suptitle(title)
+    for sub, t, paint in zip(np.atleast_1d(figure.subfigures(len(tables), 1)), tables, rows):
+        paint(sub, t)
+    figure.savefig(path, dpi=110)
+
+
+def _two_agents(figure, t):
+    payoff = np.array(t["payoff"])
+    panels = [("payoff", payoff), ("$Q_{jt}$", t["q_jt"]), ("$Q'_{jt} = Q_1 + Q_2$", t["q_prime"])]
+    panels = [(title, np.array(values)) for title, values in panels if values is not None]
+    if t["v_jt"] is not None:
+        panels.append((f"$Q'_{{jt}} + V_{{jt}}$   ($V_{{jt}}$ = {t['v_jt']:.2f})", np.array(t["q_prime"]) + t["v_jt"]))
+    *axes, bars = figure.subplots(1, len(panels) + 1)
+    for ax, (title, values) in zip(axes, panels):
+        image = ax.imshow(values, cmap="viridis")
+        figure.colorbar(image, ax=ax, shrink=0.8)
+        ax.set(title=title, xlabel="$u_2$", ylabel="$u_1$")
+        ax.plot(*reversed(t["greedy_joint_action"]), "o", ms=22, mfc="none", mec="red", mew=2)
+        if payoff.size <= 100:
+            middle = (values.min() + values.max()) / 2
+            for (i, j), v in np.ndenumerate(values):
+                ax.text(j, i, f"{v:.1f}", ha="center", va="center", color="black" if v > middle else "white")
+            ax.set(xticks=range(values.shape[1]), yticks=range(values.shape[0]))
+    axes[0].set_title(f"payoff   (red: greedy, pays {t['greedy_payoff']:g} of {t['best_payoff']:g})")
+    for i, q in enumerate(t["q_i"]):
+        bars.bar(np.arange(len(q)) + 0.4 * i - 0.2, q, width=0.4, label=f"$Q_{i + 1}$")
+    bars.set(title="individual values", xlabel="action")
+    bars.legend()
+
+
+def _many_agents(figure, t):
+    scatter, bars = figure.subplots(1, 2)
+    payoff = np.ravel(t["payoff"])
+    for name, label in (("q_jt", "$Q_{jt}$"), ("q_prime", "$Q'_{jt}$")):
+        if t[name] is not None:
+            scatter.plot(payoff, np.ravel(t[name]), ".", label=label)
+    scatter.axline((payoff.min(), payoff.min()), slope=1, color="grey", lw=0.8)
+    scatter.axvline(t["greedy_payoff"], color="red", lw=0.8, label=f"greedy pays {t['greedy_payoff']:g}")
+    scatter.set(xlabel="payoff of a joint action", ylabel="learned value", title="every joint action")
+    scatter.legend()
+    width = 0.8 / len(t["q_i"])
+    for i, q in enumerate(t["q_i"]):
+        bars.bar(np.arange(len(q)) + i * width, q, width=width, label=f"$Q_{i + 1}$")
+    bars.set(title="individual values", xlabel="action")
+    bars.legend()

@@ -1,0 +1,136 @@
+"""Hyperparameters: declared beside the class that reads them, read from an EPyMARL-style `args`.
+
+A class states what it reads in a frozen dataclass named `Config`::
+
+    class VDNMixer(nn.Module):
+        @dataclass(frozen=True)
+        class Config:
+            lr: float = key("step size of the optimiser", above=0)
+
+and gets its values by `read(VDNMixer.Config, args)`. Values live in YAML, never here. The same
+declarations type-check a run's configuration (`utils/config.py`) and explain it (`--explain`).
+
+Plugin file: imports only the standard library, so it also runs inside an EPyMARL checkout, where
+`args` holds EPyMARL's or PyMARL's names; `aliases` maps them to ours.
+"""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+
+
+class ConfigError(ValueError):
+    """Bad input by the user. The message names the thing, its value, what is allowed, what to do."""
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on (a non-finite loss, say). The message names the step and the term."""
+
+
+def key(doc, *, unit="", choices=None, low=None, high=None, above=None, aliases=()):
+    """Declare one hyperparameter of a `Config` dataclass.
+
+    doc: one line, what it does. unit: of its value. choices: the values allowed.
+    low, high: inclusive bounds; above: exclusive lower bound. aliases: names that other frameworks
+    of the family use for the same thing.
+    """
+    return dataclasses.field(
+        metadata=dict(
+            doc=doc, unit=unit, choices=choices, low=low, high=high, above=above, aliases=tuple(aliases)
+        )
+    )
+
+
+def declared(config_class):
+    """{name: (type, metadata)} of a `Config` dataclass."""
+    types_ = typing.get_type_hints(config_class)
+    return {f.name: (types_[f.name], f.metadata) for f in dataclasses.fields(config_class)}
+
+
+def nearest(word, allowed):
+    """`; did you mean 'x'?` for the closest allowed name, or the empty string."""
+    close = difflib.get_close_matches(str(word), [str(a) for a in allowed], n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def convert(value, type_, meta):
+    """`value` as `type_` and within the bounds of `meta`; ValueError says what is allowed."""
+    options = typing.get_args(type_) if _is_union(type_) else (type_,)
+    if value is None and type(None) in options:
+        return None
+    wanted = next(o for o in options if o is not type(None))
+    value = _as(value, wanted)
+    if meta.get("choices") and value not in meta["choices"]:
+        raise ValueError(f"is not one of {', '.join(map(str, meta['choices']))}{nearest(value, meta['choices'])}")
+    bounds = [
+        (meta.get("low"), lambda v, b: v >= b, "at least"),
+        (meta.get("high"), lambda v, b: v <= b, "at most"),
+        (meta.get("above"), lambda v, b: v > b, "above"),
+    ]
+    wrong = [b for b in bounds if b[0] is not None and not b[1](value, b[0])]
+    if wrong:
+        raise ValueError("must be " + " and ".join(f"{word} {bound}" for bound, _, word in bounds if bound is not None))
+    return value
+
+
+def read(config_class, args):
+    """An instance of `config_class` from the attributes of `args`.
+
+    Raises ConfigError that names every key that is missing or wrong, not only the first.
+    """
+    values, problems = {}, []
+    for name, (type_, meta) in declared(config_class).items():
+        present = [n for n in (name, *meta["aliases"]) if hasattr(args, n)]
+        if not present:
+            also = f" (also accepted: {', '.join(meta['aliases'])})" if meta["aliases"] else ""
+            problems.append(f"missing key {name!r}: {meta['doc']}{also}")
+            continue
+        value = getattr(args, present[0])
+        try:
+            values[name] = convert(value, type_, meta)
+        except ValueError as error:
+            problems.append(f"{present[0]}: {value!r} {error}")
+    if problems:
+        raise ConfigError(f"{config_class.__qualname__}:\n  " + "\n  ".join(problems))
+    return config_class(**values)
+
+
+def _is_union(type_):
+    return typing.get_origin(type_) in (typing.Union, types.UnionType)
+
+
+def _as(value, wanted):
+    if wanted is bool:
+        if not isinstance(value, bool):
+            raise ValueError("must be True or False")
+        return value
+    if wanted in (int, float):
+        if isinstance(value, str):
+            raise ValueError(f"is text{_numeric_hint(value)}, must be {_NAMES[wanted]}")
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(f"must be {_NAMES[wanted]}")
+        if not math.isfinite(value):
+            raise ValueError(f"must be a finite {_NAMES[wanted]}")
+        if wanted is int and value != int(value):
+            raise ValueError("must be a whole number")
+        return wanted(value)
+    if wanted is str:
+        if not isinstance(value, str):
+            raise ValueError("must be text")
+        return value
+    if not isinstance(value, wanted):
+        raise ValueError(f"must be a {wanted.__name__}")
+    return value
+
+
+_NAMES = {int: "a whole number", float: "a number"}
+
+
+def _numeric_hint(text):
+    try:
+        number = float(text)
+    except ValueError:
+        return ""
+    return f" (YAML 1.1 reads {text} as text; write {number!r})"

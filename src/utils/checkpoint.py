@@ -1,0 +1,68 @@
+"""Weights on disk: written whole or not at all, read without running code.
+
+Plugin file: imports torch and the standard library, and `utils.args`.
+"""
+
+import os
+import pickle
+
+import torch
+
+from utils.args import ConfigError
+
+
+def save_weights(state_dict, path):
+    """Write `state_dict` to `path`; a crash in the middle leaves the old file as it was."""
+    partial = f"{path}.partial"
+    torch.save(state_dict, partial)
+    os.replace(partial, path)
+
+
+def read_weights(path, device="cpu"):
+    """The state dict at `path`. ConfigError when it is missing or is not a checkpoint."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise ConfigError(f"checkpoint: no file {path}; save_model=True writes one") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise ConfigError(f"checkpoint: {path} is damaged or not a checkpoint: {_first_line(error)}") from error
+
+
+def load_weights(module, path):
+    """Load `path` into `module`. ConfigError names what does not fit: another algorithm, another shape."""
+    theirs, ours = read_weights(path), module.state_dict()
+    problems = [f"has no {k!r}" for k in ours.keys() - theirs.keys()]
+    problems += [f"holds {k!r}, which {type(module).__name__} does not have" for k in theirs.keys() - ours.keys()]
+    problems += [
+        f"{k!r} is {tuple(theirs[k].shape)}, needed {tuple(ours[k].shape)}"
+        for k in ours.keys() & theirs.keys()
+        if theirs[k].shape != ours[k].shape
+    ]
+    if problems:
+        raise ConfigError(
+            f"checkpoint: {path} does not fit {type(module).__name__}; it belongs to another algorithm, "
+            "environment or network size:\n  " + "\n  ".join(sorted(problems)[:6])
+        )
+    module.load_state_dict(theirs)
+
+
+def find_checkpoint(path, load_step=0):
+    """(folder, t_env) of the checkpoint to load from `path`.
+
+    path: a run directory, its `checkpoints` folder, or any folder of folders named by their step, as
+    EPyMARL's `checkpoint_path`. load_step: the nearest step is taken; 0 takes the last.
+    """
+    if not os.path.isdir(path):
+        raise ConfigError(f"checkpoint_path: {path!r} is not a folder")
+    if os.path.isdir(os.path.join(path, "checkpoints")):
+        path = os.path.join(path, "checkpoints")
+    steps = sorted(int(name) for name in os.listdir(path) if name.isdigit())
+    if not steps:
+        raise ConfigError(f"checkpoint_path: {path!r} holds no checkpoint (a folder named by its step, such as 50000)")
+    step = min(steps, key=lambda s: abs(s - load_step)) if load_step else steps[-1]
+    return os.path.join(path, str(step)), step
+
+
+def _first_line(error):
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

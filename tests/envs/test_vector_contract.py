@@ -1,0 +1,214 @@
+"""What every environment of the registry owes the runner, with the settings of its YAML."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from envs import REGISTRY, make
+from utils.registry import MissingPackage
+
+CONFIG = Path(__file__).parents[2] / "src" / "config" / "envs"
+E = 5
+# {test case: (name, changes to its YAML)}: every entry of the registry, then other sizes and games
+CASES = {name: (name, {}) for name in REGISTRY} | {
+    "matrix_game, two states": ("matrix_game", {"key": "two_state", "observe_state": "first"}),
+    "matrix_game, unequal": ("matrix_game", {"payoff": [[[1, 2], [3, 4], [5, 6]]]}),
+    "predator_prey, large": ("predator_prey", {"map_size": 7, "n_predators": 4, "n_prey": 2, "sight": None}),
+}
+WITHOUT_CHANCE = {"two_step", "matrix_game", "matrix_game, unequal"}  # the same episodes under every seed
+
+every_game = pytest.mark.parametrize("case", sorted(CASES))
+every_game_of_chance = pytest.mark.parametrize("case", sorted(set(CASES) - WITHOUT_CHANCE))
+
+
+def create(case, seed=0):
+    name, changes = CASES[case]
+    env_args = yaml.safe_load((CONFIG / f"{name}.yaml").read_text())["env_args"]
+    try:
+        return make(name, env_args | changes, n_envs=E, seed=seed)
+    except MissingPackage as error:
+        pytest.skip(str(error))
+
+
+def draw(rng, avail):
+    """One random available action [E, N] for each agent."""
+    return (rng.random(avail.shape) * avail).argmax(axis=-1)
+
+
+def play(env, rng, steps):
+    """All arrays, in a row, that random play with resets at the ends shows."""
+    seen = env.reset()
+    out = [*seen]
+    for _ in range(steps):
+        step = env.step(draw(rng, seen.avail))
+        out += [*step[:-1], *step.info.values()]
+        done = step.terminated | step.truncated
+        seen = env.reset(mask=done) if done.any() else step
+        out += [seen.obs, seen.state, seen.avail]
+    return out
+
+
+def to_the_end(env, rng):
+    """Reset, then random play until every episode has ended: the last Step."""
+    step = seen = env.reset()
+    for _ in range(env.env_info.episode_limit):
+        seen = step = env.step(draw(rng, seen.avail))
+    return step
+
+
+def check_observation(env, seen):
+    info = env.env_info
+    assert seen.obs.shape == (E, info.n_agents, info.obs_shape) and seen.obs.dtype == np.float32
+    assert seen.state.shape == (E, info.state_shape) and seen.state.dtype == np.float32
+    assert seen.avail.shape == (E, info.n_agents, info.n_actions) and seen.avail.dtype == bool
+    assert seen.avail.any(axis=-1).all()
+    assert np.isfinite(seen.obs).all() and np.isfinite(seen.state).all()
+
+
+def same(a, b):
+    return len(a) == len(b) and all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@every_game
+def test_shapes_types_and_flags(case):
+    env, rng = create(case), np.random.default_rng(0)
+    assert env.n_envs == E
+    seen = env.reset()
+    check_observation(env, seen)
+    for _ in range(env.env_info.episode_limit + 2):
+        seen = env.step(draw(rng, seen.avail))
+        check_observation(env, seen)
+        assert seen.reward.shape == ((E,) if env.common_reward else (E, env.env_info.n_agents))
+        assert seen.reward.dtype == np.float32 and np.isfinite(seen.reward).all()
+        for flag in (seen.terminated, seen.truncated):
+            assert flag.shape == (E,) and flag.dtype == bool
+        assert not (seen.terminated & seen.truncated).any()
+        assert all(np.shape(values) == (E,) for values in seen.info.values())
+    assert (seen.terminated | seen.truncated).all()
+
+
+@every_game
+def test_nothing_is_over_after_a_reset_before_the_limit(case):
+    env, rng = create(case), np.random.default_rng(0)
+    to_the_end(env, rng)
+    seen = env.reset()
+    first = env.step(draw(rng, seen.avail))
+    if env.env_info.episode_limit > 1:
+        assert not first.truncated.any()
+    else:
+        assert first.terminated.all()
+
+
+@every_game
+def test_an_ended_episode_stays_as_it_is_and_pays_nothing(case):
+    env, rng = create(case), np.random.default_rng(0)
+    last = to_the_end(env, rng)
+    for _ in range(3):
+        step = env.step(draw(rng, last.avail))
+        assert not step.reward.any()
+        assert same(step[:3], last[:3])
+        assert same(step[4:6], last[4:6])
+        assert same(list(step.info.values()), list(last.info.values()))
+
+
+@every_game
+def test_one_ended_episode_does_not_stop_or_change_with_the_others(case):
+    env, rng = create(case), np.random.default_rng(0)
+    last = to_the_end(env, rng)
+    running = np.arange(E) % 2 == 0
+    seen = env.reset(mask=running)
+    step = env.step(draw(rng, seen.avail))
+    assert same([a[~running] for a in step[:3]], [a[~running] for a in last[:3]])
+    assert not step.reward[~running].any()
+    assert np.array_equal(step.terminated[~running], last.terminated[~running])
+    assert np.array_equal(step.truncated[~running], last.truncated[~running])
+
+
+@every_game
+def test_a_masked_reset_leaves_the_others(case):
+    env, rng = create(case), np.random.default_rng(0)
+    seen = env.reset()
+    before = env.step(draw(rng, seen.avail))
+    mask = np.arange(E) < 2
+    after = env.reset(mask=mask)
+    assert same([a[~mask] for a in after], [a[~mask] for a in before[:3]])
+    check_observation(env, after)
+
+
+@every_game
+def test_what_a_step_returned_does_not_change_later(case):
+    env, rng = create(case), np.random.default_rng(0)
+    seen = env.reset()
+    kept = [a.copy() for a in seen]
+    step = env.step(draw(rng, seen.avail))
+    returned = [*step[:-1], *step.info.values()]
+    copies = [a.copy() for a in returned]
+    env.step(draw(rng, step.avail))
+    env.reset()
+    assert same(list(seen), kept) and same(returned, copies)
+
+
+@every_game
+def test_same_seed_same_trajectory(case):
+    first, second = (play(create(case, seed=7), np.random.default_rng(1), 30) for _ in range(2))
+    assert same(first, second)
+
+
+@every_game
+def test_reset_with_a_seed_restarts_the_stream(case):
+    env = create(case, seed=3)
+    first = env.reset(seed=11)
+    env.step(draw(np.random.default_rng(0), first.avail))
+    assert same(list(env.reset(seed=11)), list(first))
+
+
+@every_game_of_chance
+def test_another_seed_is_another_trajectory(case):
+    first, second = (play(create(case, seed=seed), np.random.default_rng(1), 30) for seed in (7, 8))
+    assert not same(first, second)
+
+
+@every_game_of_chance
+def test_environments_of_one_array_differ(case):
+    state = create(case).reset().state
+    assert len(np.unique(state, axis=0)) > 1
+
+
+@every_game
+def test_resume_continues_as_if_never_stopped(case):
+    env, rng = create(case, seed=4), np.random.default_rng(0)
+    play(env, rng, 7)
+    saved = env.state_dict()
+    expected = play(env, np.random.default_rng(2), 20)
+    resumed = create(case, seed=99)
+    resumed.load_state_dict(saved)
+    assert same(play(resumed, np.random.default_rng(2), 20), expected)
+
+
+@every_game
+def test_actions_outside_the_game_are_refused(case):
+    env = create(case)
+    env.reset()
+    info = env.env_info
+    legal = np.zeros((E, info.n_agents), dtype=np.int64)
+    for wrong in (legal - 1, legal + info.n_actions, legal.astype(float), legal[:, :1], legal[:1]):
+        with pytest.raises(ValueError, match="actions must"):
+            env.step(wrong)
+
+
+@every_game
+def test_actions_of_an_ended_episode_may_be_anything(case):
+    env = create(case)
+    last = to_the_end(env, np.random.default_rng(0))
+    for anything in (-1, 10**6):
+        step = env.step(np.full((E, env.env_info.n_agents), anything))
+        assert same(step[:3], last[:3]) and not step.reward.any()
+
+
+@every_game
+def test_it_draws_itself(case):
+    env = create(case)
+    env.reset()
+    assert isinstance(env.render(), str) and env.render()

@@ -1,0 +1,158 @@
+"""A MongoDB server for tests: real pymongo talks to it on loopback, mongomock keeps the documents.
+
+Speaks OP_MSG, and OP_QUERY for pymongo's first handshake, and knows the commands that Sacred's
+observer and GridFS send. No authentication; a reply holds the whole result, so no open cursors.
+"""
+
+import socket
+import socketserver
+import struct
+import threading
+
+import bson
+import mongomock
+
+HEADER = struct.Struct("<iiii")  # length, request id, id answered to, opcode
+OP_REPLY, OP_QUERY, OP_MSG = 1, 2004, 2013
+HELLO = {
+    "ismaster": True,
+    "isWritablePrimary": True,
+    "helloOk": True,
+    "minWireVersion": 0,
+    "maxWireVersion": 21,  # MongoDB 7
+    "maxBsonObjectSize": 16 * 1024**2,
+    "maxMessageSizeBytes": 48_000_000,
+    "maxWriteBatchSize": 100_000,
+}
+
+
+def free_port():
+    """A port of 127.0.0.1 on which nothing listens."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class WireMongo(socketserver.ThreadingTCPServer):
+    """A server on 127.0.0.1:`port`. `client`: a mongomock client on its documents.
+
+    Clear `answering` to play a hung server; `kill()` closes the port and the connections.
+    """
+
+    allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, port=0):
+        super().__init__(("127.0.0.1", port), _Connection)
+        self.url = f"mongodb://127.0.0.1:{self.server_address[1]}"
+        self.client = mongomock.MongoClient()
+        self.answering = threading.Event()
+        self.answering.set()
+        self.lock = threading.Lock()  # mongomock's documents, many connections
+        self.connections = set()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    def kill(self):
+        self.shutdown()
+        self.server_close()
+        for connection in list(self.connections):
+            connection.shutdown(socket.SHUT_RDWR)
+
+    def __exit__(self, *exception):
+        self.kill()
+
+
+class _Connection(socketserver.StreamRequestHandler):
+    def handle(self):
+        self.server.connections.add(self.connection)
+        try:
+            while header := self.rfile.read(HEADER.size):
+                length, request, _, opcode = HEADER.unpack(header)
+                body = self.rfile.read(length - HEADER.size)
+                command = _from_op_msg(body) if opcode == OP_MSG else _from_op_query(body)
+                self.server.answering.wait()
+                answer = bson.encode(_answer(self.server, command))
+                if opcode == OP_MSG:
+                    reply, payload = OP_MSG, struct.pack("<iB", 0, 0) + answer
+                else:  # flags, cursor id, starting from, number returned
+                    reply, payload = OP_REPLY, struct.pack("<iqii", 8, 0, 0, 1) + answer
+                self.wfile.write(HEADER.pack(HEADER.size + len(payload), 0, request, reply) + payload)
+        except OSError:
+            pass  # the client left, or the server was killed
+        finally:
+            self.server.connections.discard(self.connection)
+
+
+def _from_op_query(body):
+    start = body.index(b"\0", 4) + 1 + 8  # flags; collection; numbers to skip and to return
+    return bson.decode(body[start:])
+
+
+def _from_op_msg(body):
+    """The command, with the document sequences that pymongo sends beside it put into it."""
+    command, at = {}, 4  # flags
+    while at < len(body):
+        kind, size = struct.unpack_from("<Bi", body, at)
+        section = body[at + 1 : at + 1 + size]
+        if kind == 0:
+            command = bson.decode(section) | command
+        else:
+            end = section.index(b"\0", 4)
+            command[section[4:end].decode()] = bson.decode_all(section[end + 1 :])
+        at += 1 + size
+    return command
+
+
+def _answer(server, command):
+    name = next(iter(command))  # as the protocol demands
+    with server.lock:
+        try:
+            return {"ok": 1, **_run(server.client, name, command)}
+        except Exception as error:
+            return {"ok": 0, "errmsg": f"{name}: {error!r}", "code": 59}
+
+
+def _run(client, name, command):
+    if name in ("hello", "ismaster", "isMaster"):
+        return HELLO
+    if name in ("endSessions", "ping"):
+        return {}
+    namespace = f"{command['$db']}.{command[name]}"
+    collection = client[command["$db"]][command[name]]
+    if name == "insert":
+        return _insert(collection, command["documents"])
+    if name == "update":
+        return _update(collection, command["updates"])
+    if name == "createIndexes":
+        return {}
+    if name == "listIndexes":
+        found = [{"v": 2, "key": {"_id": 1}, "name": "_id_"}]
+    elif name == "aggregate":
+        found = list(collection.aggregate(command["pipeline"]))
+    else:
+        cursor = collection.find(command.get("filter"), command.get("projection"))
+        if "sort" in command:
+            cursor = cursor.sort(list(command["sort"].items()))
+        found = list(cursor.limit(abs(command.get("limit", 0))))
+    return {"cursor": {"id": bson.Int64(0), "ns": namespace, "firstBatch": found}}
+
+
+def _insert(collection, documents):
+    for index, document in enumerate(documents):
+        try:
+            collection.insert_one(document)
+        except mongomock.DuplicateKeyError as error:
+            return {"n": index, "writeErrors": [{"index": index, "code": 11000, "errmsg": str(error)}]}
+    return {"n": len(documents)}
+
+
+def _update(collection, updates):
+    matched, upserted = 0, []
+    for index, one in enumerate(updates):
+        result = collection.update_one(one["q"], one["u"], upsert=one.get("upsert", False))
+        matched += result.matched_count
+        if result.upserted_id is not None:
+            upserted.append({"index": index, "_id": result.upserted_id})
+    answer = {"n": matched + len(upserted), "nModified": matched}
+    return answer | ({"upserted": upserted} if upserted else {})
