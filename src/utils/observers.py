@@ -297,10 +297,9 @@ def _inner_observer(url, db_name, seconds):
         return _PromptMongoObserver(
             url,
             db_name,
-            # Fewer than an event's `seconds`: there must be time left to use a server just found.
-            serverSelectionTimeoutMS=milliseconds * 2 // 3,
+            timeoutMS=milliseconds,  # of what runs outside a deadline: closing
+            serverSelectionTimeoutMS=milliseconds,
             connectTimeoutMS=milliseconds,
-            socketTimeoutMS=milliseconds,
             connect=False,
         )
     except (pymongo.errors.PyMongoError, ValueError, TypeError) as error:

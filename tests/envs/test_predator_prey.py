@@ -358,9 +358,7 @@ class Slow:
         return reward, len(caught)
 
 
-@pytest.mark.parametrize(
-    "size, n_predators, n_prey", [(5, 2, 1), (7, 4, 2), (3, 4, 2), (3, 3, 4), (2, 2, 1)]
-)
+@pytest.mark.parametrize("size, n_predators, n_prey", [(5, 2, 1), (7, 4, 2), (3, 4, 2), (3, 3, 4), (2, 2, 1)])
 def test_64_environments_agree_with_the_slow_simulator(size, n_predators, n_prey):
     env = game(n_envs=64, map_size=size, n_predators=n_predators, n_prey=n_prey, penalty=0.25, seed=5)
     draw, drawn = env._prey_actions, []

@@ -106,7 +106,8 @@ def test_recent_stats_are_aligned_columns_of_means(logger, lines):
     logger.print_recent_stats()
     header, *rows = lines.messages[0].splitlines()
     assert header == "INFO Recent Stats | t_env:         10 | Episode:       12"
-    assert rows[0].split() == ["a:", "1.000e-06", "epsilon:", "6.0000", "grad_norm:", "1.000e-06", "loss:", "4.0000"]
+    assert rows[0].split()[::2] == ["a:", "epsilon:", "grad_norm:", "loss:"]
+    assert rows[0].split()[1::2] == ["1.000e-06", "6.0000", "1.000e-06", "4.0000"]
     assert rows[1] == "test_return_mean:  1.000e-06"
     assert rows[0].startswith("a:                 1.000e-06   epsilon:")
 
@@ -254,7 +255,8 @@ console.info("after")
 """,
     )
     assert code == 0
-    assert "Traceback" not in stderr and stderr.count("WARNING") == 1 and stderr.count("] line ") == 100, stderr
+    assert "Traceback" not in stderr and stderr.count("WARNING") == 1, stderr
+    assert stderr.count("] line ") == 100
     text = (tmp_path / "log.txt").read_text()
     assert text.splitlines()[0].endswith("] before") and text.splitlines()[-2].endswith("] after")
 
@@ -275,15 +277,24 @@ def test_sacred_gets_a_bounded_number_of_points(logger):
     logger.add_sink(SacredSink(run, t_max, points=500))
     for t in range(0, t_max, 50):  # 40k values
         logger.log_stat("loss", t, t)
-        if t % 10_000 == 0:
+        if t % 1000 == 0:
             logger.log_stat("test_return_mean", t, t)
     before_end = len(run.scalars["loss"])
     logger.finish()
     steps = [t for t, _ in run.scalars["loss"]]
     assert before_end == 500 and steps[:2] == [0, 4000] and steps == sorted(set(steps))
     assert run.scalars["loss"][-1] == (t_max - 50, t_max - 50)  # the last value, once
-    assert [t for t, _ in run.scalars["test_return_mean"]] == list(range(0, t_max, 10_000))
+    assert [t for t, _ in run.scalars["test_return_mean"]] == list(range(0, t_max, 1000))
     assert run.info == {}
+
+
+def test_sacred_gets_the_last_value_once(logger):
+    run = FakeRun()
+    logger.add_sink(SacredSink(run, t_max=100, points=10))
+    for t in [0, 5, 10]:  # 5 is held back, then overtaken
+        logger.log_stat("loss", t, t)
+    logger.finish()
+    assert [t for t, _ in run.scalars["loss"]] == [0, 10]
 
 
 def test_sacred_gets_everything_of_a_short_run(logger):
@@ -358,8 +369,9 @@ def test_group_is_epymarls_and_shared_by_the_seeds():
     assert group_name(CONFIG) == group_name(other_seed) != group_name({**CONFIG, "lr": 1e-3})
     text = '{"env": "sc2", "env_args": {"map_name": "3m"}, "lr": 0.0005, "name": "qmix"}'
     assert group_name(CONFIG) == "qmix_sc2_3m_" + sha256(text.encode()).hexdigest()[-10:]
-    assert group_name({"name": "vdn", "env": "gymma", "env_args": {"key": "lbf"}}).startswith("vdn_gymma_lbf_")
-    assert group_name({"name": "vdn", "env": "matrix", "env_args": {}}).startswith("vdn_matrix_")
+    gymma = {"name": "vdn", "env": "gymma", "env_args": {"key": "lbf"}}
+    assert group_name(gymma).startswith("vdn_gymma_lbf_")
+    assert group_name({**gymma, "env_args": {}}).startswith("vdn_gymma_")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import socket
 import socketserver
 import struct
 import threading
+import time
 
 import bson
 import mongomock
@@ -36,7 +37,8 @@ def free_port():
 class WireMongo(socketserver.ThreadingTCPServer):
     """A server on 127.0.0.1:`port`. `client`: a mongomock client on its documents.
 
-    Clear `answering` to play a hung server; `kill()` closes the port and the connections.
+    `delay`: seconds before each answer, to play a slow or a hung server. `kill()` closes the port
+    and the connections.
     """
 
     allow_reuse_address = True
@@ -47,8 +49,7 @@ class WireMongo(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", port), _Connection)
         self.url = f"mongodb://127.0.0.1:{self.server_address[1]}"
         self.client = mongomock.MongoClient()
-        self.answering = threading.Event()
-        self.answering.set()
+        self.delay = 0
         self.lock = threading.Lock()  # mongomock's documents, many connections
         self.connections = set()
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
@@ -71,7 +72,7 @@ class _Connection(socketserver.StreamRequestHandler):
                 length, request, _, opcode = HEADER.unpack(header)
                 body = self.rfile.read(length - HEADER.size)
                 command = _from_op_msg(body) if opcode == OP_MSG else _from_op_query(body)
-                self.server.answering.wait()
+                time.sleep(self.server.delay)
                 answer = bson.encode(_answer(self.server, command))
                 if opcode == OP_MSG:
                     reply, payload = OP_MSG, struct.pack("<iB", 0, 0) + answer
