@@ -6,6 +6,8 @@ The layout is that of the paper's Table 1: Q_1 and Q_2 at the margins, Q'_jt, Q_
 import json
 
 import numpy as np
+from rich import box
+from rich.columns import Columns
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -40,6 +42,8 @@ def _one_state(env, learner, scheme, groups, device, s, joint):
         batch.update({k: np.repeat(v[None, s], len(joint), axis=0) for k, v in fields.items()}, ts=t)
     batch.update({"actions": joint[..., None], "terminated": np.ones((len(joint), 1))}, ts=0)
     values = {k: v[:, 0].double().cpu().numpy() for k, v in learner.values(batch.to(device)).items()}
+    if learner.reward_stats is not None:
+        values = _in_reward_units(values, learner.reward_stats)
 
     q = values["q"][0]  # [N, A]: a one-step game's values do not depend on the joint action
     q_i = [q[i, :a] for i, a in enumerate(payoff.shape)]
@@ -60,6 +64,20 @@ def _one_state(env, learner, scheme, groups, device, s, joint):
     return tables
 
 
+def _in_reward_units(values, stats):
+    """Undo the standardisation r ↦ (r - mean) / std of a one-step game's values.
+
+    The mean belongs to whatever stands for a whole reward: Q_jt and V_jt, or the Q_i of IQL; where there
+    is no V_jt it is shared out over the agents, so that Σ_i Q_i stays a reward.
+    """
+    mean, std = float(stats.mean), float(stats.std)
+    if "v_jt" in values:
+        shift = 0.0
+    else:
+        shift = mean / values["q"].shape[1] if "q_jt" in values else mean
+    return {name: v * std + (shift if name == "q" else mean) for name, v in values.items()}
+
+
 def _shaped(values, payoff):
     return None if values is None else np.reshape(values, payoff.shape).tolist()
 
@@ -76,11 +94,9 @@ def show(tables, console: Console):
             console.print(f"[bold]game state {s}[/bold]")
         greedy = tuple(t["greedy_joint_action"])
         if len(t["q_i"]) == 2 and max(map(len, t["q_i"])) <= MOST_PRINTED:
-            grid = Table.grid(padding=(0, 3))
             names = [("payoff", "payoff"), ("q_jt", "Q_jt"), ("q_prime", "Q'_jt = Q_1 + Q_2")]
-            names = [(name, title) for name, title in names if t[name] is not None]
-            grid.add_row(*(_matrix(t, name, title, greedy) for name, title in names))
-            console.print(grid)
+            matrices = [_matrix(t, name, title, greedy) for name, title in names if t[name] is not None]
+            console.print(Columns(matrices, padding=(0, 3)))
         v_jt = "" if t["v_jt"] is None else f"V_jt {t['v_jt']:.2f}   "
         paid = f"pays {t['greedy_payoff']:g}; the best joint action pays {t['best_payoff']:g}"
         console.print(f"{v_jt}greedy joint action {greedy} {paid}")
@@ -90,15 +106,19 @@ def _matrix(tables, name, title, greedy):
     """One table; Q_2(u_2) over the columns and Q_1(u_1) beside the rows of Q'_jt, as in the paper."""
     q_1, q_2 = tables["q_i"]
     margins = name == "q_prime"
-    table = Table(title=title, title_style="bold")
-    table.add_column("u_1 \\ u_2", justify="right", style="cyan")
+    table = Table(title=title, title_style="bold", box=box.SIMPLE_HEAD)
+    table.add_column("Q_1 \\ Q_2" if margins else "u_1 \\ u_2", style="cyan", no_wrap=True)
     for u_2, q in enumerate(q_2):
-        table.add_column(f"{u_2}" + (f"  Q_2 {q:.2f}" if margins else ""), justify="right", header_style="cyan")
+        table.add_column(_number(q) if margins else str(u_2), justify="right", header_style="cyan", no_wrap=True)
     for u_1, row in enumerate(tables[name]):
-        label = f"{u_1}" + (f"  Q_1 {q_1[u_1]:.2f}" if margins else "")
-        cells = [Text(f"{v:.2f}", style="bold green" if (u_1, u_2) == greedy else "") for u_2, v in enumerate(row)]
-        table.add_row(label, *cells)
+        cells = [Text(_number(v), style="bold green" if (u_1, u_2) == greedy else "") for u_2, v in enumerate(row)]
+        table.add_row(_number(q_1[u_1]) if margins else str(u_1), *cells)
     return table
+
+
+def _number(value, digits=2):
+    """Fixed decimals, and no minus before a zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def draw(tables, path, title):
@@ -107,7 +127,7 @@ def draw(tables, path, title):
 
     rows = [(_two_agents if len(t["q_i"]) == 2 else _many_agents) for t in tables]
     figure = Figure(figsize=(15, 4 * len(tables)), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(title, fontsize=14)
     for sub, t, paint in zip(np.atleast_1d(figure.subfigures(len(tables), 1)), tables, rows):
         paint(sub, t)
     figure.savefig(path, dpi=110)
@@ -120,17 +140,18 @@ def _two_agents(figure, t):
     if t["v_jt"] is not None:
         panels.append((f"$Q'_{{jt}} + V_{{jt}}$   ($V_{{jt}}$ = {t['v_jt']:.2f})", np.array(t["q_prime"]) + t["v_jt"]))
     *axes, bars = figure.subplots(1, len(panels) + 1)
+    lowest, highest = min(v.min() for _, v in panels), max(v.max() for _, v in panels)  # one scale for all
     for ax, (title, values) in zip(axes, panels):
-        image = ax.imshow(values, cmap="viridis")
-        figure.colorbar(image, ax=ax, shrink=0.8)
+        image = ax.imshow(values, cmap="viridis", vmin=lowest, vmax=highest)
         ax.set(title=title, xlabel="$u_2$", ylabel="$u_1$")
-        ax.plot(*reversed(t["greedy_joint_action"]), "o", ms=22, mfc="none", mec="red", mew=2)
+        ax.plot(*reversed(t["greedy_joint_action"]), "s", ms=26, mfc="none", mec="red", mew=2)
         if payoff.size <= 100:
-            middle = (values.min() + values.max()) / 2
             for (i, j), v in np.ndenumerate(values):
-                ax.text(j, i, f"{v:.1f}", ha="center", va="center", color="black" if v > middle else "white")
+                dark = v < (lowest + highest) / 2
+                ax.text(j, i, _number(v, 1), ha="center", va="center", color="white" if dark else "black")
             ax.set(xticks=range(values.shape[1]), yticks=range(values.shape[0]))
-    axes[0].set_title(f"payoff   (red: greedy, pays {t['greedy_payoff']:g} of {t['best_payoff']:g})")
+    figure.colorbar(image, ax=axes, shrink=0.8, label="reward")
+    figure.suptitle(f"red: the greedy joint action, pays {t['greedy_payoff']:g}; the best pays {t['best_payoff']:g}", y=0.05)
     for i, q in enumerate(t["q_i"]):
         bars.bar(np.arange(len(q)) + 0.4 * i - 0.2, q, width=0.4, label=f"$Q_{i + 1}$")
     bars.set(title="individual values", xlabel="action")

@@ -29,9 +29,14 @@ class RunningStats:
         self.mean = self.mean + delta * n / total
         self.count = total
 
+    @property
+    def std(self):
+        """Standard deviation; never 0, so that constant values become 0, not NaN."""
+        return self.var.sqrt() + 1e-8
+
     def standardise(self, values):
-        """(values - mean) / std, in the dtype of values. Constant values become 0, not NaN."""
-        return ((values - self.mean) / (self.var.sqrt() + 1e-8)).to(values.dtype)
+        """(values - mean) / std, in the dtype of values."""
+        return ((values - self.mean) / self.std).to(values.dtype)
 
     def state_dict(self):
         return {"count": self.count, "mean": self.mean, "var": self.var}

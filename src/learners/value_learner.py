@@ -46,7 +46,7 @@ class ValueLearner:
         optimizer: str = key("gradient method", choices=("adam", "rmsprop"))
         lr: float = key("step size of the optimiser", above=0)
         optim_alpha: float = key("smoothing constant of RMSprop", low=0, high=1)
-        optim_eps: float = key("ε of the optimiser, added to the root of the squared gradients", above=0)
+        optim_eps: float = key("ε of RMSprop, added to the root of the squared gradients", above=0)
         grad_norm_clip: float = key("largest L2 norm of the whole gradient", above=0)
         target_update_interval_or_tau: float = key(
             "above 1: copy to the target network every so many `target_update_unit`s; "
@@ -142,7 +142,7 @@ class ValueLearner:
         c = self.config
         if c.optimizer == "adam":
             # One kernel for all parameters: small networks spend their time between kernels.
-            return torch.optim.Adam(self.params, lr=c.lr, eps=c.optim_eps, fused=True)
+            return torch.optim.Adam(self.params, lr=c.lr, fused=True)
         return torch.optim.RMSprop(self.params, lr=c.lr, alpha=c.optim_alpha, eps=c.optim_eps)
 
     def _update_targets(self, episode_num):

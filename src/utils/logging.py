@@ -351,7 +351,7 @@ def get_logger(path=None):
         handler.close()
     logger.propagate = False
     logger.setLevel(logging.INFO)
-    handlers = [_ConsoleHandler()]
+    handlers: list[logging.Handler] = [_ConsoleHandler()]
     if path is not None:
         handlers.append(_open_log_file(Path(path)))
     for handler in handlers:

@@ -245,6 +245,8 @@ class _PromptMongoObserver(MongoObserver):
     uploads every source file.
     """
 
+    run_entry: dict  # the run's document; Sacred sets it in started_event
+
     def deadline(self, seconds):
         """A context in which all operations together take at most `seconds`."""
         import pymongo
@@ -289,7 +291,7 @@ class _PromptMongoObserver(MongoObserver):
 
 def _inner_observer(url, db_name, seconds):
     try:
-        import pymongo
+        import pymongo.errors
     except ImportError as error:
         raise missing_package("mongo_url", "pymongo==4.20.0") from error
     milliseconds = int(1000 * seconds)

@@ -9,6 +9,7 @@ import socketserver
 import struct
 import threading
 import time
+from contextlib import suppress
 
 import bson
 import mongomock
@@ -58,7 +59,8 @@ class WireMongo(socketserver.ThreadingTCPServer):
         self.shutdown()
         self.server_close()
         for connection in list(self.connections):
-            connection.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # the client left by itself
+                connection.shutdown(socket.SHUT_RDWR)
 
     def __exit__(self, *exception):
         self.kill()

@@ -1,0 +1,72 @@
+"""The 3x3 game over many seeds: greedy payoff, accuracy of Q_jt, shape of Q'_jt.
+
+    python bench/matrix_seeds.py --seeds 1-100 --workers 2 --out bench/matrix_seeds.json
+
+Each run is the command `python src/main.py --config=ALG --env-config=matrix_game with seed=K` with its
+defaults; this reads the tables.json and summary.json that it leaves. Prints, for each algorithm, the number
+of seeds whose greedy joint action pays the best payoff, the medians over seeds of max|Q_jt - payoff| and of
+max|Q'_jt + V_jt| outside the optimum's row and column, the quartiles, and the wall time of a run.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+MAIN = Path(__file__).resolve().parents[1] / "src" / "main.py"
+
+
+def one(algorithm, seed, folder, overrides):
+    """The figures of one run."""
+    command = [sys.executable, str(MAIN), f"--config={algorithm}", "--env-config=matrix_game", "with"]
+    command += [f"seed={seed}", f"local_results_path={folder}", "use_cuda=False", "save_model=False", *overrides]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\nexit status {done.returncode}\n{done.stderr}")
+    path = next(Path(line.removeprefix("run directory: ")) for line in done.stdout.splitlines() if "directory:" in line)
+    tables, summary = (json.loads((path / name).read_text()) for name in ("tables.json", "summary.json"))
+    payoff = np.array(tables["payoff"])
+    figures = {"seed": seed, "greedy_payoff": tables["greedy_payoff"], "wall_time_s": summary["wall_time_s"]}
+    if tables["q_jt"] is not None:
+        figures["q_jt_error"] = float(np.abs(np.array(tables["q_jt"]) - payoff).max())
+    if tables["v_jt"] is not None:
+        figures["block"] = float(np.abs(np.array(tables["q_prime"])[1:, 1:] + tables["v_jt"]).max())
+    return figures
+
+
+def line(name, values):
+    low, median, high = np.percentile(values, [25, 50, 75])
+    return f"  {name:<12} median {median:.4g}   quartiles {low:.4g} to {high:.4g}   largest {max(values):.4g}"
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--seeds", default="1-100", help="first-last")
+    p.add_argument("--algorithms", nargs="+", default=["qtran_alt", "qtran_base", "vdn", "qmix"])
+    p.add_argument("--workers", type=int, default=2, help="runs at the same time")
+    p.add_argument("--out", default=None, help="write every run's figures here, as JSON")
+    p.add_argument("overrides", nargs="*", help="KEY=VALUE for every run")
+    options = p.parse_args()
+    first, last = map(int, options.seeds.split("-"))
+    results = {}
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.workers) as pool:
+        for algorithm in options.algorithms:
+            runs = pool.map(lambda k, a=algorithm: one(a, k, folder, options.overrides), range(first, last + 1))
+            results[algorithm] = runs = list(runs)
+            paid = [r["greedy_payoff"] for r in runs]
+            counts = ", ".join(f"{v:g} in {paid.count(v)}" for v in sorted(set(paid), reverse=True))
+            print(f"{algorithm}: {len(runs)} seeds; greedy payoff {counts}")
+            for name in ("q_jt_error", "block", "wall_time_s"):
+                if name in runs[0]:
+                    print(line(name, [r[name] for r in runs]), flush=True)
+            if options.out:
+                Path(options.out).write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
