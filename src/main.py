@@ -1,6 +1,6 @@
 """Command line: train or evaluate one algorithm on one environment.
 
-    python src/main.py --config=qtran_alt --env-config=matrix_game with seed=1 t_max=10000
+python src/main.py --config=qtran_alt --env-config=matrix_game with seed=1 t_max=10000
 """
 
 import argparse
@@ -24,7 +24,11 @@ def main(argv=None):
     """Returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     split = argv.index("with") if "with" in argv else len(argv)
-    options = parser().parse_args(argv[:split])
+    options, stray = parser().parse_known_args(argv[:split])
+    if stray:
+        values = " ".join(word for word in stray if "=" in word and not word.startswith("-"))
+        hint = f"; values go after the word `with`: with {values}" if values else ""
+        parser().error(f"unrecognized arguments: {' '.join(stray)}{hint}")
     from utils.args import ConfigError  # below --help, which should not wait for torch
 
     try:

@@ -3,6 +3,7 @@
 import logging
 import signal
 from dataclasses import dataclass
+from logging.handlers import MemoryHandler
 from types import SimpleNamespace
 
 import torch
@@ -21,7 +22,7 @@ from training import Training, test, train
 from utils.args import ConfigError, TrainingError, key, read
 from utils.checkpoint import find_checkpoint
 from utils.config import import_sacred, task_name
-from utils.logging import JsonlSink, Logger, SacredSink, TensorBoardSink, WandbSink, brief, get_logger
+from utils.logging import JsonlSink, Logger, SacredSink, TensorBoardSink, WandbSink, brief, get_logger, unwritable
 from utils.progress import TrainingProgress
 from utils.rundir import RunDirectory, check_same_algorithm
 from utils.seeding import seed_weights, streams
@@ -39,7 +40,7 @@ class Experiment:
         mac: str = key("controller")
         learner: str = key("learner")
         mixer: str | None = key("what makes a joint value from the agents' values; null: nothing (IQL)")
-        seed: int = key("fixes everything random; null on the command line or in YAML: chosen and printed", low=0, high=2**32 - 1)  # fmt: skip
+        seed: int = key("fixes everything random; null: chosen and printed", low=0, high=2**32 - 1)
         env_workers: bool = key("one process for each environment; False: arrays in this process, where it can")
         reward_scalarisation: str = key(
             "how an environment that pays each agent makes one team reward of it", choices=("sum", "mean")
@@ -57,7 +58,7 @@ class Experiment:
 
 
 def readers(values):
-    """The classes that will read the configuration `values`. ConfigError names every unknown choice."""
+    """The classes that will read the configuration `values`, and [(key, problem)] of unknown choices."""
     choices = (
         ("env", envs.env_class),
         ("runner", runner_class),
@@ -73,10 +74,8 @@ def readers(values):
             try:
                 classes.append(find(str(values[name])))
             except ConfigError as error:
-                problems.append(str(error))
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return [cls for cls in classes if hasattr(cls, "Config")]
+                problems.append((name, str(error)))
+    return [cls for cls in classes if hasattr(cls, "Config")], problems
 
 
 class Parts:
@@ -107,7 +106,10 @@ class Parts:
             raise ConfigError(f"t_max = {self.training.t_max} is shorter than one episode ({info.episode_limit} steps)")
         if args.common_reward and not self.env.common_reward or not args.common_reward and self.env.common_reward:
             kind = "one team reward" if self.env.common_reward else "each agent its own reward"
-            raise ConfigError(f"common_reward={args.common_reward}: {self.experiment.env} pays {kind}")
+            raise ConfigError(
+                f"common_reward={args.common_reward}: {self.experiment.env} pays {kind}; "
+                f"give common_reward={not args.common_reward}"
+            )
         args.n_agents, args.n_actions, args.episode_limit = info.n_agents, info.n_actions, info.episode_limit
         args.obs_shape, args.state_shape = info.obs_shape, info.state_shape
         self.scheme, self.groups = make_scheme(info, args.common_reward), {"agents": info.n_agents}
@@ -121,6 +123,8 @@ class Parts:
             self._load()
         elif self.experiment.evaluate:
             raise ConfigError("evaluate=True needs checkpoint_path=FOLDER: what to evaluate")
+        if self.experiment.evaluate and self.experiment.save_replay and not self._saves_replays():
+            raise ConfigError(f"save_replay=True: {self.experiment.env} cannot save replays")
         self.buffer = None if self.experiment.evaluate else self._replay(seeds["replay"])
 
     def _device(self):
@@ -130,10 +134,18 @@ class Parts:
 
     def _load(self):
         folder, step = find_checkpoint(self.experiment.checkpoint_path, self.experiment.load_step)
-        check_same_algorithm(folder, self.experiment.name)
+        check_same_algorithm(folder, self.values)
+        if step >= self.training.t_max and not self.experiment.evaluate:
+            raise ConfigError(
+                f"t_max = {self.training.t_max}: the checkpoint {folder} is that far already; "
+                "give a larger t_max to train on, or evaluate=True"
+            )
         self.learner.load_models(folder)
         self.runner.t_env = step
         self.logger.console_logger.info(f"loaded {folder}")
+
+    def _saves_replays(self):
+        return envs.env_class(self.experiment.env).save_replay is not envs.VectorEnv.save_replay
 
     def _replay(self, seed):
         device = "cpu" if self.experiment.buffer_cpu_only else self.device
@@ -154,22 +166,36 @@ def launch(config):
     Raises ConfigError for bad input, before anything is written.
     """
     console_logger = get_logger()
+    early = MemoryHandler(capacity=1000, flushLevel=logging.CRITICAL + 1)  # what log.txt has missed
+    console_logger.addHandler(early)
     logger = Logger(console_logger)
     if config.sources["seed"] == "chosen now":
         console_logger.info(f"seed={config.values['seed']} (chosen now; give seed=N to repeat this run)")
     parts = Parts(config.values, logger)
     try:
-        directory = RunDirectory(config.values)
-        get_logger(directory.path / "log.txt")
-        logger.add_sink(JsonlSink(directory.path / "metrics.jsonl"))
-        _add_optional_sinks(logger, config.values, directory)
-        sacred_run = _sacred(config.values)
+        directory = RunDirectory(config.values, t_start=parts.runner.t_env)
+        try:
+            sacred_run = _open_logs(directory, logger, early.buffer)
+            directory.write_summary("running", parts.runner, logger)
+        except (ConfigError, OSError) as error:  # a package is missing, the disk is full
+            get_logger()  # closes log.txt
+            directory.discard()
+            raise error if isinstance(error, ConfigError) else unwritable(directory.path, error) from error
         print(f"run directory: {directory.path}", flush=True)
-        directory.write_summary("running", parts.runner, logger)
         return _guarded(parts, directory, sacred_run)
     finally:
         parts.env.close()
         logger.finish()
+
+
+def _open_logs(directory, logger, early):
+    """Open every place that records go to; returns what starts the Sacred run."""
+    log = get_logger(directory.path / "log.txt")
+    for record in early:
+        log.handlers[-1].handle(record)
+    logger.add_sink(JsonlSink(directory.path / "metrics.jsonl"))
+    _add_optional_sinks(logger, directory.values, directory)
+    return _sacred(directory.values)
 
 
 def _guarded(parts, directory, sacred_run):
@@ -215,6 +241,7 @@ def _run(parts, directory, sacred_run):
         logger.print_recent_stats()
         if parts.experiment.save_replay:
             parts.env.save_replay()
+        _refuse_losses([_report_tables(parts, directory)])
         return
     saver = Saver(directory, learner, logger.console_logger)
     progress = TrainingProgress(parts.training.t_max, logger, Console(stderr=True), start=runner.t_env)
@@ -227,10 +254,20 @@ def _run(parts, directory, sacred_run):
         raise
     finally:
         logger.finish()  # while Sacred still listens
-    if hasattr(parts.env, "payoff"):
-        _report_tables(parts, directory)
-    if saver.failure:
-        raise TrainingError(f"training is finished, but its last checkpoint could not be written: {saver.failure}")
+    if learner.training_steps == 0:
+        logger.console_logger.warning(
+            f"nothing was learned: {runner.episodes} episodes were played, and updates begin at "
+            f"batch_size = {parts.training.batch_size}; raise t_max or lower batch_size"
+        )
+    checkpoint = f"checkpoint {runner.t_env} ({saver.failure})" if saver.failure else None
+    _refuse_losses([checkpoint, _report_tables(parts, directory)])
+
+
+def _refuse_losses(losses):
+    """TrainingError that names what is not None: results that could not be written."""
+    losses = [loss for loss in losses if loss]
+    if losses:
+        raise TrainingError(f"the run is finished, but could not be written: {', '.join(losses)}")
 
 
 class Saver:
@@ -244,20 +281,32 @@ class Saver:
         try:
             self.directory.save_checkpoint(self.learner, t_env)
             self.failure = None
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        except OSError as error:
             self.failure = brief(error)
             self.log.warning(f"checkpoint {t_env} not written: {self.failure}; training goes on")
 
 
 def _report_tables(parts, directory):
-    learned = tables.learned_tables(parts.env, parts.learner, parts.scheme, parts.groups, parts.device)
+    """Of a one-step matrix game: the tables in the terminal, tables.json and its picture.
+
+    Returns what could not be written, or None.
+    """
+    env_class = envs.env_class(parts.experiment.env)
+    if not hasattr(env_class, "observe_all_states"):
+        return None
+    game = envs.make(parts.experiment.env, parts.values["env_args"])  # parts.env may be worker processes
+    learned = tables.learned_tables(game, parts.learner, parts.scheme, parts.groups, parts.device)
     if not learned:
         parts.logger.console_logger.info("tables.json: not written, there are too many joint actions to list")
-        return
-    tables.write_json(learned, directory.path / "tables.json")
-    tables.draw(learned, directory.path / "tables.png", f"{parts.experiment.name}, seed {parts.experiment.seed}")
+        return None
     tables.show(learned, Console())
+    try:
+        tables.write_json(learned, directory.path / "tables.json")
+        tables.draw(learned, directory.path / "tables.png", f"{parts.experiment.name}, seed {parts.experiment.seed}")
+    except OSError as error:
+        return f"tables ({brief(error)})"
     print(f"picture: {directory.path / 'tables.png'}")
+    return None
 
 
 def _add_optional_sinks(logger, values, directory):
@@ -278,9 +327,9 @@ def _sacred(values):
     experiment.logger = logging.getLogger("qtran.sacred")
     experiment.logger.setLevel(logging.WARNING)
     experiment.add_config(values)
-    experiment.observers.append(file_observer(values["local_results_path"], values["name"], task_name(values)))
-    if values["mongo_url"]:
+    if values["mongo_url"]:  # first, for it writes nothing and may refuse; Sacred calls them by priority
         experiment.observers.append(PatientMongoObserver(values["mongo_url"], values["mongo_db"]))
+    experiment.observers.append(file_observer(values["local_results_path"], values["name"], task_name(values)))
 
     def run(main):
         @experiment.main

@@ -23,10 +23,9 @@ class Training:
 
         def problems(self):
             """What is wrong with these keys taken together."""
-            if self.batch_size > self.buffer_size:
-                yield f"batch_size = {self.batch_size} is larger than buffer_size = {self.buffer_size} (episodes)"
-            if self.batch_size_run > self.buffer_size:
-                yield f"batch_size_run = {self.batch_size_run} is larger than buffer_size = {self.buffer_size} (episodes)"
+            for name in ("batch_size", "batch_size_run"):
+                if getattr(self, name) > self.buffer_size:
+                    yield f"{name} = {getattr(self, name)} is larger than buffer_size = {self.buffer_size} (episodes)"
 
 
 class Every:

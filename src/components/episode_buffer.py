@@ -48,6 +48,8 @@ class EpisodeBatch:
         if isinstance(item, str):
             return self.data[item]
         episodes, time = item if isinstance(item, tuple) else (item, slice(None))
+        if isinstance(episodes, int):
+            episodes = slice(episodes, episodes + 1)  # keep the axis
         return self._with({k: v[:, time][episodes] for k, v in self.data.items()})
 
     def update(self, data, bs=slice(None), ts=slice(None), mark_filled=True):
@@ -95,7 +97,7 @@ class ReplayBuffer(EpisodeBatch):
         self.rng = np.random.default_rng(seed)
 
     def insert_episode_batch(self, batch):
-        """Store B episodes, over the oldest where the buffer is full."""
+        """Store B episodes, over the oldest where the buffer is full; B is at most `buffer_size`."""
         places = (self.buffer_index + np.arange(batch.batch_size)) % self.buffer_size
         lengths = batch["filled"].sum(dim=(1, 2)).cpu().numpy()
         t = batch.max_seq_length

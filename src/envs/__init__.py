@@ -29,7 +29,7 @@ def make(name, env_args, n_envs=1, seed=None, workers=False) -> VectorEnv:
         return cls(config, n_envs=n_envs, seed=seed)
     from envs.workers import WorkerEnv
 
-    return WorkerEnv(name, config, n_envs, seed)
+    return WorkerEnv(cls, config, n_envs, seed)
 
 
 def read_env_args(cls, env_args):

@@ -5,37 +5,36 @@ VectorEnv of one environment, so its contract (frozen ends, no reset by itself) 
 Axes: E environments, N agents, A actions, O observation, S state.
 """
 
+import atexit
 import contextlib
 import multiprocessing
 import pickle
 import signal
+import time
 import traceback
 from multiprocessing.shared_memory import SharedMemory
 
 import numpy as np
 
 from envs.vector import Observation, Step, VectorEnv
-from utils.args import ConfigError
+from utils.args import ConfigError, TrainingError
 
 OBSERVED = ("obs", "state", "avail")
+PATIENCE = 5  # seconds that workers get to close their games, all together
 STEP = b"s"  # the one command that is not pickled: it is sent at each step
 
 
 class WorkerEnv(VectorEnv):
-    """`n_envs` processes that each play `name` with `config`; environment i has its own random stream."""
+    """`n_envs` processes that each play an `env_class` (importable by name) with `config`; environment i
+    has its own random stream."""
 
-    def __init__(self, name, config, n_envs, seed=None):
+    def __init__(self, env_class, config, n_envs, seed=None):
         self.n_envs = n_envs
-        context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads half
         self.pipes, self.processes, self.memory = [], [], None
-        for child in np.random.SeedSequence(seed).spawn(n_envs):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, name, config, child), daemon=True)
-            process.start()
-            theirs.close()  # so that a dead worker reads as the end of the pipe
-            self.pipes.append(ours)
-            self.processes.append(process)
+        atexit.register(self.close)  # before multiprocessing waits for workers that nobody told to end
         try:
+            for child in np.random.SeedSequence(seed).spawn(n_envs):
+                self._start(env_class, config, child)
             infos = [pickle.loads(self._receive(i)) for i in range(n_envs)]
             self.env_info, self.common_reward = infos[0]
             n_rewards = 1 if self.common_reward else self.env_info.n_agents
@@ -46,6 +45,15 @@ class WorkerEnv(VectorEnv):
             self.close()
             raise
 
+    def _start(self, env_class, config, seed):
+        context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads half
+        ours, theirs = context.Pipe()
+        self.pipes.append(ours)
+        process = context.Process(target=_serve, args=(theirs, env_class, config, seed), daemon=True)
+        process.start()
+        self.processes.append(process)
+        theirs.close()  # so that a dead worker reads as the end of the pipe
+
     def reset(self, seed=None, mask=None):
         seeds = [None] * self.n_envs if seed is None else np.random.SeedSequence(seed).spawn(self.n_envs)
         mask = np.ones(self.n_envs, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
@@ -53,6 +61,10 @@ class WorkerEnv(VectorEnv):
         return Observation(*(self.arrays[k].copy() for k in OBSERVED))
 
     def step(self, actions):
+        actions = np.asarray(actions)
+        if actions.shape != self.arrays["actions"].shape or not np.issubdtype(actions.dtype, np.integer):
+            shape = self.arrays["actions"].shape
+            raise ValueError(f"actions must be integers of shape {shape}, not {actions.dtype} {actions.shape}")
         self.arrays["actions"][:] = actions
         for i in range(self.n_envs):
             self._send(i, STEP)
@@ -79,12 +91,14 @@ class WorkerEnv(VectorEnv):
         self._call([("load_state_dict", s) for s in state["workers"]])
 
     def close(self):
+        atexit.unregister(self.close)
         for pipe in self.pipes:
             with contextlib.suppress(OSError):
                 pipe.send_bytes(pickle.dumps(("close",)))
             pipe.close()
+        deadline = time.monotonic() + PATIENCE
         for process in self.processes:
-            process.join(timeout=5)
+            process.join(timeout=max(0, deadline - time.monotonic()))
             if process.is_alive():
                 process.kill()
                 process.join()
@@ -116,22 +130,21 @@ class WorkerEnv(VectorEnv):
             error, trace = pickle.loads(reply[1:])
             if isinstance(error, ConfigError):
                 raise error
-            raise RuntimeError(f"environment {i} failed in its worker process:\n{trace}")
+            raise RuntimeError(f"environment {i} failed: {error}\nin its worker process:\n{trace}")
         return reply[1:]
 
     def _death(self, i):
         self.processes[i].join(timeout=1)
-        return RuntimeError(f"the worker process of environment {i} died (exit code {self.processes[i].exitcode})")
+        return TrainingError(f"the worker process of environment {i} died (exit code {self.processes[i].exitcode})")
 
 
-def _serve(pipe, name, config, seed):
+def _serve(pipe, env_class, config, seed):
     """A worker: answers each message with b"." and a result, or b"!" and an error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's; it closes us
-    from envs import env_class
-
+    signal.signal(signal.SIGTERM, lambda *_: None)  # as is a scheduler's kill; not SIG_IGN, which a game inherits
     env = views = row = None
     try:
-        env = env_class(name)(config, n_envs=1, seed=seed)
+        env = env_class(config, n_envs=1, seed=seed)
         pipe.send_bytes(b"." + pickle.dumps((env.env_info, env.common_reward)))
         while True:
             message = pipe.recv_bytes()
@@ -174,7 +187,7 @@ def _write(views, row, values):
 
 
 def _picklable(error):
-    return error if isinstance(error, ConfigError) else None
+    return error if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
 
 
 def _layout(info, n_rewards, n_envs):

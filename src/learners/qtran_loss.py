@@ -55,7 +55,9 @@ def nopt_min_loss(q_sum_cf, q_jt_cf, v_jt, avail, mask, fixed=True):
     avail: [B, T, N, A], nonzero where agent i may choose the action; the minimum is over those.
     """
     defect = q_sum_cf - _hat(q_jt_cf, fixed) + v_jt.unsqueeze(-1)  # [B, T, N, A]
-    defect = torch.where(avail.bool(), defect, torch.full_like(defect, torch.inf))
+    # Padding goes before the minimum, whose gradient would be NaN where its value is.
+    possible = avail.bool() & mask.bool().unsqueeze(-1)
+    defect = torch.where(possible, defect, torch.full_like(defect, torch.inf))
     return mean_square(defect.amin(dim=-1), mask)  # the minimum is [B, T, N]
 
 

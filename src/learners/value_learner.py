@@ -93,6 +93,7 @@ class ValueLearner:
     def train(self, batch, t_env, episode_num):
         """One gradient step on a batch of episodes. TrainingError when it is not finite."""
         if self.reward_stats is not None:
+            rewards_before = self.reward_stats.state_dict()
             self.reward_stats.update(batch["reward"][:, :-1], transition_mask(batch))
         loss, metrics = self.loss(batch)
         self.optimiser.zero_grad(set_to_none=True)
@@ -100,6 +101,8 @@ class ValueLearner:
         grad_norm = torch.nn.utils.clip_grad_norm_(self.params, self.config.grad_norm_clip)
         metrics = {"loss": loss, **metrics, "grad_norm": grad_norm}
         if not torch.isfinite(grad_norm):
+            if self.reward_stats is not None:
+                self.reward_stats.load_state_dict(rewards_before)
             raise TrainingError(_explain_not_finite(metrics, t_env, self.training_steps))
         self.optimiser.step()
         self.training_steps += 1
@@ -194,6 +197,9 @@ class ValueLearner:
             load_weights(self.mixer, f"{path}/mixer.th")
         state = read_weights(f"{path}/opt.th")
         try:
+            settings = state["param_groups"][0].keys() - self.optimiser.param_groups[0].keys()
+            if settings:  # torch would take them, and fail at the next step
+                raise ValueError(f"{type(self.optimiser).__name__} has no {', '.join(sorted(settings))}")
             self.optimiser.load_state_dict(state)
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"checkpoint: {path}/opt.th is of another optimiser or algorithm: {error}") from error

@@ -40,7 +40,9 @@ class EpisodeRunner:
         batch = EpisodeBatch(self.scheme, self.groups, n_envs, self.env.env_info.episode_limit + 1)
         data = batch.arrays()
         self.mac.init_hidden(n_envs)
-        obs, state, avail = self.env.reset()
+        first = self.env.reset()
+        self._refuse_not_finite(first, ("obs", "state"), slice(None), 0, test_mode)
+        obs, state, avail = first
         live = np.ones(n_envs, dtype=bool)
         returns, lengths, ends = 0.0, np.zeros(n_envs, dtype=np.int64), {}
         actions, t = None, 0
@@ -50,13 +52,13 @@ class EpisodeRunner:
             actions = self.mac.select_actions(obs, avail, actions, self.t_env, test_mode)
             step = self.env.step(actions)
             reward = step.reward.reshape(n_envs, -1)  # [E, 1], or [E, N]
-            self._refuse_not_finite(step, rows, t, test_mode)
+            self._refuse_not_finite(step, ("reward", "obs", "state"), rows, t, test_mode)
             self._store(
                 data, rows, t,
                 actions=actions[..., None], reward=reward,
                 terminated=step.terminated[:, None], truncated=step.truncated[:, None],
             )  # fmt: skip
-            returns = returns + reward * live[:, None]
+            returns = returns + np.where(live[:, None], reward, 0.0)
             lengths += live
             if not test_mode:
                 self.t_env += int(live.sum())
@@ -104,9 +106,9 @@ class EpisodeRunner:
         for name, values in fields.items():
             data[name][rows, t] = values if np.isscalar(values) else values[rows]
 
-    def _refuse_not_finite(self, step, rows, t, test_mode):
-        for name in ("reward", "obs", "state"):
-            values = getattr(step, name)[rows]
+    def _refuse_not_finite(self, shown, names, rows, t, test_mode):
+        for name in names:
+            values = getattr(shown, name)[rows]
             if not np.isfinite(values).all():
                 where = "a test episode" if test_mode else "training"
                 raise TrainingError(

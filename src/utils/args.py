@@ -37,9 +37,7 @@ def key(doc, *, unit="", choices=None, low=None, high=None, above=None, aliases=
     of the family use for the same thing.
     """
     return dataclasses.field(
-        metadata=dict(
-            doc=doc, unit=unit, choices=choices, low=low, high=high, above=above, aliases=tuple(aliases)
-        )
+        metadata=dict(doc=doc, unit=unit, choices=choices, low=low, high=high, above=above, aliases=tuple(aliases))
     )
 
 
@@ -51,7 +49,7 @@ def declared(config_class):
 
 def nearest(word, allowed):
     """`; did you mean 'x'?` for the closest allowed name, or the empty string."""
-    close = difflib.get_close_matches(str(word), [str(a) for a in allowed], n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(word), [str(a) for a in allowed], n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
@@ -112,7 +110,7 @@ def _as(value, wanted):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ValueError(f"must be {_NAMES[wanted]}")
         if not math.isfinite(value):
-            raise ValueError(f"must be a finite {_NAMES[wanted]}")
+            raise ValueError("must be finite")
         if wanted is int and value != int(value):
             raise ValueError("must be a whole number")
         return wanted(value)

@@ -3,6 +3,8 @@
 Plugin file: imports torch and the standard library, and `utils.args`.
 """
 
+import contextlib
+import io
 import os
 import pickle
 
@@ -12,20 +14,31 @@ from utils.args import ConfigError
 
 
 def save_weights(state_dict, path):
-    """Write `state_dict` to `path`; a crash in the middle leaves the old file as it was."""
+    """Write `state_dict` to `path`; a crash or a full disk (OSError) leaves the old file as it was."""
+    data = io.BytesIO()  # torch would report a full disk as a RuntimeError about positions
+    torch.save(state_dict, data)
     partial = f"{path}.partial"
-    torch.save(state_dict, partial)
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as f:
+            f.write(data.getbuffer())
+        os.replace(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.remove(partial)
+        raise
 
 
 def read_weights(path, device="cpu"):
     """The state dict at `path`. ConfigError when it is missing or is not a checkpoint."""
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise ConfigError(f"checkpoint: no file {path}; save_model=True writes one") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise ConfigError(f"checkpoint: {path} is damaged or not a checkpoint: {_first_line(error)}") from error
+    if not isinstance(state, dict):
+        raise ConfigError(f"checkpoint: {path} holds a {type(state).__name__}, not a state dict")
+    return state
 
 
 def load_weights(module, path):
@@ -52,13 +65,17 @@ def find_checkpoint(path, load_step=0):
     path: a run directory, its `checkpoints` folder, or any folder of folders named by their step, as
     EPyMARL's `checkpoint_path`. load_step: the nearest step is taken; 0 takes the last.
     """
+    path = os.path.expanduser(path)
     if not os.path.isdir(path):
         raise ConfigError(f"checkpoint_path: {path!r} is not a folder")
     if os.path.isdir(os.path.join(path, "checkpoints")):
         path = os.path.join(path, "checkpoints")
     steps = sorted(int(name) for name in os.listdir(path) if name.isdigit())
     if not steps:
-        raise ConfigError(f"checkpoint_path: {path!r} holds no checkpoint (a folder named by its step, such as 50000)")
+        instead = "it is one itself: give its parent folder, and load_step" if "agent.th" in os.listdir(path) else ""
+        raise ConfigError(
+            f"checkpoint_path: {path!r} holds no checkpoint ({instead or 'a folder named by its step, such as 50000'})"
+        )
     step = min(steps, key=lambda s: abs(s - load_step)) if load_step else steps[-1]
     return os.path.join(path, str(step)), step
 

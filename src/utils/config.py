@@ -9,6 +9,7 @@ An algorithm's YAML may say `extends: OTHER` (its keys on top of those of algs/O
 `preset: NAME`.
 """
 
+import difflib
 import os
 import random
 import warnings
@@ -45,26 +46,29 @@ def names(kind):
 
 def first_comment(kind, name):
     """What the first line of config/`kind`/`name`.yaml, a comment, says of it."""
-    with open(FOLDER / kind / f"{name}.yaml") as f:
+    with open(_path(kind, name)) as f:
         return f.readline().strip().lstrip("# ")
 
 
 def environment_of(name):
     """The environment that config/envs/`name`.yaml configures."""
-    return _read_yaml(FOLDER / "envs" / f"{name}.yaml").get("env", name)
+    return _read_yaml(_path("envs", name)).get("env", name)
 
 
 def load(alg, env, overrides, readers):
     """The Config of --config=alg --env-config=env with overrides ({dotted key: value}).
 
-    readers(values): the classes whose `Config` dataclasses the run will read, given its values.
+    readers(values): the classes whose `Config` dataclasses the run will read, given its values, and
+    [(key, problem)] of the keys that name no class.
     """
-    missing = [f"--{flag}=NAME (one of: {', '.join(names(kind))})" for flag, kind, name in
-               (("config", "algs", alg), ("env-config", "envs", env)) if not name]  # fmt: skip
-    if missing:
-        raise ConfigError("missing " + " and ".join(missing))
+    _check_choices(("config", "algs", alg), ("env-config", "envs", env))
     env_layers, alg_layers = _read_named("envs", env), _read_named("algs", alg)
-    preset = next((v["preset"] for _, v in reversed(env_layers) if "preset" in v), None)
+    preset = overrides.get("preset", next((v["preset"] for _, v in reversed(env_layers) if "preset" in v), None))
+    known = {name for _, values in alg_layers for name in values.get("presets", {})}
+    if "preset" in overrides and preset is not None and preset not in known:
+        raise ConfigError(
+            f"command line: preset = {preset!r} is none of {alg}'s: {', '.join(sorted(known)) or 'it has none'}"
+        )
     layers = [("config/default.yaml", _read_yaml(FOLDER / "default.yaml")), *env_layers]
     for source, values in alg_layers:
         presets = values.pop("presets", {})
@@ -82,11 +86,11 @@ def load_from(path, overrides, readers):
 
 
 def parse_overrides(words):
-    """{dotted key: value} of the words after `with`, read as Sacred reads them."""
+    """{dotted key: value} of the words after `with`, read as Sacred reads them; YAML's null is None too."""
     updates, named = import_sacred().arg_parser.get_config_updates(words)
     if named:
         raise ConfigError(f"command line: {named[0]!r} is not KEY=VALUE; give values after `with` as gamma=0.9")
-    return _flatten(updates)
+    return {name: None if value == "null" else value for name, value in _flatten(updates).items()}
 
 
 def import_sacred():
@@ -120,23 +124,25 @@ def task_name(values):
 def _assemble(layers, overrides, readers):
     layers = [*((source, _flatten(values)) for source, values in layers), ("command line", overrides)]
     flat, sources = _merge(layers, {})
-    classes = readers(flat)
+    classes, unknown = readers(flat)
     schema, aliases = _schema(classes)
     flat, sources = _merge(layers, aliases)
     if flat.get("seed", 0) is None:
         flat["seed"], sources["seed"] = random.SystemRandom().randrange(2**31), "chosen now"
-    problems = []
-    for name in flat.keys() - schema.keys():
-        problems.append(f"{sources[name]}: unknown key {name!r} (value {flat[name]!r}){_hint(name, schema)}")
-    for name in schema.keys() - flat.keys():
-        problems.append(f"missing key {name!r}, which {schema[name].reader} reads: {schema[name].meta['doc']}")
+    problems = [f"{sources[name]}: {problem}" for name, problem in unknown]
+    sound = set()  # keys with values of the right type and range
     for name in flat.keys() & schema.keys():
         try:
             flat[name] = convert(flat[name], schema[name].type, schema[name].meta)
+            sound.add(name)
         except ValueError as error:
             problems.append(f"{sources[name]}: {name} = {flat[name]!r} {error}")
-    if not problems:
-        problems += [p for cls in classes for p in _cross_checks(cls, flat, sources)]
+    for name in schema.keys() - flat.keys():
+        problems.append(f"missing key {name!r}, which {schema[name].reader} reads: {schema[name].meta['doc']}")
+    if not unknown:  # else some keys belong to a class that could not be named
+        for name in flat.keys() - schema.keys():
+            problems.append(f"{sources[name]}: unknown key {name!r} (value {flat[name]!r}){_hint(name, schema)}")
+    problems += [problem for cls in classes for problem in _cross_checks(cls, flat, sound)]
     if problems:
         raise ConfigError("configuration:\n  " + "\n  ".join(sorted(problems)))
     values = {k: v for k, v in flat.items() if not k.startswith("env_args.")}
@@ -165,13 +171,18 @@ def _schema(classes):
     return schema, aliases
 
 
-def _cross_checks(cls, flat, sources):
-    """What a class says about its keys together, by a method `problems()` of its Config."""
-    if not hasattr(cls.Config, "problems"):
-        return []
+def _cross_checks(cls, flat, sound):
+    """What a class says about its keys together, where each is `sound`: by its Config's `problems()`, or
+    by the ConfigError that making one raises."""
     prefix = "env_args." if getattr(cls, "reads_env_args", False) else ""
-    config = cls.Config(**{name: flat[prefix + name] for name in declared(cls.Config)})
-    return list(config.problems())
+    names_ = declared(cls.Config)
+    if any(prefix + name not in sound for name in names_):
+        return []
+    try:
+        config = cls.Config(**{name: flat[prefix + name] for name in names_})
+    except ConfigError as error:
+        return [str(error)]
+    return list(config.problems()) if hasattr(config, "problems") else []
 
 
 def _flatten(values):
@@ -184,11 +195,15 @@ def _flatten(values):
 
 
 def _hint(name, schema):
-    close = nearest(name, schema)
-    if close:
-        return close
-    owners = [alg for alg in names("algs") if name in _flatten(_read_yaml(FOLDER / "algs" / f"{alg}.yaml"))]
-    return f"; it belongs to {', '.join(owners)}" if owners else ""
+    if f"env_args.{name}" in schema:
+        return f"; did you mean 'env_args.{name}'?"
+    owners = [n for kind in ("algs", "envs") for n in names(kind) if name in _flatten(_read_yaml(_path(kind, n)))]
+    if owners:
+        return f"; it belongs to {', '.join(owners)}"
+    nested = str(name).startswith("env_args.")  # compared without the prefix, which makes all look alike
+    others = {k.removeprefix("env_args."): k for k in schema if k.startswith("env_args.") == nested}
+    close = difflib.get_close_matches(str(name).removeprefix("env_args."), others, n=1)
+    return f"; did you mean {others[close[0]]!r}?" if close else ""
 
 
 def _allowed(meta):
@@ -198,13 +213,26 @@ def _allowed(meta):
     return f" ({', '.join(bounds)})" if bounds else ""
 
 
+def _check_choices(*choices):
+    """ConfigError unless each (flag, kind, name) names a YAML file of its kind."""
+    problems = []
+    for flag, kind, name in choices:
+        known = names(kind)
+        if not name:
+            problems.append(f"missing --{flag}=NAME; known: {', '.join(known)}")
+        elif name not in known:
+            problems.append(f"--{flag}={name}: unknown; known: {', '.join(known)}{nearest(name, known)}")
+    if problems:
+        raise ConfigError("\n  ".join(problems))
+
+
+def _path(kind, name):
+    return FOLDER / kind / f"{name}.yaml"
+
+
 def _read_named(kind, name):
     """[(source, values)] of config/kind/name.yaml, after what it extends."""
-    known = names(kind)
-    flag = {"algs": "--config", "envs": "--env-config"}[kind]
-    if name not in known:
-        raise ConfigError(f"{flag}={name}: unknown; known: {', '.join(known)}{nearest(name, known)}")
-    values = _read_yaml(FOLDER / kind / f"{name}.yaml")
+    values = _read_yaml(_path(kind, name))
     base = values.pop("extends", None)
     return (_read_named(kind, base) if base else []) + [(f"config/{kind}/{name}.yaml", values)]
 

@@ -38,7 +38,9 @@ class TrainingProgress:
         """Call as often as you like."""
         now = time.monotonic()
         if self.live is not None:
-            self.live.update(self.task, completed=min(t_env, self.t_max), rate=self._rate(t_env, now), figures=self._figures())
+            self.live.update(
+                self.task, completed=min(t_env, self.t_max), rate=self._rate(t_env, now), figures=self._figures()
+            )
         elif now - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = now
             rate = self._rate(t_env, now)

@@ -1,12 +1,14 @@
 """The folder that a run leaves: config, metrics, summary, log, checkpoints.
 
-    results/<name>/<map, key or env>/seed<k>_<UTC time>/
-        config.yaml  metrics.jsonl  summary.json  log.txt  checkpoints/<t_env>/{agent,mixer,opt}.th
+results/<name>/<map, key or env>/seed<k>_<UTC time>/
+    config.yaml  metrics.jsonl  summary.json  log.txt  checkpoints/<t_env>/{agent,mixer,opt}.th
 """
 
+import contextlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -17,18 +19,33 @@ import yaml
 
 from utils.args import ConfigError
 from utils.config import task_name
+from utils.logging import unwritable
+
+ALGORITHM = ("learner", "mixer", "agent")  # the keys that say whose weights a checkpoint holds
 
 
 class RunDirectory:
     """Makes the folder; ConfigError when it cannot be written. `path` is where."""
 
-    def __init__(self, values):
-        self.values = values
+    def __init__(self, values, t_start=0):
+        self.values, self.t_start = values, t_start  # t_start: steps that a loaded checkpoint brings along
         self.started = time.time()
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self.started))
         folder = Path(values["local_results_path"], values["name"], task_name(values))
+        self._new_folders = [f for f in (folder, *folder.parents) if not f.exists()]
         self.path = self._make(folder, f"seed{values['seed']}_{stamp}")
-        write_atomically(self.path / "config.yaml", yaml.safe_dump(values, sort_keys=True))
+        try:
+            write_atomically(self.path / "config.yaml", yaml.safe_dump(values, sort_keys=True))
+        except OSError as error:
+            self.discard()
+            raise unwritable(folder, error) from error
+
+    def discard(self):
+        """Remove the folder, and those above it that were made with it: nothing was run."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        for folder in self._new_folders:
+            with contextlib.suppress(OSError):  # another run has come
+                folder.rmdir()
 
     def _make(self, folder, name):
         """A new folder; runs that start in the same second get a number."""
@@ -41,19 +58,21 @@ class RunDirectory:
                 if not folder.is_dir():
                     raise ConfigError(f"local_results_path: {folder} is a file, not a folder") from None
             except OSError as error:
-                raise ConfigError(
-                    f"local_results_path: cannot write to {folder} ({error.strerror}); "
-                    "choose another with local_results_path=FOLDER"
-                ) from error
+                raise unwritable(folder, error) from error
         raise ConfigError(f"local_results_path: {folder} holds a thousand runs named {name}")
 
     def save_checkpoint(self, learner, t_env):
         """checkpoints/<t_env>/: complete or absent, whenever the process dies."""
         final = self.path / "checkpoints" / str(t_env)
         partial = final.with_name(f"{t_env}.partial")
-        partial.mkdir(parents=True, exist_ok=True)
-        learner.save_models(str(partial))
-        write_atomically(partial / "meta.json", json.dumps({"name": self.values["name"], "t_env": t_env}))
+        meta = {"t_env": t_env} | {k: self.values[k] for k in ("name", *ALGORITHM)}
+        try:
+            partial.mkdir(parents=True, exist_ok=True)
+            learner.save_models(str(partial))
+            write_atomically(partial / "meta.json", json.dumps(meta))
+        except OSError:
+            shutil.rmtree(partial, ignore_errors=True)  # on a full disk it holds the space that the rest needs
+            raise
         os.replace(partial, final) if not final.exists() else _replace_files(partial, final)
 
     def write_summary(self, status, runner, logger, reason=None):
@@ -69,32 +88,45 @@ class RunDirectory:
             "t_env": runner.t_env,
             "episodes": runner.episodes,
             "wall_time_s": round(wall, 3),
-            "env_steps_per_s": round(runner.t_env / wall, 1) if wall > 0 else None,
+            "env_steps_per_s": round((runner.t_env - self.t_start) / wall, 1) if wall > 0 else None,
             "test": {k: v for k, v in logger.latest.items() if k.startswith("test_")},
             "versions": versions(),
             "commit": commit(),
         }
-        write_atomically(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+        text = json.dumps(summary, indent=2) + "\n"
+        try:
+            write_atomically(self.path / "summary.json", text)
+        except OSError:  # a full disk may have no room for a second file, but for this one in place of the old
+            with open(self.path / "summary.json", "w") as f:
+                f.write(text)
 
 
-def check_same_algorithm(folder, name):
-    """ConfigError when the checkpoint in `folder` says that another algorithm wrote it."""
+def check_same_algorithm(folder, values):
+    """ConfigError when the checkpoint in `folder` says that another algorithm than that of `values` wrote it."""
     try:
         with open(os.path.join(folder, "meta.json")) as f:
-            wrote = json.load(f).get("name", name)
+            meta = json.load(f)
+        wrote, differs = meta.get("name"), [k for k in ALGORITHM if meta.get(k, values[k]) != values[k]]
     except FileNotFoundError:  # EPyMARL's checkpoints have no such file
         return
     except (OSError, ValueError, AttributeError) as error:
         raise ConfigError(f"checkpoint: {folder}/meta.json is damaged: {error}") from error
-    if wrote != name:
-        raise ConfigError(f"checkpoint: {folder} was written by {wrote!r}, not by {name!r}; use --config={wrote}")
+    if differs:
+        theirs = ", ".join(f"{k}={meta[k]} (here {values[k]})" for k in differs)
+        raise ConfigError(f"checkpoint: {folder} was written by {wrote!r}, not by {values['name']!r}: {theirs}")
 
 
 def write_atomically(path, text):
+    """Write `text` to `path`, whole or not at all (OSError)."""
     partial = f"{path}.partial"
-    with open(partial, "w") as f:
-        f.write(text)
-    os.replace(partial, path)
+    try:
+        with open(partial, "w") as f:
+            f.write(text)
+        os.replace(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.remove(partial)
+        raise
 
 
 def versions():

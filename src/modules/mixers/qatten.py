@@ -44,10 +44,14 @@ class QattenMixer(nn.Module):
         return q_heads.sum(dim=-1, keepdim=True) + self.c(state)
 
     def regulariser(self, state, obs, mask):
-        """Coefficient × Σ_h mean(logit²) over agents and real transitions, as the authors add it. A scalar."""
+        """Coefficient × Σ_h mean(logit²) over agents and real transitions. A scalar.
+
+        The logit is the product before its division by √d.
+        """
         if self.config.attention_reg_coef == 0:
             return state.new_zeros(())
-        squared = self._logits(state, obs).square().mean(dim=-1).sum(dim=-1, keepdim=True)  # [B, T, 1]
+        d = self.config.attention_dim
+        squared = (d * self._logits(state, obs).square()).mean(dim=-1).sum(dim=-1, keepdim=True)  # [B, T, 1]
         squared = torch.where(mask.bool(), squared, torch.zeros_like(squared))
         return self.config.attention_reg_coef * squared.sum() / mask.sum().clamp(min=1)
 

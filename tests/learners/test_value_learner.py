@@ -1,0 +1,378 @@
+"""What every learner does: masks, targets, updates, target networks, logging, saving, resuming."""
+
+import copy
+import io
+
+import numpy as np
+import pytest
+import torch
+from helpers import (
+    SilentLogger,
+    garbage_in_padding,
+    lengths_of,
+    make_args,
+    make_learner,
+    modules,
+    parameters,
+    random_batch,
+    same,
+    scheme,
+    stepped,
+    weights,
+)
+from torch import nn
+
+from learners import learner_class
+from learners.value_learner import lambda_target, transition_mask, unroll
+from utils.args import ConfigError, TrainingError
+
+ALGORITHMS = ["iql", "vdn", "qmix", "qatten", "qtran_base", "qtran_alt", "iql_ns", "qtran_alt_ns"]
+every_algorithm = pytest.mark.parametrize("alg", ALGORITHMS)
+
+
+def batches(learner, n, seed=0):
+    rng = np.random.default_rng(seed)
+    return [random_batch(rng, learner.args) for _ in range(n)]
+
+
+def train(learner, some_batches, start=0, episodes=32):
+    for k, batch in enumerate(some_batches, start=start + 1):
+        learner.train(batch, t_env=100 * k, episode_num=episodes * k)
+
+
+# ---------------------------------------------------------------------- masks and targets
+
+
+def test_the_mask_covers_the_transitions_that_were_played():
+    batch = random_batch(np.random.default_rng(0), make_args("iql"), B=8, T=6)
+    mask = transition_mask(batch)
+    assert mask.shape == (8, 6, 1)
+    assert [row.flatten().tolist() for row in mask] == [[1.0] * k + [0.0] * (6 - k) for k in lengths_of(batch)]
+    assert torch.equal(mask, transition_mask(garbage_in_padding(batch, np.random.default_rng(1))))
+
+
+def test_the_mask_of_a_batch_that_was_cut_in_the_middle_of_episodes():
+    batch = random_batch(np.random.default_rng(0), make_args("iql"), B=2, T=6)[:, :4]
+    assert transition_mask(batch).flatten().tolist() == [1.0] * 6
+
+
+def test_an_end_stops_the_mask_even_where_observations_go_on():
+    batch = random_batch(np.random.default_rng(0), make_args("iql"), B=2, T=4)
+    batch["terminated"][0, 1] = True
+    assert transition_mask(batch).flatten().tolist() == [1, 1, 0, 0, 1, 1, 1, 1]
+
+
+def test_lambda_target_by_hand():
+    column = lambda *values: torch.tensor(values).reshape(1, -1, 1)  # noqa: E731
+    reward, value = column(1.0, 2.0, 3.0), column(10.0, 20.0, 40.0)
+    # γ = 1/2, λ = 1/4. A time limit at t = 2: y2 = 3 + 40/2 = 23, y1 = 2 + (15 + 5.75)/2 = 12.375,
+    # y0 = 1 + (7.5 + 3.09375)/2 = 6.296875
+    y = lambda_target(reward, column(0, 0, 0), value, column(1, 1, 1), gamma=0.5, td_lambda=0.25)
+    assert y.flatten().tolist() == [6.296875, 12.375, 23.0]
+    # an end at t = 1: y1 = 2, y0 = 1 + (7.5 + 0.5)/2 = 5
+    y = lambda_target(reward, column(0, 1, 0), value, column(1, 1, 0), gamma=0.5, td_lambda=0.25)
+    assert y.flatten().tolist()[:2] == [5.0, 2.0]
+    # a time limit at t = 1: y1 = 2 + 20/2 = 12, y0 = 1 + (7.5 + 3)/2 = 6.25
+    y = lambda_target(reward, column(0, 0, 0), value, column(1, 1, 0), gamma=0.5, td_lambda=0.25)
+    assert y.flatten().tolist()[:2] == [6.25, 12.0]
+
+
+@every_algorithm
+@pytest.mark.parametrize("bootstrap", [True, False])
+def test_only_a_time_limit_bootstraps_on_the_last_observation(alg, bootstrap):
+    learner = make_learner(alg, bootstrap_on_truncation=bootstrap)
+    for b, kind in enumerate(("terminated", "truncated")):
+        batch = random_batch(np.random.default_rng(0), learner.args)
+        before = learner.loss(batch)[0].item()
+        last = lengths_of(batch)[b]
+        for field in ("obs", "state"):
+            batch[field][b, last] += 5
+        assert (learner.loss(batch)[0].item() != before) == (bootstrap and kind == "truncated")
+
+
+@every_algorithm
+def test_padding_changes_neither_loss_nor_gradient_nor_record(alg):
+    learner = make_learner(alg, td_lambda=0.6, standardise_rewards=True)
+    other = copy.deepcopy(learner)
+    clean = batches(learner, 3)
+    train(learner, clean)
+    train(other, [garbage_in_padding(batch, np.random.default_rng(9)) for batch in clean])
+    for a, b in zip(weights(learner), weights(other)):
+        torch.testing.assert_close(a, b)
+    for name, record in learner.logger.stats.items():
+        assert other.logger.stats[name] == [(t, pytest.approx(value, rel=1e-4)) for t, value in record]
+
+
+# ---------------------------------------------------------------------- one update
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_an_update_is_one_clipped_step_of_the_optimiser(optimizer):
+    learner = make_learner("qtran_base", optimizer=optimizer, grad_norm_clip=0.1, lr=0.01, optim_alpha=0.9)
+    (batch,) = batches(learner, 1)
+    loss = learner.loss(batch)[0]
+    grads = torch.autograd.grad(loss, learner.params)
+    norm = torch.stack([g.square().sum() for g in grads]).sum().sqrt()
+    assert norm > 0.1
+    before = [p.detach().clone() for p in learner.params]
+    train(learner, [batch])
+    for p, p_before, g in zip(learner.params, before, grads):
+        g = g * 0.1 / norm
+        if optimizer == "adam":  # the first step: both moments, corrected for their bias, are of g alone
+            step = g / (g.abs() + 1e-8)
+        else:
+            step = g / ((1 - 0.9) ** 0.5 * g.abs() + learner.config.optim_eps)
+        torch.testing.assert_close(p, p_before - 0.01 * step, rtol=1e-4, atol=1e-6)
+
+
+@every_algorithm
+def test_every_parameter_learns(alg):
+    learner = make_learner(alg, target_update_interval_or_tau=1000)
+    before = copy.deepcopy(parameters(learner))
+    train(learner, batches(learner, 2))
+    assert [k for k, p in parameters(learner).items() if torch.equal(p, before[k])] == []
+
+
+@every_algorithm
+def test_equal_seeds_give_equal_weights_and_others_do_not(alg):
+    def result(seed):
+        learner = make_learner(alg, seed=seed)
+        train(learner, batches(learner, 2))
+        return weights(learner)
+
+    assert same(result(1), result(1)) and not same(result(1), result(2))
+
+
+@pytest.mark.parametrize(
+    "alg, bad, standardise",
+    [(alg, np.nan, False) for alg in ALGORITHMS] + [("vdn", np.inf, False), ("qtran_alt", np.nan, True)],
+)
+def test_a_reward_that_is_not_finite_stops_training_and_changes_nothing(alg, bad, standardise):
+    learner = make_learner(alg, standardise_rewards=standardise)
+    good, more = batches(learner, 2)
+    train(learner, [good])
+    other = copy.deepcopy(learner)
+    broken = random_batch(np.random.default_rng(0), learner.args)
+    broken["reward"][0, 2] = bad
+    with pytest.raises(TrainingError, match="td_loss"):
+        train(learner, [broken], start=1)
+    assert same(weights(learner), weights(other))
+    assert learner.training_steps == 1
+    train(learner, [more], start=1)
+    train(other, [more], start=1)
+    assert same(weights(learner), weights(other))
+
+
+def test_the_record_holds_the_loss_and_keeps_its_interval():
+    learner = make_learner("qtran_alt", learner_log_interval=300)
+    some = batches(learner, 7)
+    loss, metrics = learner.loss(some[0])
+    train(learner, some)
+    stats = learner.logger.stats
+    assert [t for t, _ in stats["loss"]] == [100, 400, 700]
+    assert stats["loss"][0][1] == pytest.approx(loss.item())
+    assert stats["td_loss"][0][1] == pytest.approx(metrics["td_loss"].item())
+    mask = transition_mask(some[0]).bool().squeeze(-1)
+    assert stats["v_mean"][0][1] == pytest.approx(metrics["v_mean"][mask].mean().item(), rel=1e-5)
+    assert stats["grad_norm"][0][1] > 0
+
+
+# ---------------------------------------------------------------------- target networks
+
+
+@pytest.mark.parametrize(
+    "unit, interval, episodes, copied",
+    [("updates", 3, 50, [3, 6]), ("episodes", 10, 4, [3, 6]), ("episodes", 2, 1, [2, 4, 6])],
+)
+@pytest.mark.parametrize("alg", ["iql", "qmix", "qtran_alt"])
+def test_hard_copies_at_each_interval_and_nothing_between(alg, unit, interval, episodes, copied):
+    learner = make_learner(alg, target_update_interval_or_tau=interval, target_update_unit=unit)
+    held = copy.deepcopy(list(parameters(learner, "target_").values()))
+    for step, batch in enumerate(batches(learner, 7), start=1):
+        train(learner, [batch], start=step - 1, episodes=episodes)
+        now = list(parameters(learner, "target_").values())
+        if step in copied:
+            assert same(now, list(parameters(learner).values()))
+            held = copy.deepcopy(now)
+        assert same(now, held)
+
+
+@pytest.mark.parametrize("alg", ["iql", "qmix", "qtran_alt"])
+@pytest.mark.parametrize("tau", [0.05, 1.0])
+def test_soft_updates_move_the_targets_by_tau(alg, tau):
+    learner = make_learner(alg, target_update_interval_or_tau=tau)
+    for step, batch in enumerate(batches(learner, 3)):
+        before = copy.deepcopy(parameters(learner, "target_"))
+        train(learner, [batch], start=step)
+        for k, p in parameters(learner, "target_").items():
+            torch.testing.assert_close(p, (1 - tau) * before[k] + tau * parameters(learner)[k])
+
+
+# ---------------------------------------------------------------------- disk
+
+
+@every_algorithm
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"target_update_interval_or_tau": 2, "target_update_unit": "updates", "standardise_rewards": True},
+        {"target_update_interval_or_tau": 100, "optimizer": "rmsprop"},
+        {"target_update_interval_or_tau": 0.1, "td_lambda": 0.6},
+    ],
+    ids=["hard", "episodes", "soft"],
+)
+def test_resuming_equals_never_stopping(alg, overrides):
+    learner = make_learner(alg, learner_log_interval=150, **overrides)
+    some = batches(learner, 8)
+    train(learner, some[:3])
+    file = io.BytesIO()
+    torch.save(learner.state_dict(), file)
+    file.seek(0)
+    train(learner, some[3:], start=3)
+    resumed = make_learner(alg, seed=1, learner_log_interval=150, **overrides)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    train(resumed, some[3:], start=3)
+    assert same(weights(resumed), weights(learner))
+    assert all(
+        resumed.logger.stats[k] == record[-len(resumed.logger.stats[k]) :] for k, record in learner.logger.stats.items()
+    )
+
+
+@every_algorithm
+def test_saved_models_go_on_as_if_nothing_had_happened(alg, tmp_path):
+    overrides = {"target_update_interval_or_tau": 2, "target_update_unit": "updates"}
+    learner, other = make_learner(alg, **overrides), make_learner(alg, seed=1, **overrides)
+    some = batches(learner, 3)
+    train(learner, some[:2])
+    learner.save_models(tmp_path)
+    names = {"agent.th", "opt.th"} | ({"mixer.th"} if learner.mixer is not None else set())
+    assert {path.name for path in tmp_path.iterdir()} == names
+    other.load_models(tmp_path)
+    assert same(weights(other), weights(learner))
+    train(learner, some[2:], start=2)
+    train(other, some[2:], start=2)
+    online = [list(parameters(one).values()) for one in (learner, other)]
+    assert same(*online)
+
+
+def saved(tmp_path, alg="qmix", **overrides):
+    learner = make_learner(alg, **overrides)
+    train(learner, batches(learner, 1))
+    learner.save_models(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "theirs, ours, message",
+    [
+        (("iql", {}), ("qmix", {}), "mixer.th"),
+        (("vdn", {}), ("qmix", {}), "QMixer"),
+        (("qmix", {}), ("qatten", {}), "QattenMixer"),
+        (("qtran_base", {}), ("qtran_alt", {}), "QTranAlt"),
+        (("qtran_alt", {}), ("qtran_base", {}), "QTranBase"),
+        (("qmix", {}), ("qmix_ns", {}), "agent.th"),
+        (("qmix", {}), ("qmix", {"hidden_dim": 16}), "(24, 8), needed (48, 16)"),
+        (("qmix", {}), ("qmix", {"n_actions": 5}), "fc2"),
+        (("qmix", {}), ("qmix", {"use_rnn": False}), "rnn"),
+        (("qmix", {}), ("qmix", {"optimizer": "rmsprop"}), "opt.th"),
+    ],
+)
+def test_weights_of_another_algorithm_or_size_are_refused(tmp_path, theirs, ours, message):
+    folder = saved(tmp_path, theirs[0], **theirs[1])
+    with pytest.raises(ConfigError) as error:
+        make_learner(ours[0], **ours[1]).load_models(folder)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["agent.th", "mixer.th", "opt.th"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "half", "noise", "a list"])
+def test_damaged_files_are_refused(tmp_path, name, damage):
+    path = saved(tmp_path) / name
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "a list":
+        torch.save([1, 2], path)
+    else:
+        noise = np.random.default_rng(0).bytes(len(content))
+        path.write_bytes({"empty": b"", "half": content[: len(content) // 2], "noise": noise}[damage])
+    with pytest.raises(ConfigError, match=name):
+        make_learner("qmix").load_models(tmp_path)
+
+
+# ---------------------------------------------------------------------- controllers of other frameworks
+
+
+class SharedNetwork(nn.Module):
+    """EPyMARL's RNNAgent: forward(inputs [B*N, I], hidden [B*N, H])."""
+
+    def __init__(self, n_in, n_hidden, n_actions):
+        super().__init__()
+        self.fc1, self.rnn = nn.Linear(n_in, n_hidden), nn.GRUCell(n_hidden, n_hidden)
+        self.fc2 = nn.Linear(n_hidden, n_actions)
+
+    def forward(self, inputs, hidden):
+        hidden = self.rnn(torch.relu(self.fc1(inputs)), hidden.reshape(-1, self.rnn.hidden_size))
+        return self.fc2(hidden), hidden
+
+
+class SeparateNetworks(nn.Module):
+    """EPyMARL's RNNNSAgent: hidden states are [B, N, H]."""
+
+    def __init__(self, n_agents, *sizes):
+        super().__init__()
+        self.agents = nn.ModuleList(SharedNetwork(*sizes) for _ in range(n_agents))
+
+    def forward(self, inputs, hidden):
+        inputs = inputs.view(-1, len(self.agents), inputs.shape[-1])
+        qs, hiddens = zip(*(agent(inputs[:, i], hidden[:, i]) for i, agent in enumerate(self.agents)))
+        return torch.stack(qs, dim=1).flatten(end_dim=1), torch.stack(hiddens, dim=1)
+
+
+class SteppingMAC:
+    """A controller with no more than EPyMARL's init_hidden, forward(batch, t) and hidden_states."""
+
+    def __init__(self, args, weights):
+        self.n, self.a, self.h = args.n_agents, args.n_actions, args.hidden_dim
+        sizes = args.obs_shape + self.a + self.n * args.obs_agent_id, self.h, self.a
+        self.agent_id = args.obs_agent_id
+        self.agent = SharedNetwork(*sizes) if args.agent == "rnn" else SeparateNetworks(self.n, *sizes)
+        self.agent.load_state_dict(weights)
+
+    def parameters(self):
+        return self.agent.parameters()
+
+    def init_hidden(self, batch_size):
+        self.hidden_states = torch.zeros(batch_size, self.n, self.h)
+
+    def forward(self, batch, t):
+        one_hot = torch.zeros(batch.batch_size, self.n, self.a)
+        if t > 0:
+            one_hot = torch.eye(self.a)[batch["actions"][:, t - 1, :, 0].long()]
+        parts = [batch["obs"][:, t], one_hot]
+        if self.agent_id:
+            parts.append(torch.eye(self.n).expand(batch.batch_size, -1, -1))
+        q, self.hidden_states = self.agent(torch.cat(parts, dim=-1).flatten(end_dim=1), self.hidden_states)
+        return q.view(batch.batch_size, self.n, -1)
+
+
+@pytest.mark.parametrize("alg", ["qmix", "qtran_base", "qtran_alt", "qmix_ns", "qtran_base_ns", "qtran_alt_ns"])
+def test_a_controller_that_only_steps_gives_the_same_updates(alg):
+    learner = make_learner(alg, target_update_interval_or_tau=2, target_update_unit="updates")
+    args = learner.args
+    theirs = learner_class(args.learner)(
+        SteppingMAC(args, learner.mac.agent.state_dict()), scheme(args), SilentLogger(), args
+    )
+    for prefix in ("", "target_"):
+        for a, b in zip(modules(learner, prefix), modules(theirs, prefix)):
+            b.load_state_dict(a.state_dict())
+    some = batches(learner, 3)
+    rollout = unroll(theirs.mac, some[0])
+    hidden = theirs.mac.hidden_states
+    assert hidden.dim() == (3 if alg.endswith("_ns") else 2)
+    torch.testing.assert_close(tuple(rollout), stepped(learner.mac, some[0]))
+    torch.testing.assert_close(theirs.loss(some[0])[0], learner.loss(some[0])[0])
+    train(learner, some)
+    train(theirs, some)
+    for a, b in zip(weights(learner), weights(theirs)):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)

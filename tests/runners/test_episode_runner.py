@@ -1,0 +1,205 @@
+"""From environments to episode batches: what is stored, counted and logged."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from components.episode_buffer import make_scheme
+from envs.vector import EnvInfo, Observation, Step
+from runners.episode_runner import EpisodeRunner, EpisodeStats
+from utils.args import TrainingError
+
+LENGTHS = np.array([2, 4, 3])  # of the episodes of Script
+E, N, A, T = 3, 2, 4, 4
+
+
+class Script:
+    """Three environments whose numbers say where and when they come from: obs is 10 e + t, pay is t + 1.
+
+    Environment 0 terminates after 2 steps, 1 is cut off by the limit of 4, 2 terminates after 3.
+    """
+
+    env_info = EnvInfo(n_agents=N, n_actions=A, obs_shape=1, state_shape=1, episode_limit=T)
+    n_envs = E
+
+    def __init__(self):
+        self.t, self.resets, self.actions = np.zeros(E, dtype=int), 0, []
+
+    def observe(self):
+        value = np.float32(10 * np.arange(E) + self.t)
+        avail = np.ones((E, N, A), dtype=bool)
+        avail[:, :, 3] = False
+        return Observation(np.repeat(value[:, None, None], N, axis=1), value[:, None], avail)
+
+    def reset(self, seed=None, mask=None):
+        self.t[:], self.resets = 0, self.resets + 1
+        return self.observe()
+
+    def step(self, actions):
+        self.actions.append(actions)
+        live = self.t < LENGTHS
+        self.t += live
+        over = self.t >= LENGTHS
+        cut = np.arange(E) == 1
+        pay = np.where(live, self.t, 0).astype(np.float32)
+        return Step(*self.observe(), pay, over & ~cut, over & cut, {"won": over * np.arange(E) / 2})
+
+    def state_dict(self):
+        return {"resets": self.resets}
+
+    def load_state_dict(self, state):
+        self.resets = state["resets"]
+
+    def render(self):
+        return f"picture at {self.t[0]}"
+
+
+class Mac:
+    """Takes action t in its t-th step; keeps what it was asked."""
+
+    def __init__(self):
+        self.asked, self.t = [], 0
+        self.action_selector = SimpleNamespace(
+            epsilon=lambda t: 0.5, state_dict=lambda: {"rng": 1}, load_state_dict=lambda state: None
+        )
+
+    def init_hidden(self, batch_size):
+        self.t = 0
+
+    def select_actions(self, obs, avail, last_actions, t_env, test_mode=False):
+        self.asked.append((last_actions, t_env, test_mode))
+        self.t += 1
+        return np.full((E, N), min(self.t - 1, 2))
+
+
+class Log:
+    def __init__(self):
+        self.stats = {}
+
+    def log_stat(self, key, value, t):
+        self.stats.setdefault(key, []).append((t, value))
+
+
+@pytest.fixture
+def runner():
+    args = SimpleNamespace(runner_log_interval=9, render=False)
+    return EpisodeRunner(Script(), Mac(), make_scheme(Script.env_info, True), {"agents": N}, Log(), args)
+
+
+def test_a_batch_has_t_transitions_and_one_observation_more(runner):
+    batch = runner.run()
+    assert (batch.batch_size, batch.max_seq_length) == (E, T + 1)
+    filled = batch["filled"].squeeze(-1)
+    assert filled.sum(dim=1).tolist() == (LENGTHS + 1).tolist()
+    expected = torch.tensor([[10.0 * e + t if t <= n else 0 for t in range(T + 1)] for e, n in enumerate(LENGTHS)])
+    assert torch.equal(batch["state"].squeeze(-1), expected)  # the true last observation, then nothing
+    assert torch.equal(batch["obs"][:, :, 1, 0], expected)
+    assert torch.equal(batch["avail_actions"][..., 0, 0], filled) and not batch["avail_actions"][..., 3].any()
+
+
+def test_rewards_actions_and_ends_stand_at_their_step(runner):
+    batch = runner.run()
+    pay = [[t + 1.0 if t < n else 0 for t in range(T + 1)] for n in LENGTHS]
+    assert batch["reward"].squeeze(-1).tolist() == pay
+    taken = [[min(t, 2) if t < n else 0 for t in range(T + 1)] for n in LENGTHS]
+    assert batch["actions"][:, :, 0, 0].tolist() == taken
+    assert batch["terminated"].squeeze(-1).nonzero().tolist() == [[0, 1], [2, 2]]
+    assert batch["truncated"].squeeze(-1).nonzero().tolist() == [[1, 3]]
+
+
+def test_steps_are_counted_while_their_episode_runs(runner):
+    runner.run()
+    assert (runner.t_env, runner.episodes) == (LENGTHS.sum(), E)
+    assert [t for _, t, _ in runner.mac.asked] == [0, 3, 6, 8]
+    runner.run(test_mode=True)
+    assert (runner.t_env, runner.episodes) == (LENGTHS.sum(), E)
+    assert runner.mac.asked[-1][2] is True
+
+
+def test_the_controller_is_told_the_last_actions_and_none_at_first(runner):
+    runner.run()
+    last = [a for a, _, _ in runner.mac.asked]
+    assert last[0] is None and [a[0, 0] for a in last[1:]] == [0, 1, 2]
+
+
+def test_returns_lengths_and_what_the_game_says_at_an_end_are_logged(runner):
+    runner.run()
+    returns = [n * (n + 1) / 2 for n in LENGTHS]
+    stats = runner.logger.stats
+    assert stats["return_mean"] == [(9, pytest.approx(np.mean(returns)))]
+    assert stats["return_std"] == [(9, pytest.approx(np.std(returns)))]
+    assert stats["ep_length_mean"] == [(9, 3.0)] and stats["won_mean"] == [(9, 0.5)] and stats["epsilon"] == [(9, 0.5)]
+
+
+def test_training_statistics_wait_for_their_interval_and_test_statistics_for_the_call(runner):
+    runner.config = SimpleNamespace(runner_log_interval=10)
+    for _ in range(3):
+        runner.run()
+    assert [t for t, _ in runner.logger.stats["return_mean"]] == [9, 27]
+    runner.run(test_mode=True)
+    assert "test_return_mean" not in runner.logger.stats
+    runner.log_stats(test_mode=True)
+    runner.log_stats(test_mode=True)  # nothing new: nothing logged
+    assert len(runner.logger.stats["test_return_mean"]) == 1
+
+
+@pytest.mark.parametrize("field", ["reward", "obs", "state"])
+def test_what_is_not_finite_stops_the_run(field, runner):
+    step = runner.env.step
+
+    def poisoned(actions):
+        out = step(actions)
+        getattr(out, field)[1] = np.nan
+        return out
+
+    runner.env.step = poisoned
+    with pytest.raises(TrainingError, match=f"t_env 0, step 0 of training: the environment's {field} is not finite"):
+        runner.run()
+
+
+def test_a_first_observation_that_is_not_finite_stops_the_run(runner):
+    runner.env.observe = lambda observe=runner.env.observe: observe()._replace(state=np.full((E, 1), np.inf))
+    with pytest.raises(TrainingError, match="step 0 of a test episode: the environment's state is not finite"):
+        runner.run(test_mode=True)
+
+
+def test_what_an_ended_environment_shows_does_not_matter(runner):
+    step = runner.env.step
+
+    def poisoned(actions):
+        ended = runner.env.t >= LENGTHS
+        out = step(actions)
+        for field in (out.obs, out.state, out.reward):
+            field[ended] = np.nan
+        return out
+
+    clean = runner.run()
+    runner.env.step = poisoned
+    batch = runner.run()
+    assert all(torch.equal(batch[k], clean[k]) for k in batch.data)
+    (_, first), (_, second) = runner.logger.stats["return_mean"]
+    assert first == second
+
+
+def test_render_prints_each_step(runner, capsys):
+    runner.run(test_mode=True, render=True)
+    assert capsys.readouterr().out.count("picture at") == T
+
+
+def test_its_state_comes_back(runner):
+    runner.run()
+    state = runner.state_dict()
+    runner.run()
+    runner.load_state_dict(state)
+    assert (runner.t_env, runner.episodes, runner.env.resets) == (9, 3, 1)
+
+
+def test_agents_paid_one_by_one_have_statistics_of_their_own():
+    stats = EpisodeStats()
+    stats.add(np.array([[1.0, 2.0], [3.0, 6.0]]), np.array([1, 3]), {})
+    taken = stats.take()
+    assert (taken["agent_0_return_mean"], taken["agent_1_return_mean"], taken["total_return_mean"]) == (2, 4, 6)
+    assert taken["total_return_std"] == 3 and taken["ep_length_mean"] == 2 and "return_mean" not in taken
+    assert stats.take() == {}

@@ -1,0 +1,43 @@
+"""Every command of the README works: each `python src/main.py` line is run, shortened."""
+
+import re
+import shlex
+
+import pytest
+from command import ROOT, SHORT, SHORT_GAMES, files, here
+
+README = (ROOT / "README.md").read_text()
+SKIP = "# not run by the tests"
+BLOCKS = re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+LINES = [line.strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if SKIP not in line]
+MAIN = [line for line in LINES if "src/main.py" in line]
+
+
+def shortened(argv):
+    """The command of a run with few and small steps, results in the folder `here`; others as they are."""
+    if "--explain" in argv or not any(word.startswith(("--config", "--from")) for word in argv):
+        return argv
+    game = next((game for game in SHORT_GAMES if any(game in word for word in argv)), None)
+    given = {word.split("=")[0] for word in argv} - {"t_max"}
+    short = SHORT | SHORT_GAMES.get(game, {}) | {"local_results_path": "here"}
+    values = [f"{k}={v}" for k, v in short.items() if k not in given]
+    return [*argv, *([] if "with" in argv else ["with"]), *values]
+
+
+def test_there_are_commands():
+    assert MAIN
+
+
+@pytest.mark.parametrize("line", MAIN)
+def test_a_command_of_the_readme_runs(line, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    argv = shlex.split(line.split("src/main.py")[1], comments=True)
+    run = here(capsys, shortened(argv))
+    assert run.code == 0, run.err
+    assert all(name.startswith("here/") for name in files(tmp_path))
+
+
+def test_make_targets_exist():
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {word for line in LINES for word in re.findall(r"^make (\w+)", line)}
+    assert named and named | set(re.findall(r"`make (\w+)`", README)) <= targets

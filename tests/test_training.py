@@ -1,0 +1,110 @@
+"""The loop: when it learns, tests, saves and stops, with everything around it replaced by counters."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from training import Every, Training, train
+from training import test as play_tests
+
+
+class Recorder:
+    """Stands for runner, buffer, learner, logger and progress: keeps what the loop asks of them."""
+
+    def __init__(self, steps_a_run=10, n_envs=2, holds=0):
+        self.t_env, self.episodes, self.calls, self.holds = 0, 0, [], holds
+        self.steps_a_run, self.env = steps_a_run, SimpleNamespace(n_envs=n_envs)
+
+    def run(self, test_mode=False, render=False):
+        if not test_mode:
+            self.t_env, self.episodes = self.t_env + self.steps_a_run, self.episodes + self.env.n_envs
+        self.calls.append(("test" if test_mode else "play", self.t_env))
+
+    def insert_episode_batch(self, batch):
+        self.holds += self.env.n_envs
+
+    def can_sample(self, n):
+        return self.holds >= n
+
+    def sample(self, n):
+        return SimpleNamespace(to=lambda device: f"{n} episodes on {device}")
+
+    def train(self, batch, t_env, episode):
+        self.calls.append(("learn", t_env, episode, batch))
+
+    def log_stats(self, test_mode=False):
+        self.calls.append(("log test" if test_mode else "log", self.t_env))
+
+    def print_recent_stats(self):
+        self.calls.append(("print", self.t_env))
+
+    def update(self, t_env):
+        self.calls.append(("progress", t_env))
+
+    def at(self, name):
+        return [call[1] for call in self.calls if call[0] == name]
+
+
+def trained(recorder=None, **changes):
+    keys = dict(
+        t_max=50, batch_size=4, buffer_size=10, batch_size_run=2, updates_per_run=1, test_interval=20, test_nepisode=2,
+        log_interval=20, save_model=True, save_model_interval=30,
+    )  # fmt: skip
+    r = recorder or Recorder()
+    train(Training.Config(**keys | changes), r, r, r, r, lambda t: r.calls.append(("save", t)), r, "cpu")
+    return r
+
+
+def test_it_plays_until_t_max_and_learns_once_there_are_enough_episodes():
+    r = trained()
+    assert r.at("play") == [10, 20, 30, 40, 50]
+    assert [c[1:] for c in r.calls if c[0] == "learn"] == [
+        (t, 2 * t // 10, "4 episodes on cpu") for t in (20, 30, 40, 50)
+    ]
+
+
+def test_it_learns_from_what_it_just_played_before_it_tests_and_saves():
+    names = [call[0] for call in trained(t_max=10, batch_size=2).calls]
+    assert names[:6] == ["play", "learn", "test", "log test", "save", "print"]
+
+
+def test_updates_per_run():
+    assert trained(updates_per_run=3).at("learn") == [t for t in (20, 30, 40, 50) for _ in range(3)]
+
+
+def test_intervals_are_kept_and_the_end_is_tested_and_saved():
+    r = trained()
+    assert r.at("log test") == [10, 30, 50] and r.at("save") == [10, 40, 50]
+    assert trained(t_max=60).at("log test") == [10, 30, 50, 60]
+    assert trained(test_interval=1000, save_model_interval=1000).at("save") == [10, 50]
+    assert trained(save_model=False).at("save") == []
+
+
+def test_the_statistics_left_over_are_logged_before_the_last_summary():
+    calls = trained().calls
+    assert calls[-1] == ("print", 50) and ("log", 50) in calls[calls.index(("progress", 50)) :]
+
+
+def test_a_finished_training_goes_no_further():
+    r = Recorder()
+    r.t_env = 50
+    assert trained(r).at("play") == []
+
+
+@pytest.mark.parametrize("episodes, n_envs, runs", [(1, 2, 1), (2, 2, 1), (3, 2, 2), (100, 32, 4)])
+def test_a_test_plays_at_least_the_episodes_asked_for(episodes, n_envs, runs):
+    r = Recorder(n_envs=n_envs)
+    play_tests(SimpleNamespace(test_nepisode=episodes), r)
+    assert len(r.at("test")) == runs and r.calls[-1][0] == "log test"
+
+
+def test_every():
+    every = Every(10)
+    assert [t for t in (3, 8, 13, 14, 22, 23) if every(t)] == [3, 13, 23]
+
+
+@pytest.mark.parametrize("key", ["batch_size", "batch_size_run"])
+def test_batches_have_to_fit_into_the_replay(key):
+    numbers = dict.fromkeys(Training.Config.__dataclass_fields__, 1) | {"buffer_size": 5, key: 6}
+    assert list(Training.Config(**numbers).problems()) == [f"{key} = 6 is larger than buffer_size = 5 (episodes)"]
+    assert list(Training.Config(**numbers | {key: 5}).problems()) == []

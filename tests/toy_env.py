@@ -1,0 +1,61 @@
+"""A game for tests that goes wrong on demand. It needs no torch: worker processes import this file."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from envs.vector import ArrayEnv, EnvInfo, Observation
+from utils.args import ConfigError, key
+
+FAULTS = ("none", "nan_reward", "inf_obs", "nan_first_obs", "nan_state", "huge_reward", "raise", "exit", "refuse")
+
+
+class Toy(ArrayEnv):
+    """Three steps an episode, cut by the time limit; the team is paid the sum of its actions. From step
+    `at` on, counted over episodes, it has a fault."""
+
+    @dataclass(frozen=True)
+    class Config:
+        fault: str = key("what goes wrong", choices=FAULTS)
+        at: int = key("when", unit="steps", low=0)
+        pays_each: bool = key("each agent is paid its own action")
+
+    def __init__(self, config, n_envs=1, seed=None):
+        if config.fault == "refuse":
+            raise ConfigError("env_args.fault = 'refuse': this game cannot be made")
+        self.config, self.played = config, 0
+        self.common_reward = not config.pays_each
+        self.noise = np.zeros((n_envs, 2), dtype=np.float32)
+        super().__init__(EnvInfo(n_agents=2, n_actions=3, obs_shape=2, state_shape=2, episode_limit=3), n_envs, seed)
+
+    def _has(self, fault):
+        return self.config.fault == fault and self.played >= self.config.at
+
+    def _reset(self, mask):
+        self.noise[mask] = self.rng.random((mask.sum(), 2))
+
+    def _observe(self):
+        obs = np.repeat(self.noise[:, None], 2, axis=1)
+        if self._has("inf_obs") or self._has("nan_first_obs") and not self.t.any():
+            obs[:, 1] = np.inf if self.config.fault == "inf_obs" else np.nan
+        state = self.noise * (np.nan if self._has("nan_state") else 1)
+        return Observation(obs, state, np.ones((self.n_envs, 2, 3), dtype=bool))
+
+    def _step(self, actions, live):
+        self.played += 1
+        if self._has("raise"):
+            raise RuntimeError("the game's engine has stopped")
+        if self._has("exit"):
+            os._exit(3)
+        reward = actions.sum(axis=1).astype(float)
+        if self._has("nan_reward") or self._has("huge_reward"):
+            reward[:] = np.nan if self.config.fault == "nan_reward" else 1e30
+        return reward, np.zeros(self.n_envs, dtype=bool)
+
+    def step(self, actions):
+        step = super().step(actions)
+        return step._replace(reward=np.float32(actions)) if self.config.pays_each else step
+
+    def _info(self):
+        return {"battle_won": np.ones(self.n_envs)}

@@ -1,0 +1,200 @@
+"""From YAML and the command line to one configuration: precedence, names, messages, explanation."""
+
+import pytest
+import yaml
+
+from run import readers
+from utils import config as configuration
+from utils.args import ConfigError
+from utils.config import explain, load, load_from, names, parse_overrides, task_name
+
+
+def loaded(alg="qtran_alt", env="matrix_game", *words):
+    return load(alg, env, parse_overrides(words), readers)
+
+
+def message(*args):
+    with pytest.raises(ConfigError) as caught:
+        loaded(*args)
+    return str(caught.value)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A copy of src/config to change: folder(kind, name, text) writes one file."""
+    for kind in ("algs", "envs"):
+        (tmp_path / kind).mkdir()
+        for name in names(kind):
+            text = (configuration.FOLDER / kind / f"{name}.yaml").read_text()
+            (tmp_path / kind / f"{name}.yaml").write_text(text)
+    (tmp_path / "default.yaml").write_text((configuration.FOLDER / "default.yaml").read_text())
+    monkeypatch.setattr(configuration, "FOLDER", tmp_path)
+    return lambda kind, name, text: (tmp_path / kind / f"{name}.yaml").write_text(text)
+
+
+# ---- who wins
+
+
+def test_default_then_environment_then_algorithm_then_command_line(folder):
+    folder("envs", "e", "env: two_step\nenv_args: {}\nlr: 0.2\ngamma: 0.2\nhidden_dim: 2\n")
+    folder("algs", "a", "name: a\nlearner: q_learner\nlr: 0.3\ngamma: 0.3\n")
+    config = loaded("a", "e", "lr=0.4")
+    assert (config.values["lr"], config.values["gamma"], config.values["hidden_dim"]) == (0.4, 0.3, 2)
+    files = [config.sources[k] for k in ("lr", "gamma", "hidden_dim", "td_lambda")]
+    assert files == ["command line", "config/algs/a.yaml", "config/envs/e.yaml", "config/default.yaml"]
+
+
+def test_an_algorithm_extends_another(folder):
+    folder("algs", "a", "extends: qmix\nname: a\nmixing_embed_dim: 7\n")
+    config = loaded("a", "two_step")
+    assert config.values["mixing_embed_dim"] == 7 and config.sources["hypernet_embed"] == "config/algs/qmix.yaml"
+
+
+def test_a_preset_applies_where_the_environment_or_the_command_line_asks_for_it(folder):
+    folder("envs", "e", "env: two_step\nenv_args: {}\npreset: battle\n")
+    for config in (loaded("qtran_alt", "e"), loaded("qtran_alt", "two_step", "preset=battle")):
+        assert config.values["v_input"] == "state_hidden"
+        assert config.sources["v_input"] == "config/algs/qtran_base.yaml [battle]"
+    assert loaded("qtran_alt", "e", "v_input=none").values["v_input"] == "none"
+    assert loaded("qtran_alt", "e", "preset=None").values["v_input"] == "hidden"
+    assert loaded("vdn", "e").values["preset"] == "battle"  # an algorithm without presets stays as it is
+    assert "preset = 'batle' is none of qtran_alt's: battle" in message("qtran_alt", "e", "preset=batle")
+
+
+def test_nested_keys_merge(folder):
+    config = loaded("vdn", "predator_prey", "env_args.penalty=1.5", "env_args={'sight': None}")
+    assert config.values["env_args"]["sight"] is None
+    assert loaded("vdn", "predator_prey", "env_args.penalty=2").values["env_args"]["map_size"] == 5
+
+
+@pytest.mark.parametrize(
+    "alias, key", [("rnn_hidden_dim", "hidden_dim"), ("target_update_interval", "target_update_interval_or_tau"),
+                   ("nopt_min_loss", "nopt_loss")],
+)  # fmt: skip
+def test_names_of_epymarl_and_pymarl_are_accepted(alias, key):
+    config = loaded("qtran_alt", "matrix_game", f"{alias}=3")
+    assert config.values[key] == 3 and alias not in config.values
+
+
+# ---- words after `with`
+
+
+@pytest.mark.parametrize(
+    "word, value",
+    [
+        ("lr=5e-4", 0.0005), ("lr=abc", "abc"), ("lr=", ""), ("seed=None", None), ("seed=null", None),
+        ("use_cuda=False", False), ("label=a=b", "a=b"), ("label=two words", "two words"),
+    ],
+)  # fmt: skip
+def test_words_are_read_as_sacred_reads_them(word, value):
+    assert parse_overrides([word]) == {word.split("=")[0]: value}
+
+
+def test_nested_words():
+    assert parse_overrides(["env_args.payoff=[[5,0],[0,9]]"]) == {"env_args.payoff": [[5, 0], [0, 9]]}
+
+
+@pytest.mark.parametrize("words, said", [(["foo"], "'foo' is not KEY=VALUE"), (["env_args=5"], "must be a mapping")])
+def test_other_words_are_refused(words, said):
+    with pytest.raises(ConfigError, match=said):
+        parse_overrides(words)
+
+
+def test_a_seed_is_chosen_where_none_is_given():
+    first, second = loaded(), loaded()
+    assert first.sources["seed"] == "chosen now" and first.values["seed"] != second.values["seed"]
+
+
+# ---- messages
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["gama=0.9"], "command line: unknown key 'gama' (value 0.9); did you mean 'gamma'?"),
+        (["penalty=1"], "unknown key 'penalty' (value 1); did you mean 'env_args.penalty'?"),
+        (["env_args.kay=x"], "unknown key 'env_args.kay' (value 'x'); did you mean 'env_args.key'?"),
+        (["env_args.sight=1"], "unknown key 'env_args.sight' (value 1); it belongs to predator_prey"),
+        (["hypernet_embed=1"], "unknown key 'hypernet_embed' (value 1); it belongs to qmix"),
+        (["env_args.key=climb"], "is not one of qtran_3x3, qtran_21x21, two_state, climbing, penalty; did you mean "),
+        (["action_selector=epsilon_gredy"], "unknown action selector 'epsilon_gredy'; known: epsilon_greedy"),
+        (["mixer=qtran"], "command line: unknown mixer 'qtran'; known: "),
+        (["batch_size=3000"], "batch_size = 3000 is larger than buffer_size = 2000 (episodes)"),
+        (["batch_size_run=3000"], "batch_size_run = 3000 is larger than buffer_size = 2000 (episodes)"),
+        (["use_wandb=True"], "use_wandb needs both wandb_team and wandb_project"),
+        (["mongo_url=mongodb://x"], "mongo_db is not set"),
+    ],
+)  # fmt: skip
+def test_bad_values(words, said):
+    assert said in message("qtran_alt", "matrix_game", *words)
+
+
+def test_all_problems_are_in_one_message():
+    said = message(
+        "qtran_alt", "matrix_game", "lr=abc", "gama=1", "batch_size=0", "batch_size_run=3000", "env_args.x=1"
+    )
+    for part in ("lr = 'abc'", "'gama'", "batch_size = 0", "'env_args.x'"):
+        assert part in said
+    said = message("qtran_alt", "matrix_game", "mixer=qtran", "agent=rnm", "lr=abc")
+    assert all(part in said for part in ("mixer 'qtran'", "agent 'rnm'", "lr = 'abc'"))
+
+
+def test_unknown_and_missing_files_are_named_together():
+    said = message("qtran_atl", "matrix_gam")
+    assert "--config=qtran_atl" in said and "'qtran_alt'" in said and "'matrix_game'" in said
+    assert "missing --config=NAME; known: iql" in message(None, "matrix_game")
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("lr: 5e-4\n", "c.yaml: lr = '5e-4' is text (YAML 1.1 reads 5e-4 as text; write 0.0005), must be a number"),
+        ("lr: [1\n", "c.yaml is not valid YAML"),
+        ("- lr\n", "must hold `key: value` lines, not list"),
+        ("", "must hold `key: value` lines, not NoneType"),
+        ("3: 4\n", "c.yaml: unknown key 3 (value 4)"),
+        ("env_args: 5\n", "env_args: 5 must be a mapping"),
+        ("\xff: 1\n", "c.yaml is not valid YAML"),
+    ],
+)
+def test_a_bad_file_is_named(text, said, tmp_path):
+    path = tmp_path / "c.yaml"
+    whole = yaml.safe_dump(loaded("vdn", "two_step").values) if text[:2] in ("lr", "3:", "en") else ""
+    path.write_bytes((whole + text).encode("latin-1"))
+    with pytest.raises(ConfigError) as caught:
+        load_from(path, {}, readers)
+    assert said in str(caught.value)
+
+
+def test_a_key_that_a_class_reads_and_no_file_gives_is_named(tmp_path):
+    values = loaded("vdn", "two_step").values
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({k: v for k, v in values.items() if k != "gamma"}))
+    with pytest.raises(ConfigError, match="missing key 'gamma', which QLearner reads: discount"):
+        load_from(tmp_path, {}, readers)
+
+
+# ---- every file
+
+
+@pytest.mark.parametrize("env", names("envs"))
+@pytest.mark.parametrize("alg", names("algs"))
+def test_every_pair_of_files_is_complete_and_explained(alg, env):
+    config = loaded(alg, env, "seed=1")
+    assert config.values["name"] == alg
+    rows = explain(config)
+    keys = set(config.values) - {"env_args"} | {f"env_args.{k}" for k in config.values["env_args"]}
+    assert {row[0] for row in rows} == keys == set(config.schema)
+    assert all(source and reader and meaning for _, _, source, reader, meaning in rows)
+
+
+def test_an_explanation_has_value_who_set_it_who_reads_it_and_its_unit():
+    rows = {row[0]: row[1:] for row in explain(loaded("qtran_alt", "matrix_game", "t_max=7"))}
+    assert rows["t_max"] == (7, "command line", "Training", "length of training [environment steps] (≥ 1)")
+    assert rows["env_args.penalty"][1:3] == ("config/envs/matrix_game.yaml", "MatrixGame")
+    assert "(joint | additive)" in rows["td_target"][3]
+
+
+def test_the_task_is_the_map_the_key_or_the_environment():
+    assert task_name({"env": "sc2", "env_args": {"map_name": "3m", "key": "x"}}) == "3m"
+    assert task_name({"env": "gymma", "env_args": {"key": "rware:tiny/v1"}}) == "rware:tiny_v1"
+    assert task_name({"env": "two_step", "env_args": {}}) == "two_step"

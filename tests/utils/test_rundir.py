@@ -1,0 +1,116 @@
+"""The run directory: names, whole files, full disks."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from command import full_disk
+
+from utils.args import ConfigError
+from utils.rundir import RunDirectory, check_same_algorithm, commit, write_atomically
+
+VALUES = dict(name="vdn", env="two_step", env_args={}, seed=5, learner="q_learner", mixer="vdn", agent="rnn")
+RUNNER = SimpleNamespace(t_env=120, episodes=7)
+LOGGER = SimpleNamespace(latest={"loss": 1.0, "test_return_mean": 2.0})
+
+
+class Learner:
+    """Saves `text`, or fails like a full disk."""
+
+    text = "weights"
+
+    def save_models(self, path):
+        with open(f"{path}/agent.th", "w") as f:
+            f.write(self.text)
+
+
+class FullDisk(Learner):
+    def save_models(self, path):
+        super().save_models(path)
+        full_disk()
+
+
+@pytest.fixture
+def make(tmp_path):
+    return lambda **changes: RunDirectory(VALUES | {"local_results_path": str(tmp_path / "results")} | changes, 20)
+
+
+def test_runs_that_start_in_the_same_second_have_folders_of_their_own(make, tmp_path):
+    paths = {make().path for _ in range(5)}
+    assert len(paths) == 5
+    assert all(p.parent == tmp_path / "results" / "vdn" / "two_step" and p.name.startswith("seed5_20") for p in paths)
+
+
+def test_discard_removes_what_was_made_and_no_more(make, tmp_path):
+    make().discard()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "results").mkdir()
+    other = make(name="other")
+    make().discard()
+    assert list((tmp_path / "results").iterdir()) == [other.path.parents[1]]
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(make, tmp_path):
+    (tmp_path / "results").write_text("")
+    with pytest.raises(ConfigError, match="results.*local_results_path|local_results_path.*results"):
+        make()
+
+
+def test_a_checkpoint_is_whole_or_absent(make):
+    directory = make()
+    directory.save_checkpoint(Learner(), 10)
+    for t_env in (10, 20):
+        with pytest.raises(OSError, match="No space"):
+            directory.save_checkpoint(FullDisk(), t_env)
+    folder = directory.path / "checkpoints"
+    assert [f.name for f in folder.iterdir()] == ["10"] and (folder / "10" / "agent.th").read_text() == "weights"
+
+
+def test_a_second_checkpoint_at_the_same_step_replaces_the_first(make):
+    directory, newer = make(), Learner()
+    directory.save_checkpoint(Learner(), 10)
+    newer.text = "newer"
+    directory.save_checkpoint(newer, 10)
+    assert (directory.path / "checkpoints" / "10" / "agent.th").read_text() == "newer"
+    assert [f.name for f in (directory.path / "checkpoints").iterdir()] == ["10"]
+
+
+def test_the_summary(make):
+    directory = make()
+    directory.write_summary("running", RUNNER, LOGGER)
+    directory.started -= 10
+    directory.write_summary("failed", RUNNER, LOGGER, "why")
+    summary = json.loads((directory.path / "summary.json").read_text())
+    assert (summary["status"], summary["reason"], summary["t_env"], summary["episodes"]) == ("failed", "why", 120, 7)
+    assert summary["test"] == {"test_return_mean": 2.0}
+    assert summary["env_steps_per_s"] == pytest.approx(10, rel=0.05)  # without the 20 of the checkpoint
+
+
+def test_the_summary_takes_the_place_of_the_old_where_the_disk_has_no_room_for_two(make, monkeypatch):
+    directory = make()
+    directory.write_summary("running", RUNNER, LOGGER)
+    monkeypatch.setattr("utils.rundir.write_atomically", full_disk)
+    directory.write_summary("failed", RUNNER, LOGGER)
+    assert json.loads((directory.path / "summary.json").read_text())["status"] == "failed"
+
+
+def test_write_atomically_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
+    write_atomically(tmp_path / "f", "old")
+    monkeypatch.setattr("os.replace", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(tmp_path / "f", "new")
+    assert [f.name for f in tmp_path.iterdir()] == ["f"] and (tmp_path / "f").read_text() == "old"
+
+
+def test_whose_weights_a_checkpoint_holds(make):
+    directory = make()
+    directory.save_checkpoint(Learner(), 10)
+    folder = directory.path / "checkpoints" / "10"
+    check_same_algorithm(folder, VALUES | {"name": "my_vdn"})  # a name is free
+    with pytest.raises(ConfigError, match=r"was written by 'vdn', not by 'iql': mixer=vdn \(here None\)"):
+        check_same_algorithm(folder, VALUES | {"name": "iql", "mixer": None})
+
+
+def test_the_commit_is_none_outside_git(monkeypatch):
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    assert commit() is None
