@@ -321,8 +321,8 @@ def _sacred(values):
     sacred = import_sacred()
     from utils.observers import PatientMongoObserver, file_observer
 
-    sacred.SETTINGS.CAPTURE_MODE = "no"  # log.txt holds the output; capturing breaks the live progress
-    sacred.SETTINGS.DISCOVER_SOURCES = sacred.SETTINGS.DISCOVER_DEPENDENCIES = "none"
+    sacred.SETTINGS["CAPTURE_MODE"] = "no"  # log.txt holds the output; capturing breaks the live progress
+    sacred.SETTINGS["DISCOVER_SOURCES"] = sacred.SETTINGS["DISCOVER_DEPENDENCIES"] = "none"
     experiment = sacred.Experiment(values["name"], save_git_info=False)  # a tree without commits crashes it
     experiment.logger = logging.getLogger("qtran.sacred")
     experiment.logger.setLevel(logging.WARNING)

@@ -142,7 +142,7 @@ def _serve(pipe, env_class, config, seed):
     """A worker: answers each message with b"." and a result, or b"!" and an error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's; it closes us
     signal.signal(signal.SIGTERM, lambda *_: None)  # as is a scheduler's kill; not SIG_IGN, which a game inherits
-    env = views = row = None
+    env, views, row = None, {}, 0
     try:
         env = env_class(config, n_envs=1, seed=seed)
         pipe.send_bytes(b"." + pickle.dumps((env.env_info, env.common_reward)))

@@ -13,8 +13,10 @@ import difflib
 import os
 import random
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -36,7 +38,7 @@ class Config:
 class Declaration:
     reader: str  # the class that reads the key
     type: type
-    meta: dict
+    meta: Mapping
 
 
 def names(kind):
@@ -93,7 +95,7 @@ def parse_overrides(words):
     return {name: None if value == "null" else value for name, value in _flatten(updates).items()}
 
 
-def import_sacred():
+def import_sacred() -> Any:
     """The package sacred, without the warning that its 0.8.7 gives: it imports pkg_resources, which the
     pin of setuptools in requirements.txt keeps alive. The import takes half a second, so it is done late."""
     with warnings.catch_warnings():

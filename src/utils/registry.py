@@ -27,7 +27,7 @@ def lookup(kind, table, name, extras=None):
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
-        if package in (extras or {}):
+        if extras and package in extras:
             raise MissingPackage(
                 f"{kind} {name!r} needs the package {package!r}, which is not installed; "
                 f"install it with: pip install -r {extras[package]}"
