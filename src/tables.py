@@ -71,10 +71,11 @@ def _in_reward_units(values, stats):
     is no V_jt it is shared out over the agents, so that Σ_i Q_i stays a reward.
     """
     mean, std = float(stats.mean), float(stats.std)
+    shift = mean  # of the Q_i
     if "v_jt" in values:
         shift = 0.0
-    else:
-        shift = mean / values["q"].shape[1] if "q_jt" in values else mean
+    elif "q_jt" in values:
+        shift = mean / values["q"].shape[1]
     return {name: v * std + (shift if name == "q" else mean) for name, v in values.items()}
 
 
@@ -128,7 +129,7 @@ def draw(tables, path, title):
     rows = [(_two_agents if len(t["q_i"]) == 2 else _many_agents) for t in tables]
     figure = Figure(figsize=(15, 4 * len(tables)), layout="constrained")
     figure.suptitle(title, fontsize=14)
-    for sub, t, paint in zip(np.atleast_1d(figure.subfigures(len(tables), 1)), tables, rows):
+    for sub, t, paint in zip(figure.subfigures(len(tables), 1, squeeze=False)[:, 0], tables, rows):
         paint(sub, t)
     figure.savefig(path, dpi=110)
 
@@ -151,7 +152,8 @@ def _two_agents(figure, t):
                 ax.text(j, i, _number(v, 1), ha="center", va="center", color="white" if dark else "black")
             ax.set(xticks=range(values.shape[1]), yticks=range(values.shape[0]))
     figure.colorbar(image, ax=axes, shrink=0.8, label="reward")
-    figure.suptitle(f"red: the greedy joint action, pays {t['greedy_payoff']:g}; the best pays {t['best_payoff']:g}", y=0.05)
+    paid = f"pays {t['greedy_payoff']:g}; the best pays {t['best_payoff']:g}"
+    figure.suptitle(f"red: the greedy joint action, {paid}", y=0.05)
     for i, q in enumerate(t["q_i"]):
         bars.bar(np.arange(len(q)) + 0.4 * i - 0.2, q, width=0.4, label=f"$Q_{i + 1}$")
     bars.set(title="individual values", xlabel="action")

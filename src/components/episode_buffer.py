@@ -5,6 +5,7 @@ EPyMARL's file and interface: a `scheme` declares every field once, `batch["obs"
 """
 
 import os
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ class EpisodeBatch:
             episodes = slice(episodes, episodes + 1)  # keep the axis
         return self._with({k: v[:, time][episodes] for k, v in self.data.items()})
 
-    def update(self, data, bs=slice(None), ts=slice(None), mark_filled=True):
+    def update(self, data, bs: Any = slice(None), ts: Any = slice(None), mark_filled=True):
         """Write {field: values} at episodes `bs` and times `ts`; marks those observations as filled."""
         for k, v in data.items():
             if k not in self.data:

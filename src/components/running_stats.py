@@ -38,6 +38,9 @@ class RunningStats:
         """(values - mean) / std, in the dtype of values."""
         return ((values - self.mean) / self.std).to(values.dtype)
 
+    def to(self, device):
+        self.mean, self.var = self.mean.to(device), self.var.to(device)
+
     def state_dict(self):
         return {"count": self.count, "mean": self.mean, "var": self.var}
 

@@ -53,7 +53,9 @@ class BasicMAC:
             last_actions = np.full(obs.shape[:2], self.n_actions)
         device = self.agent_ids.device
         q, self.hidden_states = self.agent(
-            torch.from_numpy(obs).to(device), torch.from_numpy(last_actions).to(device), self.agent_ids,
+            torch.from_numpy(obs).to(device),
+            torch.from_numpy(last_actions).to(device),
+            self.agent_ids,
             self.hidden_states,
         )
         return q.cpu().numpy()

@@ -8,8 +8,9 @@ Plugin file: imports torch, the standard library and other plugin files; the bat
 """
 
 import copy
+import os
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -54,13 +55,14 @@ class ValueLearner:
             above=0,
             aliases=("target_update_interval",),
         )
-        target_update_unit: str = key(
-            "what the interval of hard target copies counts", choices=("updates", "episodes")
-        )
+        target_update_unit: str = key("what the interval of hard target copies counts", choices=("updates", "episodes"))
         standardise_rewards: bool = key("divide rewards by their running standard deviation, less their mean")
         common_reward: bool = key("one reward for the team; False: one for each agent (IQL only)")
         bootstrap_on_truncation: bool = key("a time limit is not an end: bootstrap past it")
         learner_log_interval: int = key("time between two records of the losses", unit="environment steps", low=1)
+
+    config: Any  # of the subclass's own Config
+    mixer: Any  # of its own kind, or None
 
     def __init__(self, mac, scheme, logger, args):
         self.config = read(type(self).Config, args)
@@ -178,17 +180,23 @@ class ValueLearner:
     # ------------------------------------------------------------------ device and disk
 
     def cuda(self):
-        for module in self._modules("") + self._modules("target_"):
-            module.cuda()
+        self.mac.cuda()
+        self.target_mac.cuda()
+        if self.mixer is not None:
+            self.mixer.cuda()
+            self.target_mixer.cuda()
         if self.reward_stats is not None:
-            self.reward_stats.mean, self.reward_stats.var = self.reward_stats.mean.cuda(), self.reward_stats.var.cuda()
+            self.reward_stats.to("cuda")
 
     def save_models(self, path):
-        """Write agent.th, mixer.th (where there is one) and opt.th into the folder `path`, as EPyMARL does."""
+        """Write agent.th, mixer.th (where there is one) and opt.th into the folder `path`, as EPyMARL does,
+        and reward_stats.th where rewards are standardised."""
         self.mac.save_models(path)
         if self.mixer is not None:
             save_weights(self.mixer.state_dict(), f"{path}/mixer.th")
         save_weights(self.optimiser.state_dict(), f"{path}/opt.th")
+        if self.reward_stats is not None:
+            save_weights(self.reward_stats.state_dict(), f"{path}/reward_stats.th")
 
     def load_models(self, path):
         """Read what `save_models` wrote; the target networks start as copies."""
@@ -203,6 +211,10 @@ class ValueLearner:
             self.optimiser.load_state_dict(state)
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"checkpoint: {path}/opt.th is of another optimiser or algorithm: {error}") from error
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.config.lr  # the configuration's, which the user sees, not the file's
+        if self.reward_stats is not None and os.path.exists(f"{path}/reward_stats.th"):  # EPyMARL writes none
+            self.reward_stats.load_state_dict(read_weights(f"{path}/reward_stats.th"))
         self._copy_to_targets()
 
     def state_dict(self):

@@ -16,7 +16,7 @@ from collections import defaultdict, deque
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from utils.args import ConfigError, key
 
@@ -375,6 +375,8 @@ class _LogFileHandler(logging.FileHandler):
     def __init__(self, path):
         super().__init__(path, encoding="utf-8")
         self._outage = Outage(str(path), logging.getLogger("qtran"), "lines will be missing there")
+
+    stream: Any
 
     def emit(self, record):
         with self._outage:

@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 from sacred.observers import FileStorageObserver, MongoObserver, RunObserver
 from sacred.serializer import flatten
@@ -74,6 +75,8 @@ class PatientFileObserver(FileStorageObserver):
 
     Source files are not copied: run.json names the git commit.
     """
+
+    dir: Any  # the run's folder, once it has started
 
     def __init__(self, basedir):
         super().__init__(basedir, copy_sources=False)
@@ -244,6 +247,9 @@ class _PromptMongoObserver(MongoObserver):
     Sacred's swallows lost connections, sleeps between attempts, sends metrics key by key and
     uploads every source file.
     """
+
+    _client: Any
+    metrics: Any  # the collection
 
     run_entry: dict  # the run's document; Sacred sets it in started_event
 

@@ -255,6 +255,24 @@ def test_saved_models_go_on_as_if_nothing_had_happened(alg, tmp_path):
     assert same(*online)
 
 
+def test_reward_statistics_are_saved_with_the_models(tmp_path):
+    learner, other = (make_learner("vdn", seed=s, standardise_rewards=True) for s in (0, 1))
+    some = batches(learner, 3)
+    train(learner, some[:2])
+    learner.save_models(tmp_path)
+    other.load_models(tmp_path)
+    train(learner, some[2:], start=2)
+    train(other, some[2:], start=2)
+    assert other.reward_stats.count == learner.reward_stats.count
+    assert torch.equal(other.reward_stats.var, learner.reward_stats.var)
+
+
+def test_the_configured_step_size_wins_over_the_saved_one(tmp_path):
+    learner = make_learner("vdn", lr=0.02)
+    learner.load_models(saved(tmp_path, "vdn", lr=0.01))
+    assert [group["lr"] for group in learner.optimiser.param_groups] == [0.02]
+
+
 def saved(tmp_path, alg="qmix", **overrides):
     learner = make_learner(alg, **overrides)
     train(learner, batches(learner, 1))

@@ -367,9 +367,7 @@ def test_failure_of_the_run_is_recorded(server, observe):
     assert record["status"] == "FAILED" and "diverged" in record["fail_trace"][-1]
 
 
-@pytest.mark.parametrize(
-    "url, db", [("mongodb://", "m"), ("mongodb://h:port", "m"), ("mongodb://h", "a b.c")]
-)
+@pytest.mark.parametrize("url, db", [("mongodb://", "m"), ("mongodb://h:port", "m"), ("mongodb://h", "a b.c")])
 def test_malformed_address(url, db):
     with pytest.raises(ConfigError, match="mongo_url"):
         PatientMongoObserver(url, db)

@@ -1,5 +1,7 @@
 """One network for each agent, nothing shared (EPyMARL's `_ns`)."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -10,6 +12,7 @@ class RNNNSAgent(nn.Module):
     """N independent RNNAgents with the interface of one."""
 
     Config = RNNAgent.Config
+    agents: Any  # a ModuleList of RNNAgents
 
     def __init__(self, args):
         super().__init__()
@@ -24,9 +27,7 @@ class RNNNSAgent(nn.Module):
         )
 
     def unroll(self, obs, last_action, agent_ids):
-        return self._each(
-            lambda i, one: self.agents[i].unroll(obs[..., one, :], last_action[..., one], agent_ids[one])
-        )
+        return self._each(lambda i, one: self.agents[i].unroll(obs[..., one, :], last_action[..., one], agent_ids[one]))
 
     def _each(self, run):
         """q [..., N, A] and hidden [..., N, H] from run(i, slice of agent i)."""

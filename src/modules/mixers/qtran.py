@@ -18,7 +18,7 @@ any leading shape. Plugin file: imports torch, the standard library and `utils.a
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +51,12 @@ class JointValue(nn.Module):
         joint_use_state: bool = key("Q_jt reads the state too")
         v_input: str = key("what V_jt reads", choices=("hidden", "state", "state_hidden", "none"))
         agent_pool: str = key("how agents' encodings are pooled", choices=("sum", "mean"))
+
+    encode_q: Any  # Linear, ReLU, Linear; torch's own types do not say what a Sequential holds
+    encode_v: Any
+    f_r: Any
+    f_v: Any
+    q_jt: Any  # (encoded, actions) -> (Q_jt(τ,u), Q_jt(τ,·,u_-i) or None), of the subclasses
 
     def __init__(self, args):
         super().__init__()
@@ -139,9 +145,7 @@ class QTranAlt(JointValue):
     def __init__(self, args):
         super().__init__(args)
         width = self.config.mixing_embed_dim
-        head_in = (
-            self.state_dim * self.config.joint_use_state + self.config.hidden_dim + self.encode_q[2].out_features
-        )
+        head_in = self.state_dim * self.config.joint_use_state + self.config.hidden_dim + self.encode_q[2].out_features
         self.f_r = _mlp(head_in, width, width, self.n_actions)
 
     def _needs_h_v(self):
