@@ -22,10 +22,11 @@ from training import Training, test, train
 from utils.args import ConfigError, TrainingError, key, read
 from utils.checkpoint import find_checkpoint
 from utils.config import import_sacred, task_name
-from utils.logging import JsonlSink, Logger, SacredSink, TensorBoardSink, WandbSink, brief, get_logger, unwritable
+from utils.logging import Logger, brief, get_logger, unwritable
 from utils.progress import TrainingProgress
 from utils.rundir import RunDirectory, check_same_algorithm
 from utils.seeding import seed_weights, streams
+from utils.sinks import JsonlSink, SacredSink, TensorBoardSink, WandbSink
 
 
 class Experiment:
@@ -104,7 +105,7 @@ class Parts:
         info = self.env.env_info
         if self.training.t_max < info.episode_limit:
             raise ConfigError(f"t_max = {self.training.t_max} is shorter than one episode ({info.episode_limit} steps)")
-        if args.common_reward and not self.env.common_reward or not args.common_reward and self.env.common_reward:
+        if args.common_reward != self.env.common_reward:
             kind = "one team reward" if self.env.common_reward else "each agent its own reward"
             raise ConfigError(
                 f"common_reward={args.common_reward}: {self.experiment.env} pays {kind}; "

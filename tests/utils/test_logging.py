@@ -14,18 +14,8 @@ import pytest
 import torch
 
 from utils.args import ConfigError, read
-from utils.logging import (
-    WINDOW,
-    JsonlSink,
-    Logger,
-    LoggingConfig,
-    SacredSink,
-    Sink,
-    TensorBoardSink,
-    WandbSink,
-    get_logger,
-    group_name,
-)
+from utils.logging import WINDOW, Logger, LoggingConfig, get_logger
+from utils.sinks import JsonlSink, SacredSink, Sink, TensorBoardSink, WandbSink, group_name
 
 SRC = Path(__file__).parents[2] / "src"
 
@@ -187,7 +177,8 @@ import json, logging, resource, sys
 def limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 free = resource.RLIM_INFINITY
-from utils.logging import JsonlSink, Logger, get_logger
+from utils.logging import Logger, get_logger
+from utils.sinks import JsonlSink
 """
     script = tmp_path / "script.py"
     script.write_text(head + body)

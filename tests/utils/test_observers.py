@@ -310,15 +310,15 @@ def test_hung_server_costs_a_bounded_time(lines, server, observe):
 
 
 def test_slow_server_cannot_hold_up_the_start(lines, server, observe):
-    server.delay = 0.3  # two handshakes and one answer are in time, the three answers of a start are not
+    server.delay = 1.5  # each answer is in time; the several of a start, 6 s and more, are not
     began, took = time.monotonic(), []
 
     def main(run):
         took.append(time.monotonic() - began)
         server.delay = 0
 
-    run_experiment([observe(server.url, seconds=1)], main)
-    assert took[0] < 1.3 and warnings(lines)
+    run_experiment([observe(server.url, seconds=2)], main)
+    assert took[0] < 5 and warnings(lines)
     assert server.client["marl"]["runs"].find_one({})["status"] == "COMPLETED"
 
 
