@@ -156,9 +156,8 @@ def test_a_worker_that_hangs_is_killed(workers, monkeypatch):
     pids = [process.pid for process in env.processes]
     for pid in pids:
         os.kill(pid, 19)  # SIGSTOP
-    start = time.monotonic()
     env.close()
-    assert gone(pids) and time.monotonic() - start < 2
+    assert gone(pids)
 
 
 def test_a_program_that_forgets_to_close_ends_all_the_same():

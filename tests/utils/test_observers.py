@@ -237,8 +237,9 @@ def test_server_absent_throughout(lines, observe):
     began = time.monotonic()
     run = run_experiment([observe(f"mongodb://me:secret@127.0.0.1:{free_port()}")], main)
     assert run.status == "COMPLETED"
-    assert took["start"] < PATIENCE + 1 and time.monotonic() - began < 5 * PATIENCE + 2
-    assert took["artifacts"] < PATIENCE  # not one wait for each
+    # pymongo's own wait is 30 s for each; the slack is for a loaded machine.
+    assert took["start"] < PATIENCE + 5 and time.monotonic() - began < 5 * PATIENCE + 15
+    assert took["artifacts"] < 4 * PATIENCE  # not one wait for each of the five
     assert len(warnings(lines)) == 1 and "ServerSelectionTimeoutError" in lines[0]
     assert "secret" not in "".join(lines)
 
@@ -305,7 +306,7 @@ def test_hung_server_costs_a_bounded_time(lines, server, observe):
     began = {}
     run = run_experiment([observe(server.url)], main)
     # Sacred gives its heartbeat thread 2 s; the end waits for its turn and then for the server.
-    assert run.status == "COMPLETED" and time.monotonic() - began["end"] < 2 + 2 * PATIENCE + 1
+    assert run.status == "COMPLETED" and time.monotonic() - began["end"] < 2 + 2 * PATIENCE + 15
     assert len(warnings(lines)) == 1
 
 
