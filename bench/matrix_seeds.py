@@ -1,11 +1,14 @@
-"""The 3x3 game over many seeds: greedy payoff, accuracy of Q_jt, shape of Q'_jt.
+"""Matrix games over many seeds: greedy payoff, accuracy of Q_jt, shape of Q'_jt.
 
-    python bench/matrix_seeds.py --seeds 1-100 --workers 2 --out bench/matrix_seeds.json
+    python bench/matrix_seeds.py --seeds 1-100 --out bench/matrix_seeds.json
+    python bench/matrix_seeds.py --seeds 1-10 --shape 10x10 --algorithms qtran_alt qtran_base
 
 Each run is the command `python src/main.py --config=ALG --env-config=matrix_game with seed=K` with its
-defaults; this reads the tables.json and summary.json that it leaves. Prints, for each algorithm, the number
-of seeds whose greedy joint action pays the best payoff, the medians over seeds of max|Q_jt - payoff| and of
-max|Q'_jt + V_jt| outside the optimum's row and column, the quartiles, and the wall time of a run.
+defaults; this reads the tables.json and summary.json that it leaves. With --shape each seed plays a payoff of
+its own, uniform in [-10, 10]. Prints, for each algorithm, the number of seeds whose greedy joint action pays
+the best payoff, and over seeds: what it pays less than the best, as a share of the range of payoffs (regret);
+max|Q_jt - payoff|; on the 3x3 game max|Q'_jt + V_jt| outside the optimum's row and column (block); the wall
+time of a run.
 """
 
 import argparse
@@ -21,8 +24,11 @@ import numpy as np
 MAIN = Path(__file__).resolve().parents[1] / "src" / "main.py"
 
 
-def one(algorithm, seed, folder, overrides):
+def one(algorithm, seed, folder, shape, overrides):
     """The figures of one run."""
+    if shape:
+        payoff = np.random.default_rng(seed).uniform(-10, 10, shape).round(3).tolist()
+        overrides = [*overrides, f"env_args.payoff={payoff}"]
     command = [sys.executable, str(MAIN), f"--config={algorithm}", "--env-config=matrix_game", "with"]
     command += [f"seed={seed}", f"local_results_path={folder}", "use_cuda=False", "save_model=False", *overrides]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -31,10 +37,12 @@ def one(algorithm, seed, folder, overrides):
     path = next(Path(line.removeprefix("run directory: ")) for line in done.stdout.splitlines() if "directory:" in line)
     tables, summary = (json.loads((path / name).read_text()) for name in ("tables.json", "summary.json"))
     payoff = np.array(tables["payoff"])
-    figures = {"seed": seed, "greedy_payoff": tables["greedy_payoff"], "wall_time_s": summary["wall_time_s"]}
+    figures = {k: tables[k] for k in ("greedy_payoff", "best_payoff")} | {"seed": seed}
+    figures["regret"] = (tables["best_payoff"] - tables["greedy_payoff"]) / float(np.ptp(payoff))
+    figures["wall_time_s"] = summary["wall_time_s"]
     if tables["q_jt"] is not None:
         figures["q_jt_error"] = float(np.abs(np.array(tables["q_jt"]) - payoff).max())
-    if tables["v_jt"] is not None:
+    if tables["v_jt"] is not None and not shape:
         figures["block"] = float(np.abs(np.array(tables["q_prime"])[1:, 1:] + tables["v_jt"]).max())
     return figures
 
@@ -50,18 +58,20 @@ def main():
     p.add_argument("--algorithms", nargs="+", default=["qtran_alt", "qtran_base", "vdn", "qmix"])
     p.add_argument("--workers", type=int, default=2, help="runs at the same time")
     p.add_argument("--out", default=None, help="write every run's figures here, as JSON")
+    p.add_argument("--shape", type=lambda text: tuple(map(int, text.split("x"))), help="random payoffs, such as 4x4x4")
     p.add_argument("overrides", nargs="*", help="KEY=VALUE for every run")
     options = p.parse_args()
     first, last = map(int, options.seeds.split("-"))
     results = {}
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.workers) as pool:
         for algorithm in options.algorithms:
-            runs = pool.map(lambda k, a=algorithm: one(a, k, folder, options.overrides), range(first, last + 1))
+            runs = pool.map(
+                lambda k, a=algorithm: one(a, k, folder, options.shape, options.overrides), range(first, last + 1)
+            )
             results[algorithm] = runs = list(runs)
-            paid = [r["greedy_payoff"] for r in runs]
-            counts = ", ".join(f"{v:g} in {paid.count(v)}" for v in sorted(set(paid), reverse=True))
-            print(f"{algorithm}: {len(runs)} seeds; greedy payoff {counts}")
-            for name in ("q_jt_error", "block", "wall_time_s"):
+            solved = sum(r["greedy_payoff"] == r["best_payoff"] for r in runs)
+            print(f"{algorithm}: the greedy joint action is the best one in {solved} of {len(runs)} seeds")
+            for name in ("regret", "q_jt_error", "block", "wall_time_s"):
                 if name in runs[0]:
                     print(line(name, [r[name] for r in runs]), flush=True)
             if options.out:
