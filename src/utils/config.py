@@ -36,7 +36,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Declaration:
-    reader: str  # the class that reads the key
+    reader: str  # the classes that read the key
     type: type
     meta: Mapping
 
@@ -168,7 +168,8 @@ def _schema(classes):
     for cls in classes:
         prefix = "env_args." if getattr(cls, "reads_env_args", False) else ""
         for name, (type_, meta) in declared(cls.Config).items():
-            schema.setdefault(prefix + name, Declaration(cls.__name__, type_, meta))
+            others = f"{schema[prefix + name].reader}, " if prefix + name in schema else ""
+            schema[prefix + name] = Declaration(others + cls.__name__, type_, meta)
             aliases |= {prefix + alias: prefix + name for alias in meta["aliases"]}
     return schema, aliases
 
