@@ -69,8 +69,9 @@ class RNNAgent(nn.Module):
             cell = self.rnn
             weights = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
             start = flat.new_zeros(1, *flat.shape[1:])
-            # The GRU cell's own weights, run by the fused kernel: one layer, no dropout, one direction.
-            flat, _ = torch.gru(flat, start, weights, True, 1, 0.0, False, False, False)
+            # The GRU cell's own weights, run by the fused kernel: biases, one layer, no dropout, training mode
+            # (cuDNN refuses a backward pass without), one direction, time first.
+            flat, _ = torch.gru(flat, start, weights, True, 1, 0.0, True, False, False)
             hidden = flat.unflatten(1, x.shape[1:3]).transpose(0, 1)  # [B, T, N, H]
         else:
             hidden = F.relu(self.rnn(x))
