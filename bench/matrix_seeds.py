@@ -7,7 +7,7 @@ Each run is the command `python src/main.py --config=ALG --env-config=matrix_gam
 defaults; this reads the tables.json and summary.json that it leaves. With --shape each seed plays a payoff of
 its own, uniform in [-10, 10]. Prints, for each algorithm, the number of seeds whose greedy joint action pays
 the best payoff, and over seeds: what it pays less than the best, as a share of the range of payoffs (regret);
-max|Q_jt - payoff|; on the 3x3 game max|Q'_jt + V_jt| outside the optimum's row and column (block); the wall
+max|Q_jt - payoff| and the mean of its square over joint actions (mse); on the 3x3 game max|Q'_jt + V_jt| outside the optimum's row and column (block); the wall
 time of a run.
 """
 
@@ -41,7 +41,8 @@ def one(algorithm, seed, folder, shape, overrides):
     figures["regret"] = (tables["best_payoff"] - tables["greedy_payoff"]) / float(np.ptp(payoff))
     figures["wall_time_s"] = summary["wall_time_s"]
     if tables["q_jt"] is not None:
-        figures["q_jt_error"] = float(np.abs(np.array(tables["q_jt"]) - payoff).max())
+        error = np.array(tables["q_jt"]) - payoff
+        figures |= {"q_jt_error": float(np.abs(error).max()), "mse": float(np.square(error).mean())}
     if tables["v_jt"] is not None and not shape:
         figures["block"] = float(np.abs(np.array(tables["q_prime"])[1:, 1:] + tables["v_jt"]).max())
     return figures
@@ -71,7 +72,7 @@ def main():
             results[algorithm] = runs = list(runs)
             solved = sum(r["greedy_payoff"] == r["best_payoff"] for r in runs)
             print(f"{algorithm}: the greedy joint action is the best one in {solved} of {len(runs)} seeds")
-            for name in ("regret", "q_jt_error", "block", "wall_time_s"):
+            for name in ("regret", "q_jt_error", "mse", "block", "wall_time_s"):
                 if name in runs[0]:
                     print(line(name, [r[name] for r in runs]), flush=True)
             if options.out:
