@@ -7,8 +7,8 @@ Each run is the command `python src/main.py --config=ALG --env-config=matrix_gam
 defaults; this reads the tables.json and summary.json that it leaves. With --shape each seed plays a payoff of
 its own, uniform in [-10, 10]. Prints, for each algorithm, the number of seeds whose greedy joint action pays
 the best payoff, and over seeds: what it pays less than the best, as a share of the range of payoffs (regret);
-max|Q_jt - payoff| and the mean of its square over joint actions (mse); on the 3x3 game max|Q'_jt + V_jt| outside the optimum's row and column (block); the wall
-time of a run.
+max|Q_jt - payoff| and the mean of (Q_jt - payoff)² over joint actions (mse); on the 3x3 game max|Q'_jt + V_jt|
+outside the optimum's row and column (block); the wall time of a run.
 """
 
 import argparse
