@@ -111,6 +111,12 @@ class Parts:
                 f"common_reward={args.common_reward}: {self.experiment.env} pays {kind}; "
                 f"give common_reward={not args.common_reward}"
             )
+        memory = [name for name in ("use_rnn", "obs_last_action") if getattr(args, name, False)]
+        if self.training.batch_steps and memory:
+            raise ConfigError(
+                f"batch_steps = {self.training.batch_steps} cuts episodes into stretches, which agents that look back "
+                f"cannot learn from: give {memory[0]}=False, or batch_steps=null for whole episodes"
+            )
         args.n_agents, args.n_actions, args.episode_limit = info.n_agents, info.n_actions, info.episode_limit
         args.obs_shape, args.state_shape = info.obs_shape, info.state_shape
         self.scheme, self.groups = make_scheme(info, args.common_reward), {"agents": info.n_agents}

@@ -12,6 +12,12 @@ class Training:
     class Config:
         t_max: int = key("length of training", unit="environment steps", low=1)
         batch_size: int = key("minibatch", unit="episodes", low=1)
+        batch_steps: int | None = key(
+            "learn from a stretch of this many steps of each episode in the minibatch, for agents without a memory; "
+            "null: whole episodes",
+            unit="environment steps",
+            low=1,
+        )
         buffer_size: int = key("replay", unit="episodes", low=1)
         batch_size_run: int = key("environments that play at the same time", low=1)
         updates_per_run: int = key("gradient updates after each round of `batch_size_run` episodes", low=1)
@@ -50,7 +56,9 @@ def train(config, runner, buffer, learner, logger, save, progress, device):
         logger.episode = runner.episodes
         if buffer.can_sample(config.batch_size):
             for _ in range(config.updates_per_run):
-                learner.train(buffer.sample(config.batch_size).to(device), runner.t_env, runner.episodes)
+                learner.train(
+                    buffer.sample(config.batch_size, config.batch_steps).to(device), runner.t_env, runner.episodes
+                )
         if test_due(runner.t_env):
             test(config, runner)
         if config.save_model and save_due(runner.t_env):

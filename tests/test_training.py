@@ -26,8 +26,9 @@ class Recorder:
     def can_sample(self, n):
         return self.holds >= n
 
-    def sample(self, n):
-        return SimpleNamespace(to=lambda device: f"{n} episodes on {device}")
+    def sample(self, n, steps=None):
+        what = "episodes" if steps is None else f"stretches of {steps} steps"
+        return SimpleNamespace(to=lambda device: f"{n} {what} on {device}")
 
     def train(self, batch, t_env, episode):
         self.calls.append(("learn", t_env, episode, batch))
@@ -47,7 +48,7 @@ class Recorder:
 
 def trained(recorder=None, **changes):
     keys = dict(
-        t_max=50, batch_size=4, buffer_size=10, batch_size_run=2, updates_per_run=1, test_interval=20, test_nepisode=2,
+        t_max=50, batch_size=4, batch_steps=None, buffer_size=10, batch_size_run=2, updates_per_run=1, test_interval=20, test_nepisode=2,
         log_interval=20, save_model=True, save_model_interval=30,
     )  # fmt: skip
     r = recorder or Recorder()
@@ -61,6 +62,11 @@ def test_it_plays_until_t_max_and_learns_once_there_are_enough_episodes():
     assert [c[1:] for c in r.calls if c[0] == "learn"] == [
         (t, 2 * t // 10, "4 episodes on cpu") for t in (20, 30, 40, 50)
     ]
+
+
+def test_it_learns_from_stretches_where_it_is_told_to():
+    learned = [c[3] for c in trained(batch_steps=7).calls if c[0] == "learn"]
+    assert set(learned) == {"4 stretches of 7 steps on cpu"}
 
 
 def test_it_learns_from_what_it_just_played_before_it_tests_and_saves():

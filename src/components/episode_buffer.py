@@ -114,12 +114,29 @@ class ReplayBuffer(EpisodeBatch):
     def can_sample(self, batch_size):
         return self.episodes_in_buffer >= batch_size
 
-    def sample(self, batch_size):
-        """`batch_size` different episodes, cut to the longest of them."""
+    def sample(self, batch_size, steps=None):
+        """`batch_size` different episodes, cut to the longest of them; or a stretch of `steps` transitions of each.
+
+        Stretches start at 0, `steps`, 2·`steps`, …, each as likely as the next, so all transitions of an episode
+        are equally likely, the last one too.
+        """
         if not self.can_sample(batch_size):
             raise ValueError(f"{self.episodes_in_buffer} episodes stored, {batch_size} asked for")
         ids = self.rng.choice(self.episodes_in_buffer, batch_size, replace=False, shuffle=False)
-        return self[torch.as_tensor(ids, device=self.device), : int(self.lengths[ids].max())]
+        if steps is None:
+            return self[torch.as_tensor(ids, device=self.device), : int(self.lengths[ids].max())]
+        stretches = -(-(self.lengths[ids] - 1) // steps)
+        start = steps * self.rng.integers(stretches)  # [B]
+        return self._stretches(torch.as_tensor(ids), torch.as_tensor(start), steps)
+
+    def _stretches(self, ids, start, steps):
+        """Transitions start … start + steps - 1 of the episodes `ids`; those past the end are not filled."""
+        t = start[:, None] + torch.arange(steps + 1)  # [B, steps + 1]
+        past = (t >= self.max_seq_length).to(self.device)
+        ids, t = ids[:, None].to(self.device), t.clamp(max=self.max_seq_length - 1).to(self.device)
+        batch = self._with({k: v[ids, t] for k, v in self.data.items()})
+        batch["filled"][past] = False
+        return batch
 
     def state_dict(self):
         n = self.episodes_in_buffer

@@ -21,6 +21,41 @@ def squeeze(x, k):
     return sum(x * np.exp(-((x - mean) ** 2) / width**2) for mean, width in DOMAINS[k])
 
 
+def optimum(s, n_actions, k):
+    """The largest `squeeze(Σ_i s_i·u_i, k)` over all joint actions u, for s [N]. Exact.
+
+    Between the peaks and the valleys of `squeeze` the reward only rises or only falls, so the best x is one
+    of the two sums Σ_i s_i·u_i next to a peak or a valley, from below and from above. They are found by
+    meeting in the middle: all A^(N/2) sums of one half of the agents, sorted, and for each the two that
+    bring it closest among all sums of the other half.
+    """
+    first, second = (np.sort(_sums(half, n_actions)) for half in np.array_split(np.asarray(s, dtype=float), 2))
+    best = 0.0  # of x = 0: everybody spends nothing
+    for turn in turning_points(k):
+        place = np.searchsorted(second, turn - first)
+        below = (first + second[np.maximum(place - 1, 0)])[place > 0]
+        above = (first + second[np.minimum(place, len(second) - 1)])[place < len(second)]
+        nearest = [below.max()] if below.size else []
+        nearest += [above.min()] if above.size else []
+        best = max(best, *(float(squeeze(x, k)) for x in nearest))
+    return best
+
+
+def turning_points(k):
+    """Where `squeeze` has its peaks and valleys on x > 0, to 1e-4."""
+    x = np.arange(0, 12, 1e-4)
+    slope = np.sign(np.diff(squeeze(x, k)))
+    return x[1:-1][slope[:-1] * slope[1:] < 0]
+
+
+def _sums(s, n_actions):
+    """All sums Σ_i s_i·u_i of a few agents: [A^n]."""
+    sums = np.zeros(1)
+    for s_i in s:
+        sums = (sums[:, None] + s_i * np.arange(n_actions)).ravel()
+    return sums
+
+
 class GaussianSqueeze(ArrayEnv):
     """Each episode is one step: s_i ~ U(0, s_max) is drawn for each agent, agent i picks
     u_i in 0..A-1, the team is paid `squeeze(x)` with x = Σ_i s_i·u_i, the game is over.

@@ -29,10 +29,15 @@ class PredatorPrey(ArrayEnv):
 
     The episode is truncated, never terminated, after `episode_limit` steps.
 
-    obs [E, N, O], O = 2 + N + 2·(K-1): own row and column, 0..1; one-hot of the own index; then
-    for each other entity, predators first, its row and column minus the own, -1..1. Both are 0 for an
-    entity out of sight, which no visible one can have, as it never shares a cell.
-    state [E, 2·K]: row and column of each entity, 0..1.
+    obs [E, N, O]: the own cell; one-hot of the own index; then for each other entity, predators first, the
+    shift from the own cell to its cell, all zero for an entity out of sight. state [E, S]: the cell of each
+    entity. `encoding` says how:
+
+    - numbers: a cell is its row and column, 0..1; a shift is their differences, -1..1 (never both 0 for an
+      entity in sight, as no two share a cell). O = 2 + N + 2·(K-1), S = 2·K.
+    - one_hot: a cell is a one-hot over the grid, a shift a one-hot over the window in sight, of side
+      w = 2·min(sight, map_size - 1) + 1. O = map_size² + N + w²·(K-1), S = map_size²·K.
+
     info `captures` [E]: prey caught in this episode.
     """
 
@@ -48,6 +53,10 @@ class PredatorPrey(ArrayEnv):
             low=1,
         )
         episode_limit: int = key("time limit", unit="steps", low=1)
+        encoding: str = key(
+            "how cells and shifts are shown: numbers (row, column) or one_hot over the grid and the window in sight",
+            choices=("numbers", "one_hot"),
+        )
 
     def __init__(self, config, n_envs=1, seed=None):
         self.config = config
@@ -64,15 +73,14 @@ class PredatorPrey(ArrayEnv):
         n = config.n_predators
         self._self = np.arange(n)[:, None]  # [N, 1]
         self._others = np.array([[k for k in range(self.n_entities) if k != i] for i in range(n)])  # [N, K-1]
-        obs_shape = 2 + n + 2 * (self.n_entities - 1)
-        info = EnvInfo(n, len(MOVES), obs_shape, 2 * self.n_entities, config.episode_limit)
+        obs_shape = self._cell.shape[1] + n + self._shift.shape[1] * (self.n_entities - 1)
+        info = EnvInfo(n, len(MOVES), obs_shape, self._cell.shape[1] * self.n_entities, config.episode_limit)
         super().__init__(info, n_envs, seed)
 
     def _make_tables(self):
         """What depends on the cell of one entity or on the cells of two, computed once for all steps."""
         size = self.config.map_size
         xy = np.stack(np.divmod(np.arange(size**2), size), axis=-1)  # [cell, 2]: row, column
-        self._scaled = (xy / (size - 1)).astype(np.float32)  # [cell, 2]
         row, column = np.moveaxis(xy[:, None] + MOVES, -1, 0)  # [cell, 5]
         inside = (row >= 0) & (row < size) & (column >= 0) & (column < size)
         self._target = np.where(inside, row * size + column, np.arange(size**2)[:, None])  # [cell, 5]
@@ -83,7 +91,13 @@ class PredatorPrey(ArrayEnv):
         shift = np.stack(np.divmod(np.arange(side**2), side), axis=-1) - (size - 1)  # [shift, 2]
         self._beside = np.abs(shift).sum(axis=-1) == 1  # [shift]
         seen = np.abs(shift).max(axis=-1) <= (self.config.sight or size)
-        self._relative = np.where(seen[:, None], shift / (size - 1), 0).astype(np.float32)  # [shift, 2]
+        # What is shown of a cell, [cell, C], and of a shift, [shift, D].
+        if self.config.encoding == "numbers":
+            self._cell = (xy / (size - 1)).astype(np.float32)
+            self._shift = np.where(seen[:, None], shift / (size - 1), 0).astype(np.float32)
+        else:
+            self._cell = np.eye(size**2, dtype=np.float32)
+            self._shift = np.eye(side**2, dtype=np.float32)[:, seen]
 
     def _reset(self, mask):
         order = self.rng.random((mask.sum(), self.config.map_size**2)).argsort(axis=1)
@@ -146,14 +160,15 @@ class PredatorPrey(ArrayEnv):
 
     def _observe(self):
         n, code = self.config.n_predators, self._code[self.cells]  # [E, K]
-        xy = self._scaled.take(self.cells, axis=0)  # [E, K, 2]
+        cells = self._cell.take(self.cells, axis=0)  # [E, K, C]
         shift = code[:, self._others] - code[:, self._self] + self._no_shift  # [E, N, K-1]
         obs = np.empty((self.n_envs, n, self.env_info.obs_shape), dtype=np.float32)
-        obs[:, :, :2] = xy[:, :n]
-        obs[:, :, 2 : 2 + n] = np.eye(n)
-        obs[:, :, 2 + n :] = self._relative.take(shift, axis=0).reshape(self.n_envs, n, -1)
+        c = cells.shape[-1]
+        obs[:, :, :c] = cells[:, :n]
+        obs[:, :, c : c + n] = np.eye(n)
+        obs[:, :, c + n :] = self._shift.take(shift, axis=0).reshape(self.n_envs, n, -1)
         avail = np.ones((self.n_envs, n, len(MOVES)), dtype=bool)
-        return Observation(obs, xy.reshape(self.n_envs, -1), avail)
+        return Observation(obs, cells.reshape(self.n_envs, -1), avail)
 
     def _info(self):
         return {"captures": self.captures.copy()}

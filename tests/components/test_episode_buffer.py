@@ -141,6 +141,33 @@ def test_samples_do_not_repeat_an_episode_and_reach_all():
     assert np.abs(counts / 2000 - 3 / 7).max() < 0.05  # over four standard deviations
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, T, T + 4])
+def test_stretches_are_parts_of_episodes_and_reach_every_transition_equally(steps):
+    batch = episodes(6)
+    buffer = make_buffer(8)
+    buffer.insert_episode_batch(batch)
+    where = {float(batch["state"][b, t, 0]): (b, t) for b in range(6) for t in range(T + 1)}
+    lengths = lengths_of(batch)  # transitions of each episode
+    seen = {(b, t): 0 for b in range(6) for t in range(lengths[b])}
+    for _ in range(600):
+        sample = buffer.sample(3, steps)
+        assert sample.max_seq_length == steps + 1
+        drawn = []
+        for k in range(3):
+            b, first = where[float(sample["state"][k, 0, 0])]
+            drawn.append(b)
+            stored = min(steps, lengths[b] - first) + 1
+            assert first % steps == 0 and sample["filled"][k].sum() == stored
+            part = batch[b, first : first + stored]
+            assert all(torch.equal(sample[f][k, :stored], part[f][0]) for f in batch.data)
+            for t in range(first, first + stored - 1):
+                seen[b, t] += 1
+        assert len(set(drawn)) == 3  # different episodes
+    for b in range(6):  # within an episode no transition is favoured
+        counts = [n for (e, _), n in seen.items() if e == b]
+        assert min(counts) > 0.6 * max(counts) > 0
+
+
 def test_what_is_sampled_is_a_copy():
     buffer = make_buffer(4)
     buffer.insert_episode_batch(episodes(4))

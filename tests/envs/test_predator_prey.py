@@ -7,7 +7,7 @@ from envs import make
 from utils.args import ConfigError
 
 UP, LEFT, STAY, RIGHT, DOWN = range(5)
-ARGS = dict(map_size=5, n_predators=2, n_prey=1, penalty=0.5, sight=2, episode_limit=100)
+ARGS = dict(map_size=5, n_predators=2, n_prey=1, penalty=0.5, sight=2, episode_limit=100, encoding="numbers")
 LARGE = dict(map_size=7, n_predators=4, n_prey=2)
 
 
@@ -286,19 +286,43 @@ def test_observation_and_state_by_hand():
     assert seen.obs[0, 1].tolist() == [0.5, 0.25, 0, 1, -0.5, -0.25, 0.5, 0.75]
 
 
-@pytest.mark.parametrize("sight", [1, 2, None])
-def test_observations_agree_with_a_slow_loop(sight):
-    env = game(n_envs=64, sight=sight, **LARGE)
+def one_hot(index, size):
+    return [float(k == index) for k in range(size)]
+
+
+def test_one_hot_observation_and_state_by_hand():
+    env = game(map_size=2, sight=1, encoding="one_hot")
+    place(env, (0, 0), (1, 1), (1, 0))
+    seen = env._observe()
+    assert seen.state.tolist() == [one_hot(0, 4) + one_hot(3, 4) + one_hot(2, 4)]
+    # own cell, who I am, the other predator and the prey in a window of 3x3 with the agent in its middle (4)
+    assert seen.obs[0, 0].tolist() == one_hot(0, 4) + [1, 0] + one_hot(8, 9) + one_hot(7, 9)
+    assert seen.obs[0, 1].tolist() == one_hot(3, 4) + [0, 1] + one_hot(0, 9) + one_hot(3, 9)
+
+
+@pytest.mark.parametrize("encoding", ["numbers", "one_hot"])
+@pytest.mark.parametrize("sight", [1, 2, 9, None])
+def test_observations_agree_with_a_slow_loop(sight, encoding):
+    env = game(n_envs=64, sight=sight, encoding=encoding, **LARGE)
     obs = env._observe().obs
+    reach = min(sight or 6, 6)
+    side = 2 * reach + 1
     for e in range(64):
         at = positions(env, e)
         for i in range(4):
-            expected = [at[i][0] / 6, at[i][1] / 6] + [float(j == i) for j in range(4)]
+            numbers = encoding == "numbers"
+            expected = [at[i][0] / 6, at[i][1] / 6] if numbers else one_hot(at[i][0] * 7 + at[i][1], 49)
+            expected += one_hot(i, 4)
             for j in range(6):
-                if j != i:
-                    shift = at[j][0] - at[i][0], at[j][1] - at[i][1]
-                    seen = sight is None or max(map(abs, shift)) <= sight
+                if j == i:
+                    continue
+                shift = at[j][0] - at[i][0], at[j][1] - at[i][1]
+                seen = max(map(abs, shift)) <= reach
+                if numbers:
                     expected += [shift[0] / 6, shift[1] / 6] if seen else [0, 0]
+                else:
+                    place_in_window = (shift[0] + reach) * side + shift[1] + reach
+                    expected += one_hot(place_in_window if seen else None, side**2)
             assert np.allclose(obs[e, i], expected)
 
 

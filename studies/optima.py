@@ -1,0 +1,79 @@
+"""What the best joint policy is paid: the lines to hold learned policies against. All exact but for the draws.
+
+python studies/optima.py              both games; about two minutes
+
+- Gaussian squeeze: the mean over `--draws` draws of s of the exact optimum for that s, with its standard error.
+- Predator-prey, 5x5, two predators, one prey: the mean return of 100 steps, from the random start, under the best
+  joint policy, by dynamic programming over all 13,800 positions. Predators that see everything (sight null) can
+  play it, for it is deterministic; with a limited sight they need not be able to.
+"""
+
+import argparse
+import itertools
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+from envs.gaussian_squeeze import optimum
+from envs.predator_prey import MOVES, PredatorPrey
+
+
+def main(argv=None):
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--draws", type=int, default=1000, help="draws of s (default 1000)")
+    p.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
+    options = p.parse_args(argv)
+    rng = np.random.default_rng(options.seed)
+    draws = rng.uniform(0, 0.2, size=(options.draws, 10))
+    for k in (1, 2):
+        best = np.array([optimum(s, 11, k) for s in draws])
+        error = best.std(ddof=1) / len(best) ** 0.5
+        print(f"gaussian_squeeze k={k}: mean optimum {best.mean():.3f} ± {error:.3f} ({len(best)} draws)", flush=True)
+    game = Transitions(map_size=5)
+    for penalty in (0.0, 0.5, 1.0, 1.5):
+        best = game.optimal_return(penalty, steps=100)
+        print(f"predator_prey 5x5 penalty={penalty}: optimal return {best:.2f}", flush=True)
+
+
+class Transitions:
+    """Predator-prey with two predators and one prey as tables.
+
+    S positions of the three, U = 25 joint actions, 5 moves of the prey. `beside` [S, U, 5]: predators beside
+    the prey after the step; `after` [S, U, 5]: the position then; `respawned` [S, cells - 3]: the positions
+    that a caught prey may respawn to, all as likely.
+    """
+
+    def __init__(self, map_size):
+        n_cells, n_moves = map_size**2, len(MOVES)
+        positions = np.array(list(itertools.permutations(range(n_cells), 3)))  # [S, 3]
+        number = np.full((n_cells,) * 3, -1)
+        number[tuple(positions.T)] = np.arange(len(positions))
+        config = PredatorPrey.Config(map_size, 2, 1, penalty=0.0, sight=None, episode_limit=100, encoding="numbers")
+        env = PredatorPrey(config, n_envs=len(positions))
+        live = np.ones(len(positions), dtype=bool)
+        shape = (len(positions), n_moves**2, n_moves)
+        self.after, self.beside = np.zeros(shape, dtype=int), np.zeros(shape, dtype=int)
+        for u_1, u_2, move in np.ndindex(n_moves, n_moves, n_moves):
+            env.cells = positions.copy()
+            env._move(env._target[env.cells, [u_1, u_2, move]], live)
+            u = n_moves * u_1 + u_2
+            self.after[:, u, move] = number[tuple(env.cells.T)]
+            self.beside[:, u, move] = env._hunters()[:, 0]
+        empty = [[cell for cell in range(n_cells) if cell not in at] for at in positions]
+        self.respawned = number[positions[:, :1], positions[:, 1:2], np.array(empty)]
+
+    def optimal_return(self, penalty, steps):
+        """Largest mean undiscounted return of `steps` steps from a uniformly drawn position."""
+        caught = self.beside == 2
+        reward = (caught - penalty * (self.beside == 1)).mean(axis=-1)  # [S, U]
+        v = np.zeros(len(self.after))
+        for _ in range(steps):
+            following = np.where(caught, v[self.respawned].mean(axis=-1)[self.after], v[self.after])
+            v = (reward + following.mean(axis=-1)).max(axis=-1)
+        return v.mean()
+
+
+if __name__ == "__main__":
+    main()
