@@ -48,7 +48,8 @@ class Recorder:
 
 def trained(recorder=None, **changes):
     keys = dict(
-        t_max=50, batch_size=4, batch_steps=None, buffer_size=10, batch_size_run=2, updates_per_run=1, test_interval=20, test_nepisode=2,
+        t_max=50, batch_size=4, batch_steps=None, buffer_size=10, batch_size_run=2, updates_per_run=1,
+        test_interval=20, test_nepisode=2,
         log_interval=20, save_model=True, save_model_interval=30,
     )  # fmt: skip
     r = recorder or Recorder()

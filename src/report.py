@@ -1,0 +1,248 @@
+"""Command line: compare finished runs, ours and EPyMARL's, in one page with figures and tables.
+
+python src/report.py results
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+MOST_ROWS = 40  # of the table on the console
+MOST_LEFT_OUT = 20  # runs told on the console
+
+DETAILS = """\
+reads every run directory and every Sacred folder (EPyMARL's results/sacred) in or below PATH and writes to DIR
+
+  report.html          opens by itself in a browser, offline; all figures and tables are inside
+  *.png, *.pdf         the figures: learning_curves, final, profiles, improvement, efficiency
+  *.csv                each number of a figure, and runs.csv with every run that was found
+
+  python src/report.py results
+  python src/report.py results/qmix results/qtran_alt --out figures --metric test_return_mean --threshold 6
+
+runs are grouped by algorithm and task; runs of one algorithm whose configurations differ are variants of their own.
+Only finished runs count; all others are listed with the reason. Higher values of the metric are taken to be better.
+
+exit status: 0 written; 2 bad input; 130 interrupted (Ctrl-C)
+"""
+
+
+def main(argv=None):
+    """Returns the exit status."""
+    options = parser().parse_args(argv)
+    from utils.args import ConfigError  # below --help, which should not wait for numpy
+
+    try:
+        return report(options)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser():
+    p = argparse.ArgumentParser(
+        prog="python src/report.py",
+        description="Compare runs: learning curves, final performance, profiles, sample efficiency.",
+        epilog=DETAILS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument("paths", nargs="+", metavar="PATH", help="a folder that holds runs, at any depth")
+    p.add_argument("--out", metavar="DIR", help="where to write (default: report in the first PATH)")
+    p.add_argument(
+        "--metric", metavar="NAME",
+        help="what runs are judged by (default, for each task: test_battle_won_mean if its runs have it, else "
+        "test_return_mean)",
+    )  # fmt: skip
+    p.add_argument(
+        "--threshold", metavar="X", type=number,
+        help="of sample efficiency, in the metric's units (default, for each task: half way from the first evaluation, "
+        "IQM of all runs, to the best algorithm's final performance)",
+    )  # fmt: skip
+    p.add_argument("--reps", metavar="N", type=repetitions, default=2000, help="bootstrap resamples (default: 2000)")
+    p.add_argument("--title", metavar="TEXT", default="Comparison of runs", help="heading of the report")
+    return p
+
+
+def number(text):
+    value = float(text)
+    if value - value != 0:  # nan, inf
+        raise ValueError
+    return value
+
+
+def repetitions(text):
+    value = int(text)
+    if not 100 <= value <= 50_000:
+        raise argparse.ArgumentTypeError(f"{value} is not within 100 to 50000")
+    return value
+
+
+# ---- from runs to files
+
+
+def report(options):
+    from reporting import figures, grouping, page, palette
+    from reporting.comparison import compare, csv_files
+    from reporting.results import find_results
+
+    check_paths(options.paths)
+    out = Path(options.out or Path(options.paths[0]) / "report")
+    results, copies = find_results(options.paths, [options.metric] if options.metric else grouping.METRICS)
+    entries = grouping.entries(results, options.metric)
+    groups = grouping.by_task(entries)
+    if not groups:
+        raise nothing_to_compare(entries, options)
+    comparison = compare(groups, options.threshold, options.reps)
+    style = palette.styles({a for algorithms in groups.values() for a in algorithms})
+    pictures = {name: figures.save(figure) for name, figure in draw(comparison, groups, style).items()}
+    files = csv_files(comparison, entries)
+    for name, (png, pdf) in pictures.items():
+        files |= {f"{name}.png": png, f"{name}.pdf": pdf}
+    notes = warnings(comparison, groups, entries)
+    pngs = {name: png for name, (png, _) in pictures.items()}
+    names = ["report.html", *sorted(files)]
+    method = page.method(comparison, options.reps, copies)
+    html = page.report_page(options.title, comparison, groups, entries, notes, pngs, names, method)
+    write(out, files | {"report.html": html.encode(errors="replace")})
+    tell(out, comparison, notes, entries, copies)
+    return 0
+
+
+def check_paths(paths):
+    from utils.args import ConfigError, nearest
+
+    problems = []
+    for path in map(Path, paths):
+        if not path.exists():
+            beside = os.listdir(path.parent) if path.parent.is_dir() else []
+            problems.append(f"{path}: no such folder{nearest(path.name, beside)}")
+        elif not path.is_dir():
+            problems.append(f"{path}: is a file; give a folder that holds runs")
+    if problems:
+        raise ConfigError("\n  ".join(problems))
+
+
+def nothing_to_compare(entries, options):
+    """The ConfigError for runs none of which counts."""
+    from reporting.formats import count
+    from reporting.results import metric_names
+    from utils.args import ConfigError, nearest
+
+    where = ", ".join(map(str, options.paths))
+    if not entries:
+        return ConfigError(
+            f"{where}: no runs found; a run is a folder with config.yaml and metrics.jsonl, or Sacred's with "
+            "config.json, run.json and metrics.json"
+        )
+    lacking = [e.result for e in entries if (e.left_out or "").startswith("has no metric")]
+    if lacking:
+        known = metric_names(lacking)
+        asked = f"--metric={options.metric}" if options.metric else "test_return_mean"
+        hint = nearest(options.metric, known) if options.metric else "; give --metric=NAME"
+        return ConfigError(f"{asked}: no finished run has it; known: {', '.join(known) or 'none'}{hint}")
+    lines = [f"{e.result.path}: {e.left_out}" for e in entries[:10]]
+    rest = [f"and {len(entries) - 10} more"] if len(entries) > 10 else []
+    return ConfigError(
+        f"{where}: {count(len(entries), 'run')} found, none that counts:\n  " + "\n  ".join(lines + rest)
+    )
+
+
+def draw(comparison, groups, style):
+    """{name of its files: Figure}"""
+    from reporting import figures
+
+    runs = {(task, a): [e.final for e in group] for task, algs in groups.items() for a, group in algs.items()}
+    ends = {task.name: task.steps[-1] for task in comparison.tasks}
+    out = {
+        "final": figures.final(comparison.final, runs, style),
+        "learning_curves": figures.learning_curves(comparison.learning_curves, style),
+        "efficiency": figures.efficiency(comparison.efficiency, style, ends),
+        "profiles": figures.profiles(comparison.profiles, style),
+    }
+    return out | ({"improvement": figures.improvement(comparison.improvement, style)} if comparison.improvement else {})
+
+
+def write(out, files):
+    from utils.args import ConfigError
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            (out / name).write_bytes(data)
+    except OSError as error:
+        raise ConfigError(f"--out={out}: cannot be written: {error.strerror}; give --out=DIR") from error
+
+
+# ---- what is said
+
+
+def warnings(comparison, groups, entries):
+    """Sentences on what stands in the way of a fair comparison."""
+    from reporting import grouping
+    from reporting.formats import count
+
+    out = []
+    for task in comparison.tasks:
+        out += [f"{task.name}: {said}" for said in grouping.unfair(groups[task.name]) + task.warnings]
+    single = [f"{a} on {t}" for t, algs in groups.items() for a, group in algs.items() if len(group) == 1]
+    if single:
+        out.append(f"one seed only, so no interval: {'; '.join(single)}")
+    left = [e for e in entries if e.left_out]
+    if left:
+        out.append(f"{count(len(left), 'run')} of {len(entries)} not in the statistics: see Left out")
+    return out
+
+
+def tell(out, comparison, notes, entries, copies):
+    """On the console: where the report is, the final performance, what to mind, what was left out."""
+    from rich.console import Console
+
+    from reporting.formats import count
+
+    print(f"report: {out / 'report.html'}", flush=True)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(final_table(comparison.final))
+    for note in notes:
+        console.print(f"warning: {note}", markup=False, highlight=False, style="yellow")
+    if copies:
+        console.print(f"{count(copies, 'Sacred folder')} skipped: copies of run directories", highlight=False)
+    left = [e for e in entries if e.left_out]
+    for e in left[:MOST_LEFT_OUT]:
+        console.print(f"left out: {e.result.path}: {e.left_out}", markup=False, highlight=False, soft_wrap=True)
+    if len(left) > MOST_LEFT_OUT:
+        console.print(f"and {len(left) - MOST_LEFT_OUT} more: see {out / 'runs.csv'}", highlight=False)
+
+
+def final_table(rows):
+    """The final performance, or where that is long, only that over all tasks."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from reporting.comparison import ALL_TASKS
+    from reporting.formats import decimals, with_interval
+    from reporting.page import labelled
+
+    over_all = [r for r in rows if r["task"] == ALL_TASKS]
+    shown = over_all if len(rows) > MOST_ROWS and over_all else rows
+    title = None if shown is rows else f"over all tasks; {len(rows) - len(over_all)} rows more in final.csv"
+    table = Table("task", "algorithm", title=title)
+    table.add_column("runs", justify="right")
+    table.add_column("final IQM [95 % interval]", justify="right")
+    for k, r in enumerate(shown):
+        first = k == 0 or shown[k - 1]["task"] != r["task"]
+        if first and k:
+            table.add_section()
+        digits = decimals([other["iqm"] for other in shown if other["task"] == r["task"]])
+        number = with_interval(r["iqm"], r["lower"], r["upper"], digits)
+        table.add_row(Text(labelled(r) if first else ""), Text(r["algorithm"]), str(r["n"]), Text(number))
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

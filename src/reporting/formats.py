@@ -1,0 +1,50 @@
+"""Numbers and names as the report writes them."""
+
+import math
+
+LABELS = {
+    "test_return_mean": "test return",
+    "test_total_return_mean": "test return, all agents",
+    "test_battle_won_mean": "test win rate",
+    "return_mean": "training return",
+    "battle_won_mean": "training win rate",
+}
+
+
+def metric_label(metric):
+    return LABELS.get(metric, metric)
+
+
+def count(n, word):
+    return f"{n:,} {word}{'' if n == 1 else 's'}"
+
+
+def decimals(values):
+    """How many decimals show three digits of the largest of `values`."""
+    largest = max((abs(v) for v in values if math.isfinite(v)), default=0)
+    return min(4, max(0, 2 - math.floor(math.log10(largest)))) if largest else 0
+
+
+def with_interval(middle, lower, upper, digits, between=" "):
+    """12.3 [11.9, 12.8]; without the interval where there is none."""
+    if not math.isfinite(lower):
+        return f"{middle:.{digits}f}"
+    return f"{middle:.{digits}f}{between}[{lower:.{digits}f}, {upper:.{digits}f}]"
+
+
+def steps(value):
+    """Environment steps as text."""
+    if math.isnan(value):
+        return "–"
+    return "not reached" if math.isinf(value) else f"{value:,.0f}"
+
+
+def duration(seconds):
+    hours, minutes = seconds / 3600, seconds / 60
+    return f"{hours:.1f} h" if hours >= 1 else f"{minutes:.1f} min" if minutes >= 1 else f"{seconds:.0f} s"
+
+
+def commit(text):
+    """The first ten digits, with the + of a changed tree."""
+    text = str(text or "–")
+    return text[:10] + ("+" if text.endswith("+") and len(text) > 10 else "")

@@ -1,0 +1,203 @@
+"""Which runs count in a comparison, and what they are called: task, algorithm, variant.
+
+Runs are averaged together only where their configurations agree in every key but the seed and those that cannot
+change what is learned (`utils/identity.py`). Nothing is dropped: a run that does not count has `left_out` say why.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from reporting.results import Result
+from utils.config import task_name
+from utils.identity import FAIRNESS, NOT_SET, flat, matters, short, text
+
+METRICS = ("test_battle_won_mean", "test_return_mean", "test_total_return_mean")  # the first that a task's runs have
+
+
+@dataclass
+class Entry:
+    """A run in a comparison. keys: its flat configuration; left_out: why it does not count, or None."""
+
+    result: Result
+    keys: dict
+    algorithm: str  # with what distinguishes it from other variants
+    task: str  # with what distinguishes it from other tasks of that name
+    task_name: str
+    metric: str = ""
+    left_out: str | None = None
+    final: float | None = None
+    steps_to_threshold: float | None = None
+
+    @property
+    def seed(self):
+        return self.keys.get("seed")
+
+
+def entries(results, metric=None):
+    """[Entry] of all runs, those that count with their labels and the metric that their task is judged by."""
+    out = [_entry(result) for result in results]
+    _leave_out_superseded(out)
+    _label(counting(out))
+    for group in _by(counting(out), lambda e: e.task).values():
+        name = metric or _metric_of(group)
+        for e in group:
+            e.metric = name
+            if name not in e.result.series:
+                held = e.result.nonfinite.get(name)
+                e.left_out = f"no value of {name} is finite" if held else f"has no metric {name}"
+            elif _ends_without_a_number(e.result, name):
+                e.left_out = f"its last values of {name} are not finite"
+    return out
+
+
+def counting(all_entries):
+    return [e for e in all_entries if e.left_out is None]
+
+
+def by_task(all_entries):
+    """{task: {algorithm: [Entry]}} of the runs that count, tasks and algorithms in order, runs by seed."""
+    tasks = sorted(_by(counting(all_entries), lambda e: e.task).values(), key=lambda group: _task_order(group[0]))
+    return {
+        group[0].task: _by(sorted(group, key=lambda e: (e.algorithm, str(e.seed).zfill(20))), lambda e: e.algorithm)
+        for group in tasks
+    }
+
+
+def differing(groups):
+    """{key: [value of each of `groups`, lists of entries]} for the keys in which they differ, sorted."""
+    firsts = [group[0].keys for group in groups]
+    names = sorted(set().union(*firsts), key=str)
+    table = {name: [keys.get(name, NOT_SET) for keys in firsts] for name in names if matters(name)}
+    return {name: values for name, values in table.items() if len(set(map(text, values))) > 1}
+
+
+def unfair(algorithms):
+    """Sentences on what differs between the algorithms of one task and should not. algorithms: {name: [Entry]}."""
+    told = {
+        name: [short(value) for value in values]
+        for name, values in differing(list(algorithms.values())).items()
+        if name in FAIRNESS or name.startswith("env_args.")
+    }
+    numbers = [str(len(group)) for group in algorithms.values()]
+    if len(set(numbers)) > 1:
+        told["the number of seeds"] = numbers
+    return [f"{name} differs: {_who_has_what(algorithms, values)}" for name, values in told.items()]
+
+
+def _who_has_what(algorithms, values):
+    """`8 (qmix, vdn); 1 (iql)`, or `1 (iql); 8 (all others)` where most have the same."""
+    groups = _by(zip(algorithms, values), lambda pair: pair[1])
+    *rare, (most, common) = sorted(groups.items(), key=lambda item: len(item[1]))
+    parts = [f"{value} ({' and '.join(name for name, _ in pairs)})" for value, pairs in rare]
+    who = "all others" if len(common) > 2 else " and ".join(name for name, _ in common)
+    return "; ".join([*parts, f"{most} ({who})"])
+
+
+# ---- which runs count
+
+
+def _entry(result):
+    keys = flat(result.config)
+    env_args = result.config.get("env_args")
+    task = task_name(result.config | {"env_args": env_args if isinstance(env_args, dict) else {}}) if keys else ""
+    return Entry(result, keys, str(keys.get("name", "")), task, task, left_out=_not_a_training_run(result))
+
+
+def _not_a_training_run(result):
+    """Why a run cannot count, from what it is."""
+    config = result.config
+    if result.status != "finished":
+        status = "running, or killed" if result.status == "running" else result.status
+        return f"{status}: {result.problem}" if result.problem else status
+    if config.get("evaluate"):
+        return "evaluate=True: no training"
+    if config.get("checkpoint_path"):
+        return f"goes on from a checkpoint ({config['checkpoint_path']}): its curve has no beginning"
+    return None
+
+
+def _leave_out_superseded(all_entries):
+    """Of finished runs with one configuration and seed the newest counts."""
+    for group in _by(counting(all_entries), lambda e: (e.seed, e.algorithm, _identity(e.keys))).values():
+        *older, newest = sorted(group, key=lambda e: (e.result.started, str(e.result.path)))
+        for e in older:
+            e.left_out = f"superseded by {newest.result.path}"
+
+
+def _metric_of(group):
+    """The first of METRICS that all runs of the task have; where none is, the one that most have."""
+    having = [sum(name in e.result.series for e in group) for name in METRICS]
+    return METRICS[having.index(max(having))]
+
+
+def _ends_without_a_number(result, name):
+    """Whether a run diverged: from some point on, before the last 5 % of its steps, nothing finite is left."""
+    return result.series[name][0][-1] < 0.95 * result.last_step[name]
+
+
+# ---- what they are called
+
+
+def _label(group):
+    """Add to task and algorithm the keys in which runs of one name differ."""
+    for same in _by(group, lambda e: e.task).values():
+        names = _varying(same, lambda key: key.startswith("env_args.") and matters(key), where_set=True)
+        for e, label in zip(same, _labels(same, names, " ")):
+            e.task += label
+    for same in _by(group, lambda e: e.algorithm).values():
+        tasks = _by(same, lambda e: e.task).values()
+        names = sorted(set().union(*(_varying(runs, matters) for runs in tasks)))
+        for e, label in zip(same, _labels(same, names, ", ")):
+            e.algorithm += label
+
+
+def _varying(group, wanted, where_set=False):
+    """The wanted keys in which the entries differ. where_set: a key that some lack is no difference by itself."""
+    names = sorted(key for key in set().union(*(e.keys for e in group)) if wanted(key))
+    out = []
+    for name in names:
+        values = {text(e.keys.get(name, NOT_SET)) for e in group if name in e.keys or not where_set}
+        if len(values) > 1:
+            out.append(name)
+    return out
+
+
+def _labels(group, names, separator):
+    """For each entry `, key=value` of each of `names`; ` #n` where that is long or does not tell them apart."""
+    values = [tuple(text(e.keys.get(name, NOT_SET)) for name in names) for e in group]
+    labels = [
+        "".join(f"{separator}{name.removeprefix('env_args.')}={short(e.keys.get(name, NOT_SET))}" for name in names)
+        for e in group
+    ]
+    if len(names) > 3 or len(set(labels)) < len(set(values)):
+        number = {v: n for n, v in enumerate(sorted(set(values)), start=1)}
+        return [f" #{number[v]}" for v in values]
+    return labels
+
+
+def _task_order(e):
+    """Tasks by environment, then by env_args as numbers where they are numbers."""
+    values = [e.keys[k] for k in sorted(k for k in e.keys if k.startswith("env_args.") and matters(k))]
+    ordered = [(0, v, "") if isinstance(v, (int, float)) else (1, 0.0, text(v)) for v in values]
+    return e.task_name, ordered, e.task
+
+
+def _identity(keys):
+    return text({k: v for k, v in keys.items() if matters(k)})
+
+
+def _by(items, key):
+    groups = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+def seeds(group):
+    """The seeds of a group in words: 1-3, 7."""
+    numbers = sorted({e.seed for e in group if isinstance(e.seed, int)})
+    words = [str(e.seed) for e in group if not isinstance(e.seed, int)]
+    for run in np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1) if numbers else []:
+        words.append(f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}")
+    return ", ".join(words)

@@ -1,0 +1,221 @@
+"""The report as a page: its sections, tables and sentences."""
+
+import math
+from html import escape
+
+from reporting import grouping
+from reporting.comparison import ALL_TASKS, NORMALISED
+from reporting.formats import commit, count, decimals, duration, metric_label, steps, with_interval
+from reporting.html import bullets, page, picture, table
+
+
+def report_page(title, comparison, groups, entries, warnings, pictures, files, method):
+    """report.html. groups: {task: {algorithm: [Entry]}}; entries: of all runs; pictures: {name: PNG}."""
+    algorithms = sorted({a for names in groups.values() for a in names})
+    n_used = sum(e.left_out is None for e in entries)
+    summary = (
+        f"<p>{count(n_used, 'run')} of {count(len(algorithms), 'algorithm')} on {count(len(groups), 'task')}. "
+        "Intervals are 95 % bootstrap intervals over runs; how each number is made stands under "
+        '<a href="#method">Method</a>.</p>'
+    )
+    n = _numbers_of_seeds(groups)
+    shown = {name: picture(name, png, f"{CAPTIONS[name]} {n}") for name, png in pictures.items()}
+    left_out = [e for e in entries if e.left_out]
+    sections = [
+        ("final", "Final performance", shown["final"] + final_table(comparison.final, algorithms)),
+        ("curves", "Learning curves", shown["learning_curves"]),
+        ("efficiency", "Sample efficiency", shown["efficiency"] + efficiency_table(comparison.efficiency)),
+        ("profiles", "Performance profiles", shown["profiles"]),
+        ("improvement", "Probability of improvement", shown.get("improvement", "") + pairs(comparison.improvement)),
+        ("ran", "What ran", ran_table(groups)),
+        ("differences", "Configuration keys that differ", differences(groups)),
+        ("left-out", "Left out", left_out_table(left_out) if left_out else ""),
+        ("method", "Method", bullets(method) + task_table(comparison.tasks)),
+        ("files", "Files", f"<p>{', '.join(f'<code>{escape(name)}</code>' for name in files)}</p>"),
+    ]
+    return page(title, summary, warnings, [section for section in sections if section[2]])
+
+
+CAPTIONS = {
+    "final": (
+        "Final performance: a point is the interquartile mean (IQM) over runs, the line its 95 % interval, and each "
+        "tick below a single run; further right is better."
+    ),
+    "learning_curves": (
+        "Learning curves: a line is the IQM over runs at each evaluation, the band its pointwise 95 % interval; higher "
+        "and further left is better."
+    ),
+    "efficiency": (
+        "Sample efficiency: a point is the median number of steps until a run first reaches the threshold, the line "
+        "its 95 % interval; an open arrow at the right edge means never: the median if there is no point, else the "
+        "upper end of the interval; k/n: k of n runs reach it; further left is better."
+    ),
+    "profiles": (
+        "Performance profiles: the share of runs whose final performance is above τ, with pointwise 95 % intervals; a "
+        "curve above another is better."
+    ),
+    "improvement": (
+        "Probability that a run of the algorithm in the row ends better than one of that in the column, ties counting "
+        "half; bold: the 95 % interval excludes one half."
+    ),
+}
+
+
+def _numbers_of_seeds(groups):
+    numbers = sorted({len(group) for algorithms in groups.values() for group in algorithms.values()})
+    if len(numbers) > 1:
+        none = "; no interval where a task has one run only" if numbers[0] == 1 else ""
+        return f"n = {numbers[0]} to {numbers[-1]} seeds, as in the table of final performance{none}."
+    if numbers == [1]:
+        return "n = 1 seed for each algorithm and task: no intervals."
+    return f"n = {count(numbers[0], 'seed')} for each algorithm and task."
+
+
+def method(comparison, reps, copies):
+    """Sentences on how the numbers are made."""
+    goal = "The threshold was given with --threshold."
+    if comparison.default_threshold:
+        goal = (
+            "The threshold is half way from the first evaluation (IQM of all runs of the task) to the final "
+            "performance (IQM) of the best algorithm; there is none where no algorithm ends above the first evaluation."
+        )
+    out = [
+        "Interquartile mean (IQM): the mean of the runs after a quarter of them, rounded down, is cut at either end.",
+        f"Intervals: percentile bootstrap with {reps:,} resamples of the runs, within each task (stratified), fixed "
+        "random seed; none is given where an algorithm has only one run on a task. With fewer than about ten runs they "
+        "are rough, and mostly too narrow; one of no width, [1.00, 1.00] say, is no certainty.",
+        "Evaluation points of a task: those of the run that is evaluated most rarely, as far as all its runs go. Of "
+        "each run the evaluation nearest to a point stands there; nothing is interpolated or extrapolated.",
+        "Final performance: the mean of a run's evaluations in the last 5 % of the steps that all runs of the task "
+        "cover; the last evaluation at least.",
+        f"Steps to the threshold: the first evaluation at or above it; never reached counts as infinite. {goal}",
+        "P(X > Y): over all pairs of a run of X and a run of Y on a task, ties counting half, averaged over tasks.",
+    ]
+    if any(row["task"] == ALL_TASKS for row in comparison.final):
+        out.append(
+            "All tasks: on each task, final performance is scaled so that the worst run of any algorithm has 0 and the "
+            "best 1; the runs of all tasks are then pooled. Such scores depend on which runs are compared."
+        )
+    out += [f"{note}." for note in comparison.notes]
+    if copies:
+        out.append(f"Skipped: {count(copies, 'Sacred folder')}, copies of run directories that were read.")
+    return out
+
+
+def task_table(tasks):
+    """Where the runs of each task are compared."""
+    lines = [
+        [
+            t.name, t.metric, len(t.steps), f"{t.steps[-1]:,.0f}", f"{t.distance:,.0f}",
+            "none" if t.threshold is None else f"{t.threshold:.{decimals([t.threshold])}f}",
+        ]
+        for t in tasks
+    ]  # fmt: skip
+    head = ["task", "metric", "points", "up to step", "evaluations at most … steps from a point", "threshold"]
+    return table(head, lines, numbers=(2, 3, 4, 5))
+
+
+# ---- tables of the report
+
+
+def labelled(row):
+    """(task with its metric)"""
+    return f"{row['task']} ({'0 to 1' if row['metric'] == NORMALISED else metric_label(row['metric'])})"
+
+
+def final_table(rows, algorithms):
+    """Tasks by algorithms, the fewer of them across; the highest interquartile mean of a task is bold."""
+    columns = []
+    for task in dict.fromkeys(r["task"] for r in rows):
+        here = {r["algorithm"]: r for r in rows if r["task"] == task}
+        digits = decimals([r["iqm"] for r in here.values()])
+        best = max(round(r["iqm"], digits) for r in here.values())
+        column: list = [labelled(next(iter(here.values())))]
+        for r in map(here.get, algorithms):
+            if r is None:
+                column.append("–")
+                continue
+            text = with_interval(r["iqm"], r["lower"], r["upper"], digits, "\n") + f"\nn={r['n']}"
+            column.append((text, "best" if round(r["iqm"], digits) == best else ""))
+        columns.append(column)
+    cells = [["", *algorithms], *columns]
+    if len(columns) < len(algorithms):
+        cells = [list(row) for row in zip(*cells)]
+    return table(cells[0], cells[1:], numbers=range(1, len(cells[0])))
+
+
+def pairs(rows):
+    """The pairs over all tasks, or of the only one."""
+    tasks = list(dict.fromkeys(r["task"] for r in rows))
+    if len(tasks) == 1 or ALL_TASKS in tasks:
+        return improvement_table(rows, ALL_TASKS if ALL_TASKS in tasks else tasks[0])
+    return ""
+
+
+def improvement_table(rows, task):
+    lines = [
+        [r["x"], r["y"], r["n_x"], r["n_y"], with_interval(r["probability"], r["lower"], r["upper"], 2)]
+        for r in rows
+        if r["task"] == task and r["x"] < r["y"]
+    ]
+    return table(["X", "Y", "runs of X", "runs of Y", "P(X > Y) [95 % interval]"], lines, numbers=(2, 3, 4))
+
+
+def efficiency_table(rows):
+    lines = []
+    for r in rows:
+        digits = decimals([r["threshold"]])
+        ends = dict.fromkeys(steps(r[k]) for k in ("lower", "upper"))  # one, where they are the same
+        threshold = "–" if math.isnan(r["threshold"]) else f"{r['threshold']:.{digits}f}"
+        reached = f"{r['reached']} of {r['n']}"
+        lines.append([r["task"], threshold, r["algorithm"], reached, steps(r["median_steps"]), " to ".join(ends)])
+    head = ["task", "threshold", "algorithm", "runs that reach it", "median steps", "95 % interval"]
+    return table(head, lines, numbers=(1, 3, 4, 5))
+
+
+def ran_table(groups):
+    """What ran, one line an algorithm and task; versions and commit are said once where they are the same for all."""
+    lines = []
+    for task, algorithms in groups.items():
+        for algorithm, entries in algorithms.items():
+            results = [e.result for e in entries]
+            ends = sorted({r.t_env for r in results})
+            walls = sorted(r.wall_time_s for r in results if r.wall_time_s is not None)
+            versions = [", ".join(f"{k} {v}" for k, v in r.versions.items()) or "–" for r in results]
+            lines.append(
+                [
+                    task, algorithm, len(entries), grouping.seeds(entries),
+                    f"{ends[0]:,}" if len(ends) == 1 else f"{ends[0]:,} to {ends[-1]:,}",
+                    duration(walls[len(walls) // 2]) if walls else "–", "; ".join(dict.fromkeys(versions)),
+                    ", ".join(dict.fromkeys(commit(r.commit) for r in results)),
+                ]
+            )  # fmt: skip
+    head = ["task", "algorithm", "runs", "seeds", "steps", "median wall time", "versions", "commit"]
+    shared = ""
+    if len({tuple(line[-2:]) for line in lines}) == 1:
+        shared = f"<p>All runs: {escape(lines[0][-2])}; commit {escape(lines[0][-1])}.</p>"
+        head, lines = head[:-2], [line[:-2] for line in lines]
+    return shared + table(head, lines, numbers=(2, 4, 5))
+
+
+def differences(groups):
+    """Tables of the configuration keys that differ between algorithms; tasks with the same table share it."""
+    same = {}
+    for task, algorithms in groups.items():
+        lines = tuple(
+            (name, *(grouping.short(v, 40) for v in values))
+            for name, values in grouping.differing(list(algorithms.values())).items()
+        )
+        if lines:
+            same.setdefault((("key", *algorithms), lines), []).append(task)
+    return "".join(f"<h3>{escape(', '.join(tasks))}</h3>{table(*both)}" for both, tasks in same.items())
+
+
+def left_out_table(entries):
+    lines = []
+    for e in entries:
+        t_max = e.keys.get("t_max")
+        far = f"{e.result.t_env:,}" + (f" of {t_max:,}" if isinstance(t_max, int) else "")
+        seed = "–" if e.seed is None else e.seed
+        lines.append([e.algorithm or "–", e.task or "–", seed, far, e.left_out, str(e.result.path)])
+    return table(["algorithm", "task", "seed", "steps", "why", "path"], lines, numbers=(2, 3))

@@ -1,0 +1,251 @@
+"""Command line: run a study, algorithms × environments × seeds, as processes of this machine.
+
+python src/sweep.py studies/NAME.yaml
+"""
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+
+PROBE_SECONDS = 15
+
+DETAILS = """\
+a study is a YAML file:
+
+  title: Modified predator-prey, 5x5            # one line, optional
+  question: Does V_jt help?                     # optional
+  algorithms:                                   # LABEL: changes of config/algs/LABEL.yaml, or of the file it names
+    qmix:                                       # as it is
+    qtran_alt: {lr: 0.001}
+    "qtran_alt, no V_jt": {config: qtran_alt, v_input: none}
+  environments:                                 # the same with config/envs; a list of names will do for both
+    P = 0.5: {env-config: predator_prey, env_args.penalty: 0.5}
+    P = 1.5: {env-config: predator_prey, env_args.penalty: 1.5}
+  overrides: {t_max: 500000}                    # for every run, optional
+  seeds: 1-5                                    # 3, 1-5, "1-3, 7" or a list
+  allow_different: [batch_size_run]             # what may differ between algorithms, optional
+  results: results/studies/predator_prey        # optional; by default results/studies/<name of the file>
+
+Each run is `python src/main.py --config=... --env-config=... with ...` with the algorithm's label as its name.
+Later layers win: default.yaml, config/envs, config/algs, overrides, the environment's changes, the algorithm's.
+Within an environment the algorithms must agree in what makes a comparison fair (t_max, batch_size_run, the tests,
+the reward, env_args), unless allow_different names the key.
+
+A run is complete when a run directory in the results folder has its configuration and is `finished`; nothing else
+is kept. So the same command goes on after Ctrl-C, a crash or a failure, and what a study adds is all that is run.
+
+  python src/sweep.py studies/NAME.yaml --dry-run
+  python src/sweep.py studies/NAME.yaml --workers 4 --seeds 1-2 --algorithms qmix "qtran_alt, no V_jt"
+
+exit status: 0 all complete; 1 some failed; 2 bad input; 130, 143 interrupted (Ctrl-C, SIGTERM)
+"""
+
+
+def main(argv=None):
+    """Returns the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    options = parser().parse_args(argv)
+    from utils.args import ConfigError  # below --help, which should not wait for torch
+
+    try:
+        return act(options, argv)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser():
+    p = argparse.ArgumentParser(
+        prog="python src/sweep.py",
+        usage="%(prog)s STUDY [options]",
+        description="Run a study: algorithms × environments × seeds, several runs at a time.",
+        epilog=DETAILS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument("study", metavar="STUDY", help="a YAML file, such as studies/NAME.yaml")
+    p.add_argument("--dry-run", action="store_true", help="show the plan, what is complete and the time it takes")
+    p.add_argument("--workers", metavar="N", type=at_least(1), help="runs at a time (default: cores / num_threads)")
+    p.add_argument("--retries", metavar="N", type=at_least(0), default=1, help="restarts of a failed run (default: 1)")
+    p.add_argument("--algorithms", metavar="LABEL", nargs="+", help="only these of the study")
+    p.add_argument("--environments", metavar="LABEL", nargs="+", help="only these of the study")
+    p.add_argument("--seeds", metavar="SEEDS", help="only these of the study, such as 1-3,7")
+    p.add_argument("--results", metavar="DIR", help="results folder in place of the study's")
+    return p
+
+
+def at_least(low):
+    def number(text):
+        if not text.strip().lstrip("-").isdecimal() or int(text) < low:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {low}")
+        return int(text)
+
+    return number
+
+
+def act(options, argv):
+    from rich.console import Console
+
+    from run import readers
+    from sweeping.jobs import cores
+    from sweeping.plan import read_plan
+    from sweeping.work import interruptions, locked
+
+    plan = read_plan(options.study, readers, options.results)
+    runs = plan.selected(options.algorithms, options.environments, options.seeds)
+    threads = max(run.values["num_threads"] for run in runs)
+    workers = options.workers or max(1, cores() // threads)
+    console = Console(highlight=False)
+    if workers * threads > cores():
+        say(console, f"{workers} runs at a time with {threads} threads each share {cores()} cores")
+    with interruptions() as received:
+        if options.dry_run:
+            return dry_run(plan, runs, workers, console, received)
+        with locked(plan.results):
+            return sweep(plan, runs, workers, options.retries, console, received, command("sweep.py", *argv))
+
+
+def say(console, text):
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def command(script, *words):
+    """The command line of a script beside this one, as one would type it here."""
+    return shlex.join(["python", os.path.relpath(Path(__file__).with_name(script)), *map(str, words)])
+
+
+# ---- the plan, told
+
+
+def dry_run(plan, runs, workers, console, received):
+    from sweeping.estimate import Estimate, duration, makespan, probe
+
+    lying = tell_plan(plan, runs, console)
+    left = [run for run in runs if run not in lying.complete]
+    samples = paces(lying)
+    known = {algorithm for algorithm, _, _ in samples}
+    firsts = {run.algorithm: run for run in reversed(left) if run.algorithm not in known}
+    if firsts:
+        say(console, f"no finished run to go by of {', '.join(firsts)}: trying {PROBE_SECONDS} s of each")
+        probed, problems = probe(firsts.values(), workers, PROBE_SECONDS, lambda: bool(received))
+        if received:
+            return 128 + received[0]
+        for problem in problems:
+            say(console, f"  {problem}")
+        samples += probed
+    estimate = Estimate(samples)
+    seconds = makespan([], [estimate(run) for run in left], workers)
+    basis = "a rough estimate" if firsts else f"going by {len(lying.complete)} that are complete"
+    say(console, f"to do: {len(left)} of {len(runs)} runs, {workers} at a time; time: {duration(seconds)}, {basis}")
+    return 0
+
+
+def tell_plan(plan, runs, console):
+    """Show the plan, and return what lies in its results folder."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from sweeping.plan import Lying
+    from utils.runs import find_runs
+
+    lying = Lying(plan, find_runs(plan.results))
+    say(console, plan.title)
+    if plan.question:
+        say(console, plan.question)
+    algorithms, environments = (
+        list(dict.fromkeys(labels)) for labels in zip(*((r.algorithm, r.environment) for r in runs))
+    )
+    table = Table("complete")
+    for e in environments:
+        table.add_column(Text(e))
+    for a in algorithms:
+        cells = [
+            [run in lying.complete for run in runs if (run.algorithm, run.environment) == (a, e)] for e in environments
+        ]
+        table.add_row(Text(a), *(f"{sum(cell)} of {len(cell)}" for cell in cells))
+    console.print(table)
+    seeds = ", ".join(str(seed) for seed in dict.fromkeys(run.seed for run in runs))
+    done = sum(run in lying.complete for run in runs)
+    say(console, f"{done} of {len(runs)} runs complete; seeds {seeds}; results: {plan.results}")
+    tell_leftovers(plan, lying, console)
+    return lying
+
+
+def tell_leftovers(plan, lying, console):
+    """Say what lies in the results folder and is not counted."""
+    if lying.unfinished:
+        say(console, f"run directories not counted, unfinished or damaged: {len(lying.unfinished)}")
+        for run in lying.unfinished[:3]:
+            status = "running, or killed" if run.status == "running" else run.status
+            reason = run.problem or run.summary.get("reason")
+            say(console, f"  {run.path}: {status}{f': {reason}' if reason else ''}")
+    if lying.other:
+        say(console, f"run directories not counted, finished with other settings: {len(lying.other)}")
+        for run in lying.other[:3]:
+            say(console, f"  {run.path}: {what_differs(run, plan)}")
+
+
+def what_differs(run, plan):
+    """How a finished run differs from the planned run of its name that is most like it."""
+    from sweeping.plan import differences
+
+    differs = [
+        differences(run.config, planned.values) for planned in plan.runs if planned.algorithm == run.config["name"]
+    ]
+    if not differs:
+        return f"the study has no algorithm {run.config['name']!r}"
+    least = min(differs, key=len)
+    return "; ".join(least[:3]) + (" …" if len(least) > 3 else "")
+
+
+def paces(lying):
+    """Samples for an Estimate from runs that are complete."""
+    return [
+        (planned.algorithm, planned.environment, run.summary["wall_time_s"] / planned.values["t_max"])
+        for planned, run in lying.complete.items()
+        if isinstance(run.summary.get("wall_time_s"), (int, float))
+    ]
+
+
+# ---- the work
+
+
+def sweep(plan, runs, workers, retries, console, received, again):
+    """Run what is not complete; returns the exit status. again: the command that goes on."""
+    from sweeping.board import Board
+    from sweeping.work import Work
+
+    lying = tell_plan(plan, runs, console)
+    done = [run for run in runs if run in lying.complete]
+    work = Work([run for run in runs if run not in lying.complete], workers, retries, plan.results, paces(lying))
+    with Board(console) as board:
+        try:
+            while work.left and not received:
+                work.step(board.event)
+                board.update(lambda: work.state(len(done)))
+                time.sleep(0.1)
+            if received:
+                say(console, "interrupted: waiting for the runs to save what they have")
+        finally:
+            work.stop(lambda: len(received) > 1)  # a second Ctrl-C has no patience
+    return conclude(plan, runs, len(done), work, console, received, again)
+
+
+def conclude(plan, runs, done_before, work, console, received, again):
+    done = done_before + len(work.done)
+    say(console, f"{done} of {len(runs)} runs complete")
+    for run, reason in work.failed.items():
+        say(console, f"failed: {run}: {reason}; its output: {work.log(run)}")
+    if done < len(runs):
+        say(console, f"{'interrupted' if received else 'to try again'}; go on with: {again}")
+    say(console, f"report: {command('report.py', plan.results)}")
+    return 128 + received[0] if received else int(bool(work.failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""How long runs take: from runs that are done, or from a short try of each."""
+
+import heapq
+import math
+import tempfile
+import time
+
+from sweeping.jobs import Job, stop
+from utils.runs import records
+
+
+class Estimate:
+    """Seconds that a run takes, from samples (algorithm, environment, seconds per environment step).
+
+    Of the same algorithm and environment, where there is a sample; else of the same algorithm; else of all.
+    """
+
+    def __init__(self, samples):
+        groups = {}
+        for algorithm, environment, pace in samples:
+            for key in ((algorithm, environment), (algorithm,), ()):
+                groups.setdefault(key, []).append(pace)
+        self.paces = {key: sum(paces) / len(paces) for key, paces in groups.items()}
+
+    def __call__(self, run):
+        """Seconds of a planned run, or None without any sample."""
+        for key in ((run.algorithm, run.environment), (run.algorithm,), ()):
+            if key in self.paces:
+                return run.values["t_max"] * self.paces[key]
+        return None
+
+
+def makespan(seconds_left, seconds_waiting, workers):
+    """Seconds until all is done when `workers` runs go at a time, in order; None where one of them is unknown."""
+    if None in seconds_left or None in seconds_waiting:
+        return None
+    slots = sorted(seconds_left) + [0.0] * (workers - len(seconds_left))
+    heapq.heapify(slots)
+    for seconds in seconds_waiting:
+        heapq.heapreplace(slots, slots[0] + seconds)
+    return max(slots)
+
+
+def duration(seconds):
+    """Seconds in words: 12 s, 4 min, 3 h 20 min, 2 d 5 h."""
+    if seconds is None:
+        return "unknown"
+    for unit, size, part, smaller in (("d", 86400, "h", 3600), ("h", 3600, "min", 60)):
+        if seconds >= size:
+            whole, rest = int(seconds // size), int(seconds % size // smaller)
+            return f"{whole} {unit}" + (f" {rest} {part}" if rest else "")
+    return f"{seconds / 60:.0f} min" if seconds >= 100 else f"{seconds:.0f} s"
+
+
+def probe(runs, workers, seconds, stopped):
+    """Samples for an Estimate, from each of `runs` run for at most `seconds`, `workers` at a time.
+
+    stopped(): whether to give up. Returns (samples, [what went wrong]).
+    """
+    samples, problems, waiting, jobs = [], [], list(runs), []
+    with tempfile.TemporaryDirectory(prefix="sweep-probe-") as folder:
+        try:
+            while (waiting or jobs) and not stopped():
+                while waiting and len(jobs) < workers:
+                    jobs.append(_probe_job(waiting.pop(0), folder, len(waiting)))
+                time.sleep(0.1)
+                for job in [job for job in jobs if job.poll() is not None or job.elapsed > seconds]:
+                    jobs.remove(job)
+                    reason = f"no measure in {seconds} s" if job.poll() is None else job.failure()[0]
+                    stop([job], stopped)
+                    pace = _probed_pace(job)
+                    if pace is None:
+                        problems.append(f"{job.run}: {reason or 'ended before anything could be measured'}")
+                    else:
+                        samples.append((job.run.algorithm, job.run.environment, pace))
+        finally:
+            stop(jobs, lambda: True)
+    return samples, problems
+
+
+def _probe_job(run, folder, number):
+    """The run's own command, but for what it measures: one test, and a record at each round."""
+    changes = {"test_interval": run.values["t_max"], "test_nepisode": 1, "runner_log_interval": 1, "save_model": False}
+    return Job(run, f"{folder}/{number}.log", local_results_path=f"{folder}/{number}", **changes)
+
+
+def _probed_pace(job):
+    """Seconds per environment step over a whole run, start and tests included; None without two rounds to measure."""
+    found = records(job.directory / "metrics.jsonl") if job.directory else []
+    tested = next((i for i, r in enumerate(found) if r["key"].startswith("test_")), len(found))
+    rounds = [r for r in found[tested:] if r["key"] == "epsilon"]
+    if len(rounds) < 2:
+        return None
+    first, last = rounds[0], rounds[-1]
+    half = next(r for r in rounds if r["time"] >= (first["time"] + last["time"]) / 2)  # the start is untypical
+    base = half if half["t_env"] < last["t_env"] else first
+    a_step = (last["time"] - base["time"]) / (last["t_env"] - base["t_env"])
+    values, a_test_round = job.run.values, found[tested]["time"] - found[tested - 1]["time"]
+    a_test = a_test_round * math.ceil(values["test_nepisode"] / values["batch_size_run"])
+    start = found[0]["time"] - job.started
+    return a_step + a_test / values["test_interval"] + start / values["t_max"]

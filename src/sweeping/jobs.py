@@ -1,0 +1,126 @@
+"""The local engine: runs as child processes of this machine. One for a cluster would offer what Job does."""
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from sweeping.plan import differences
+from utils.runs import find_runs, records
+
+MAIN = Path(__file__).resolve().parents[1] / "main.py"
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+PATIENCE = 20  # seconds that a run gets to save what it has
+BAD_INPUT = 2  # main.py's exit status for what would fail the same again
+TAIL = 8192  # bytes of metrics.jsonl that surely hold a record
+
+
+class Job:
+    """One attempt at a planned run, in a process group of its own. log: where its console output goes."""
+
+    def __init__(self, run, log, **changes):
+        self.run, self.log, self.started = run, Path(log), time.time()
+        self.first = None  # record of metrics.jsonl
+        self._directory = None
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        threads = str(run.values["num_threads"])
+        with open(self.log, "wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, str(MAIN), *run.words(**changes)],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=os.environ | dict.fromkeys(THREADS, threads),
+                start_new_session=True,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            )
+
+    def poll(self):
+        """The exit status; None while it runs."""
+        return self.process.poll()
+
+    def signal(self, number):
+        """Send a signal to the run and to all that it has started."""
+        if self.process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+
+    @property
+    def elapsed(self):
+        return time.time() - self.started
+
+    @property
+    def directory(self):
+        """The run directory, or None as long as there is none."""
+        if self._directory is None:
+            found = re.search(r"^run directory: (.+)$", self._output(), re.MULTILINE)
+            self._directory = Path(found[1]) if found else None
+        return self._directory
+
+    def pace(self):
+        """(environment steps so far, steps a second or None, seconds left or None), as metrics.jsonl has them."""
+        found = records(self.directory / "metrics.jsonl", TAIL) if self.directory else []
+        if not found:
+            return 0, None, None
+        self.first, last = self.first or found[0], found[-1]
+        steps, seconds = last["t_env"] - self.first["t_env"], last["time"] - self.first["time"]
+        if steps <= 0 or seconds <= 0:
+            return last["t_env"], None, None
+        left = (self.run.values["t_max"] - last["t_env"]) * seconds / steps - (time.time() - last["time"])
+        return last["t_env"], steps / seconds, max(0.0, left)
+
+    def failure(self):
+        """(why an ended job has not done its run or None, whether it would fail the same again)."""
+        code = self.process.returncode
+        if code < 0:
+            return f"ended by signal {-code} ({signal.strsignal(-code)})", False
+        if code > 0:
+            return self._last_words() or f"exit status {code}", code == BAD_INPUT
+        left = find_runs(self.directory) if self.directory else []
+        if [found.status for found in left] != ["finished"]:
+            return "exit status 0, but no finished run directory", False
+        differs = differences(left[0].config, self.run.values)
+        return f"ran with other settings: {'; '.join(differs)}" if differs else None, bool(differs)
+
+    def _output(self):
+        with suppress(OSError):
+            return self.log.read_text(errors="replace")
+        return ""
+
+    def _last_words(self):
+        """The message of the last error in the output, as one line."""
+        lines = [line for line in self._output().splitlines() if line.strip()]
+        starts = [i for i, line in enumerate(lines) if re.match(r"error: |\[ERROR [\d:]+\] ", line)] or [len(lines) - 1]
+        text = " ".join(" ".join(lines[max(0, starts[-1]) :]).split())
+        return re.sub(r"^(error: |\[ERROR [\d:]+\] )", "", text)
+
+
+def stop(jobs, hurry=lambda: False):
+    """End jobs: SIGTERM, so that they save what they have; SIGKILL after PATIENCE seconds, or when hurry() is true."""
+    for job in jobs:
+        job.signal(signal.SIGTERM)
+    deadline = time.monotonic() + PATIENCE
+    while any(job.poll() is None for job in jobs) and time.monotonic() < deadline and not hurry():
+        time.sleep(0.05)
+    for job in jobs:
+        job.signal(signal.SIGKILL)
+        job.process.wait()
+
+
+def cores():
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if sys.platform == "linux":
+    _prctl = ctypes.CDLL(None).prctl  # here: the child of a fork should not load a library
+    _SET_PARENT_DEATH_SIGNAL = 1
+
+    def _end_with_parent():
+        """In the child: SIGTERM when the sweep dies, even by SIGKILL."""
+        _prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)

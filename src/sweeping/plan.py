@@ -1,0 +1,219 @@
+"""A study's plan: algorithms × environments × seeds as runs with complete configurations, checked before any starts.
+
+Who executes the runs, and where, is of no concern here. What is complete is read off the run directories alone.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeping.study import read_study, seeds
+from utils.args import ConfigError, nearest
+from utils.config import load
+from utils.identity import FAIRNESS, NOT_SET, flat, matters, short, text
+
+# Keys that no report compares, but that tell the runs of a study apart.
+TELLING = {"name", "seed", "env_args.seed", "checkpoint_path", "load_step", "evaluate"}
+
+
+@dataclass(eq=False)
+class PlannedRun:
+    """One run. algorithm, environment: the study's labels; alg, env: files of config/algs and config/envs."""
+
+    algorithm: str
+    environment: str
+    seed: int
+    alg: str
+    env: str
+    overrides: dict  # {dotted key: value}: what the study sets
+    values: dict  # the complete configuration
+
+    def __str__(self):
+        return f"{self.algorithm} on {self.environment}, seed {self.seed}"
+
+    def words(self, **changes):
+        """The command line of main.py. changes: keys that replace the run's."""
+        own = {"name": self.algorithm, "seed": self.seed, "local_results_path": self.values["local_results_path"]}
+        values = [f"{key}={literal(value)}" for key, value in (self.overrides | own | changes).items()]
+        return [f"--config={self.alg}", f"--env-config={self.env}", "with", *values]
+
+
+@dataclass
+class Plan:
+    """A study, ready to run. runs: seeds outermost, so that each algorithm has some early."""
+
+    title: str
+    question: str
+    algorithms: list  # labels
+    environments: list  # labels
+    seeds: list
+    results: Path
+    runs: list
+
+    def selected(self, algorithms=None, environments=None, wanted=None):
+        """The runs of these labels and seeds ("1-3, 7"); None: of all. ConfigError for what the study lacks."""
+        problems = []
+        chosen = self.seeds if wanted is None else seeds(wanted, "--seeds", problems)
+        for option, asked, known in (
+            ("--algorithms", algorithms or (), self.algorithms),
+            ("--environments", environments or (), self.environments),
+            ("--seeds", chosen, self.seeds),
+        ):
+            listed = "; ".join(map(str, known))
+            problems += [
+                f"{option} {x}: not in the study, which has: {listed}{nearest(x, known)}"
+                for x in asked
+                if x not in known
+            ]
+        if problems:
+            raise ConfigError("\n  ".join(problems))
+        return [
+            run
+            for run in self.runs
+            if run.algorithm in (algorithms or self.algorithms)
+            and run.environment in (environments or self.environments)
+            and run.seed in chosen
+        ]
+
+
+def read_plan(path, readers, results=None):
+    """The Plan of the study file `path`; ConfigError with every problem that it has.
+
+    readers: as for config.load. results: a folder in place of the study's own.
+    """
+    study = read_study(path)
+    results = Path(results or study.results or Path("results", "studies", study.path.stem))
+    firsts = _first_runs(study, results, readers)
+    study.problems += _clashes(study, firsts) + _unfair(study, firsts)
+    if study.problems:
+        raise ConfigError(f"{path}:\n  " + "\n  ".join(study.problems))
+    runs = [_with_seed(run, seed) for seed in study.seeds for run in firsts]
+    title = study.title or study.path.stem
+    return Plan(title, study.question, [*study.algorithms], [*study.environments], study.seeds, results, runs)
+
+
+def _first_runs(study, results, readers):
+    """The run of each algorithm on each environment with one seed. Adds to the study's problems."""
+    runs, found = [], {}  # {problem: [(algorithm, environment) that have it]}
+    for environment, (env, of_environment) in study.environments.items():
+        for algorithm, (alg, of_algorithm) in study.algorithms.items():
+            overrides = study.overrides | of_environment | of_algorithm
+            own = {"name": algorithm, "seed": 0, "local_results_path": str(results / folder_name(environment))}
+            try:
+                values = load(alg, env, overrides | own, readers).values
+                runs.append(PlannedRun(algorithm, environment, 0, alg, env, overrides, values))
+            except ConfigError as error:
+                for line in str(error).removeprefix("configuration:\n  ").split("\n  "):
+                    found.setdefault(line.removeprefix("command line: "), []).append((algorithm, environment))
+    study.problems += [f"{problem} ({_of(pairs, study)})" for problem, pairs in found.items()]
+    return runs
+
+
+def _of(pairs, study):
+    """The runs of [(algorithm, environment)] in words."""
+    algorithms, environments = (list(dict.fromkeys(labels)) for labels in zip(*pairs))
+    words = [] if len(algorithms) == len(study.algorithms) else [", ".join(algorithms)]
+    words += [] if len(environments) == len(study.environments) else ["on " + ", ".join(environments)]
+    return " ".join(words) or "all runs"
+
+
+def _with_seed(run, seed):
+    return PlannedRun(
+        run.algorithm, run.environment, seed, run.alg, run.env, run.overrides, run.values | {"seed": seed}
+    )
+
+
+def folder_name(label):
+    """An environment's label as the name of a folder."""
+    return re.sub(r"[^\w.+=-]+", "_", label.replace(" = ", "=")).strip("_.") or "_"
+
+
+def literal(value):
+    """A value as `with` reads it: a Python literal; plain words go without quotes."""
+    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_/][\w./-]*", value)
+    return value if plain and value not in ("True", "False", "None") else repr(value)
+
+
+# ---- what a study may not hold
+
+
+def _clashes(study, runs):
+    """Problems: labels that claim one folder, and runs that are the same under two labels."""
+    problems = []
+    for where, labels, folder in (
+        ("algorithms", study.algorithms, str),
+        ("environments", study.environments, folder_name),
+    ):
+        claimed = {}
+        for label in labels:
+            other = claimed.setdefault(folder(label).casefold(), label)  # case: some file systems do not tell it apart
+            if other != label:
+                problems.append(f"{where}: {other!r} and {label!r} claim one folder; rename one")
+    twins = {}
+    for run in runs:
+        other = twins.setdefault(identity(run.values, without=("name",)), run)
+        if other.environment != run.environment:
+            problems.append(f"environments: {other.environment!r} and {run.environment!r} are the same game; drop one")
+        elif other is not run:
+            problems.append(f"algorithms: {other.algorithm!r} and {run.algorithm!r} have the same settings; drop one")
+    return list(dict.fromkeys(problems))
+
+
+def _unfair(study, runs):
+    """Problems: keys that differ between the algorithms of an environment and matter for a comparison."""
+    found = {}  # {problem: [environments that have it]}
+    for environment in study.environments:
+        configs = {run.algorithm: flat(run.values) for run in runs if run.environment == environment}
+        for key in sorted(set().union(*configs.values())):
+            values = {algorithm: config.get(key, NOT_SET) for algorithm, config in configs.items()}
+            compared = (key in FAIRNESS or key.startswith("env_args.")) and key not in study.allow_different
+            if compared and len({text(value) for value in values.values()}) > 1:
+                listed = ", ".join(f"{short(value)} ({algorithm})" for algorithm, value in values.items())
+                problem = f"{key} differs between algorithms: {listed}; if meant, write allow_different: [{key}]"
+                found.setdefault(problem, []).append(environment)
+    return [f"{', '.join(environments)}: {problem}" for problem, environments in found.items()]
+
+
+# ---- what is complete
+
+
+@dataclass
+class Lying:
+    """What the results folder holds of a plan. `other`: finished, of no planned configuration."""
+
+    complete: dict  # {PlannedRun: Run}
+    unfinished: list  # [Run]
+    other: list  # [Run]
+
+    def __init__(self, plan, found):
+        self.complete, self.unfinished, self.other = {}, [], []
+        planned = {identity(run.values): run for run in plan.runs}
+        settings = {identity(run.values, without=("seed",)) for run in plan.runs}
+        for run in found:
+            match = planned.get(identity(run.config))
+            if run.status != "finished":
+                self.unfinished.append(run)
+            elif match:
+                self.complete[match] = run
+            elif identity(run.config, without=("seed",)) not in settings:
+                self.other.append(run)
+
+
+def differences(found, planned):
+    """[`key is VALUE, planned VALUE`] of two configurations, their seeds aside."""
+    a, b = flat(found), flat(planned)
+    keys = sorted(key for key in a.keys() | b.keys() if key != "seed" and _counts(key))
+    pairs = [(key, a.get(key, NOT_SET), b.get(key, NOT_SET)) for key in keys]
+    return [f"{key} is {short(x)}, planned {short(y)}" for key, x, y in pairs if text(x) != text(y)]
+
+
+def identity(values, without=()):
+    """A configuration as text, equal where nothing differs that can change a result or tell two runs apart.
+
+    As JSON, so that one that has been through YAML (tuples become lists) is the same.
+    """
+    return text({key: v for key, v in flat(values).items() if key not in without and _counts(key)})
+
+
+def _counts(key):
+    return key in TELLING or matters(key)

@@ -1,0 +1,177 @@
+"""A study file, read and checked for its form: which algorithms, environments, overrides and seeds it names.
+
+`python src/sweep.py --help` shows one. What the names and keys amount to is for `sweeping/plan.py`.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from utils.args import ConfigError, nearest
+from utils.config import names
+from utils.identity import FAIRNESS
+
+KEYS = ("title", "question", "algorithms", "environments", "overrides", "seeds", "allow_different", "results")
+NEEDED = ("algorithms", "environments", "seeds")
+SET_BY_THE_PLAN = ("name", "seed", "local_results_path")
+MOST_SEEDS = 10_000
+
+
+@dataclass
+class Study:
+    """What a study file says. `problems`: what is wrong with it; what is sound is there all the same."""
+
+    path: Path
+    title: str = ""
+    question: str = ""
+    algorithms: dict = field(default_factory=dict)  # {label: (file of config/algs, {dotted key: value})}
+    environments: dict = field(default_factory=dict)  # {label: (file of config/envs, {dotted key: value})}
+    overrides: dict = field(default_factory=dict)  # {dotted key: value}
+    seeds: list = field(default_factory=list)
+    allow_different: list = field(default_factory=list)
+    results: str = ""
+    problems: list = field(default_factory=list)
+
+
+def read_study(path):
+    """The Study of a file. ConfigError where there is none, or where it is no mapping."""
+    path = Path(path)
+    raw = _read(path)
+    study = Study(path)
+    study.problems += [f"unknown key {k!r}; known: {', '.join(KEYS)}{nearest(k, KEYS)}" for k in raw if k not in KEYS]
+    study.problems += [f"missing key {k!r}; `python src/sweep.py --help` shows a study" for k in NEEDED if k not in raw]
+    study.title, study.question, study.results = (
+        _text(raw, k, study.problems) for k in ("title", "question", "results")
+    )
+    if "algorithms" in raw:
+        study.algorithms = _labelled(raw["algorithms"], "algorithms", "config", "algs", study.problems)
+    if "environments" in raw:
+        study.environments = _labelled(raw["environments"], "environments", "env-config", "envs", study.problems)
+    study.overrides = _changes(raw.get("overrides"), "overrides", study.problems)
+    if "seeds" in raw:
+        study.seeds = seeds(raw["seeds"], "seeds", study.problems)
+    study.allow_different = _allowed(raw.get("allow_different"), study.problems)
+    return study
+
+
+def seeds(value, where, problems):
+    """The seeds of 3, "1-5", "1-3, 7" or a list of such, in the order given."""
+    out = []
+    for word in value if isinstance(value, list) else str("" if value is None else value).split(","):
+        match = re.fullmatch(r"\s*(\d{1,10})\s*(?:-\s*(\d{1,10})\s*)?", str(word))
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if first > last:
+            problems.append(f"{where}: {word!r} is neither a number nor a range; write 3, 1-5, or 1-3, 7")
+        elif last >= 2**32:
+            problems.append(f"{where}: {word!r}: the largest seed is {2**32 - 1}")
+        elif last - first >= MOST_SEEDS:
+            problems.append(f"{where}: {word!r} is more than {MOST_SEEDS} seeds")
+        else:
+            out += range(first, last + 1)
+    twice = sorted({seed for seed in out if out.count(seed) > 1}) if len(set(out)) < len(out) else []
+    problems += [f"{where}: {seed} is there twice" for seed in twice[:3]]
+    if isinstance(value, list) and not value:
+        problems.append(f"{where}: none are given")
+    return list(dict.fromkeys(out))
+
+
+class _Loader(yaml.SafeLoader):
+    """A SafeLoader that refuses a key that is there twice, of which YAML would drop the first."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key, _ in node.value:
+            if keys.count(key.value) > 1:
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is there twice", problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _read(path):
+    if not path.is_file():
+        raise _no_such_study(path)
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(raw, dict) or not raw:
+        held = "is empty" if not raw else f"holds {type(raw).__name__}, not `key: value` lines"
+        raise ConfigError(f"{path} {held}; `python src/sweep.py --help` shows a study")
+    return raw
+
+
+def _no_such_study(path):
+    """The ConfigError that lists the studies there are."""
+    if path.is_dir():
+        return ConfigError(f"{path} is a folder; give a study, such as {path / 'NAME.yaml'}")
+    studies = sorted({*Path("studies").glob("*.yaml"), *path.parent.glob("*.yaml")})
+    hint = nearest(path.stem, [study.stem for study in studies])
+    return ConfigError(f"{path}: no such study; there are: {', '.join(map(str, studies)) or 'none in studies/'}{hint}")
+
+
+def _text(raw, key, problems):
+    value = raw.get(key)
+    if value is None or isinstance(value, (str, int, float)):
+        return "" if value is None else str(value).strip()
+    problems.append(f"{key}: {value!r} must be text")
+    return ""
+
+
+def _labelled(entries, where, file_key, kind, problems):
+    """{label: (file, changes)} of a list of names or a mapping of labels."""
+    if isinstance(entries, list) and all(isinstance(entry, str) for entry in entries):
+        problems += [f"{where}: {name!r} is there twice" for name in dict.fromkeys(entries) if entries.count(name) > 1]
+        entries = dict.fromkeys(entries)
+    if entries is not None and not isinstance(entries, dict):
+        problems.append(f"{where}: must be a list of names, or lines LABEL: {{{file_key}: NAME, KEY: VALUE}}")
+        return {}
+    if not entries:
+        problems.append(f"{where}: none are given, so there is nothing to run; known: {', '.join(names(kind))}")
+    out = {}
+    for label, entry in (entries or {}).items():
+        label, changes = str(label), _changes(entry, f"{where}: {label}", problems)
+        name, known = changes.pop(file_key, label), names(kind)
+        if name not in known:
+            own = "" if name != label else f"; a label of your own needs {file_key}: NAME"
+            problems.append(
+                f"{where}: {name!r} is no file of config/{kind}; known: {', '.join(known)}{nearest(name, known)}{own}"
+            )
+        elif label in (".", "..") or not label.isprintable() or re.search(r"[/\\]", label) or len(label) > 100:
+            problems.append(f"{where}: the label {label!r} names a folder: at most 100 characters, no / and no \\")
+        else:
+            out[label] = name, changes
+    return out
+
+
+def _changes(entry, where, problems):
+    """{dotted key: value} of a mapping, which may nest env_args."""
+    if entry is None:
+        return {}
+    if not isinstance(entry, dict):
+        problems.append(f"{where}: {entry!r} must be a mapping, {{KEY: VALUE}}")
+        return {}
+    entry = {str(key): value for key, value in entry.items()}
+    nested = entry.pop("env_args", None) or {}
+    if not isinstance(nested, dict):
+        problems.append(f"{where}: env_args: {nested!r} must be a mapping, {{KEY: VALUE}}")
+        nested = {}
+    problems += [f"{where}: {key} is set by the sweep" for key in SET_BY_THE_PLAN if key in entry]
+    flat = entry | {f"env_args.{key}": value for key, value in nested.items()}
+    return {key: value for key, value in flat.items() if key not in SET_BY_THE_PLAN}
+
+
+def _allowed(entry, problems):
+    """The keys that may differ between the algorithms of an environment."""
+    if entry is not None and not (isinstance(entry, list) and all(isinstance(key, str) for key in entry)):
+        problems.append(f"allow_different: {entry!r} must be a list of keys, such as [batch_size_run]")
+        return []
+    for key in entry or []:
+        if key not in FAIRNESS and not key.startswith("env_args."):
+            problems.append(
+                f"allow_different: {key!r} is not compared; compared are {', '.join(FAIRNESS)} and each env_args.KEY"
+                f"{nearest(key, FAIRNESS)}"
+            )
+    return entry or []

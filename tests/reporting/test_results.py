@@ -1,0 +1,183 @@
+"""Reading runs back: ours and Sacred's, whole and damaged."""
+
+import json
+
+import numpy as np
+import pytest
+from made_runs import POINTS, ours, sacred
+
+from reporting.results import find_results, metric_names
+
+METRIC = "test_return_mean"
+
+
+def one(folder, metric=METRIC):
+    """The only run found."""
+    (result,), _ = find_results([folder], [metric])
+    return result
+
+
+def append(path, text):
+    with open(path / "metrics.jsonl", "a") as f:
+        f.write(text)
+
+
+def line(step, value, key=METRIC):
+    return json.dumps({"key": key, "value": value, "t_env": step}) + "\n"
+
+
+# ---- our run directories
+
+
+def test_a_run_directory(tmp_path):
+    path = ours(tmp_path)
+    result = one(tmp_path)
+    assert (result.path, result.status, result.problem, result.t_env) == (path, "finished", None, 40)
+    assert (result.started, result.wall_time_s, result.commit) == ("20260101T000000_0000", 60, "abc")
+    steps, values = result.series[METRIC]
+    assert dict(zip(steps, values)) == POINTS and result.damaged_lines == 0
+
+
+def test_a_metric_is_not_mistaken_for_one_whose_name_it_begins(tmp_path):
+    path = ours(tmp_path)
+    append(path, line(50, 9.0, key="test_return_mean_of_agent_0"))
+    append(path, '{"key": "other", "value": 1, "t_env": 60, "like": "test_return_mean"}\n')
+    assert one(tmp_path).series[METRIC][0].tolist() == list(POINTS)
+
+
+def test_the_last_value_of_a_step_counts_and_steps_ascend(tmp_path):
+    append(ours(tmp_path), line(5, 7.0) + line(40, 8.0))
+    steps, values = one(tmp_path).series[METRIC]
+    assert steps.tolist() == [0, 5, 10, 20, 30, 40] and values[-1] == 8
+
+
+def test_values_that_are_not_finite_are_missing_and_counted(tmp_path):
+    append(ours(tmp_path), line(40, None) + line(50, float("nan")) + line(55, float("inf")) + line(60, "text"))
+    result = one(tmp_path)
+    assert result.series[METRIC][0].tolist() == [0, 10, 20, 30]
+    assert result.nonfinite[METRIC] == 4 and result.last_step[METRIC] == 60
+
+
+@pytest.mark.parametrize("cut", [1, 10, 30, len(line(50, 1.0)) - 1])
+def test_a_last_line_that_is_cut_is_no_damage(cut, tmp_path):
+    append(ours(tmp_path), line(50, 1.0)[:cut])
+    result = one(tmp_path)
+    assert result.damaged_lines == 0 and result.t_env == (50 if cut == len(line(50, 1.0)) - 1 else 40)
+
+
+def test_damaged_lines_inside_are_counted(tmp_path):
+    append(ours(tmp_path), '{"key": "test_return_mean", "val\n\x00\x00\n{"key": "loss"\n[1]\n' + line(50, 5.0))
+    result = one(tmp_path)
+    assert result.damaged_lines == 4 and result.t_env == 50
+
+
+@pytest.mark.parametrize("gone", ["config.yaml", "summary.json", "metrics.jsonl"])
+@pytest.mark.parametrize("damage", ["gone", "empty", "cut", "list", "binary"])
+def test_a_half_written_run_directory(gone, damage, tmp_path):
+    path = ours(tmp_path) / gone
+    data = {"empty": b"", "cut": path.read_bytes()[:25], "list": b"[1]", "binary": b"\xff\x00\x81"}.get(damage)
+    path.unlink() if data is None else path.write_bytes(data)
+    result = one(tmp_path)
+    if gone == "metrics.jsonl":
+        assert result.status == "finished" and METRIC not in result.series
+    else:
+        assert result.status == "broken" and gone in result.problem
+
+
+def test_a_folder_with_nothing_but_a_configuration_is_a_half_written_run(tmp_path):
+    path = ours(tmp_path)
+    for name in ("summary.json", "metrics.jsonl"):
+        (path / name).unlink()
+    assert one(tmp_path).problem == "holds only config.yaml"
+
+
+@pytest.mark.parametrize(
+    "summary", [{"status": None}, {"status": "finished", "t_env": "x", "versions": 3, "wall_time_s": []}]
+)
+def test_a_strange_summary(summary, tmp_path):
+    (ours(tmp_path) / "summary.json").write_text(json.dumps(summary))
+    result = one(tmp_path)
+    assert result.t_env == 40 and result.versions == {} and result.wall_time_s is None
+
+
+def test_what_is_no_run_is_not_found(tmp_path):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "runs.csv").write_text("")
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.yaml").write_text("a: 1")
+    assert find_results([tmp_path], [METRIC]) == ([], 0)
+
+
+def test_a_run_is_found_once(tmp_path):
+    path = ours(tmp_path)
+    sacred(tmp_path, seed=2)
+    results, _ = find_results([tmp_path, path, tmp_path / "qmix", tmp_path / "sacred"], [METRIC])
+    assert len(results) == 2
+
+
+# ---- Sacred's
+
+
+def test_a_sacred_folder_of_epymarl(tmp_path):
+    path = sacred(tmp_path)
+    result = one(tmp_path)
+    assert (result.path, result.source, result.status, result.t_env) == (path, "Sacred", "finished", 40)
+    assert result.versions == {"python": "3.9.1", "torch": "1.9", "numpy": "1.21"} and result.wall_time_s == 3600
+    steps, values = result.series[METRIC]
+    assert dict(zip(steps, values)) == POINTS
+
+
+@pytest.mark.parametrize(
+    "status, ours_", [("RUNNING", "running"), ("FAILED", "failed"), ("INTERRUPTED", "interrupted")]
+)
+def test_a_sacred_run_that_did_not_complete(status, ours_, tmp_path):
+    sacred(tmp_path, status=status)
+    result = one(tmp_path)
+    assert result.status == ours_ and result.problem == ("ValueError: no" if status == "FAILED" else None)
+
+
+@pytest.mark.parametrize("name", ["run.json", "config.json", "metrics.json"])
+@pytest.mark.parametrize("damage", ["missing", "damaged"])
+def test_a_half_written_sacred_folder(name, damage, tmp_path):
+    path = sacred(tmp_path) / name
+    path.unlink() if damage == "missing" else path.write_bytes(path.read_bytes()[:-9])
+    result = one(tmp_path)
+    assert result.status == "broken" and result.problem == f"{name} is {damage}"
+
+
+@pytest.mark.parametrize(
+    "series", [3, {}, {"steps": [1]}, {"steps": [], "values": []}, {"steps": [None, "a"], "values": [1, 2]}]
+)
+def test_strange_metrics_of_sacred(series, tmp_path):
+    (sacred(tmp_path) / "metrics.json").write_text(json.dumps({METRIC: series}))
+    assert METRIC not in one(tmp_path).series
+
+
+def test_infinities_of_sacred_are_missing(tmp_path):
+    sacred(tmp_path, points={0: 1.0, 10: float("nan"), 20: {"py/object": "numpy.float64"}})
+    result = one(tmp_path)
+    assert result.series[METRIC][1].tolist() == [1] and result.nonfinite[METRIC] == 2
+
+
+def test_the_sacred_copy_of_a_run_directory_is_skipped(tmp_path):
+    ours(tmp_path)
+    sacred(tmp_path)
+    sacred(tmp_path, number=2, seed=2)
+    results, copies = find_results([tmp_path], [METRIC])
+    assert copies == 1 and [r.source for r in results] == ["run directory", "Sacred"]
+    assert results[1].config["seed"] == 2
+
+
+# ---- names
+
+
+def test_the_names_of_all_metrics(tmp_path):
+    ours(tmp_path, metric="b")
+    append(ours(tmp_path, metric="c", seed=2), "damaged\n" + line(1, 1.0, "d"))
+    sacred(tmp_path, metric="a", seed=3)
+    assert metric_names(find_results([tmp_path], ["x"])[0]) == ["a", "b", "c", "d", "loss"]
+
+
+def test_series_are_arrays(tmp_path):
+    ours(tmp_path)
+    assert all(isinstance(part, np.ndarray) and part.dtype == float for part in one(tmp_path).series[METRIC])

@@ -1,0 +1,94 @@
+"""How long runs take: by the nearest that is known, n at a time, in words, and by a short try."""
+
+from types import SimpleNamespace
+
+import pytest
+from command import ROOT, SHORT
+
+from run import readers
+from sweeping import estimate
+from sweeping.estimate import Estimate, duration, makespan, probe
+from sweeping.plan import read_plan
+
+
+def run(algorithm, environment, t_max=100):
+    return SimpleNamespace(algorithm=algorithm, environment=environment, values={"t_max": t_max})
+
+
+def test_the_nearest_that_is_known_counts():
+    known = Estimate([("a", "x", 0.1), ("a", "x", 0.3), ("a", "y", 0.8), ("b", "x", 1.2)])
+    assert known(run("a", "x")) == pytest.approx(20)
+    assert known(run("a", "x", t_max=10)) == pytest.approx(2)
+    assert known(run("a", "z")) == pytest.approx(40)
+    assert known(run("c", "x")) == pytest.approx(60)
+    assert Estimate([])(run("a", "x")) is None
+
+
+@pytest.mark.parametrize(
+    "left, waiting, workers, expected",
+    [
+        ([], [], 2, 0), ([], [1, 1, 1], 2, 2), ([], [3, 1, 1, 1], 2, 3), ([5], [1, 1], 2, 5), ([5, 1], [6], 2, 7),
+        ([], [4], 3, 4), ([None], [1], 2, None), ([1], [None], 2, None),
+    ],
+)  # fmt: skip
+def test_makespan(left, waiting, workers, expected):
+    assert makespan(left, waiting, workers) == expected
+
+
+@pytest.mark.parametrize(
+    "seconds, words",
+    [
+        (None, "unknown"), (0, "0 s"), (42.4, "42 s"), (120, "2 min"), (3600, "1 h"), (12000, "3 h 20 min"),
+        (86400 * 2 + 3600 * 5.5, "2 d 5 h"), (3599.9, "60 min"),
+    ],
+)  # fmt: skip
+def test_duration(seconds, words):
+    assert duration(seconds) == words
+
+
+def planned(tmp_path, algorithms):
+    values = {k: v for k, v in SHORT.items() if k != "seed"} | {"t_max": 2000}
+    lines = [f"algorithms: {algorithms}", "environments: [two_step]", "seeds: 1", f"overrides: {values}"]
+    (tmp_path / "study.yaml").write_text("\n".join(lines))
+    return read_plan(tmp_path / "study.yaml", readers, tmp_path / "results").runs
+
+
+def test_a_probe_measures_and_leaves_nothing(tmp_path):
+    runs = planned(tmp_path, "[vdn]")
+    samples, problems = probe(runs, 1, 60, lambda: False)
+    assert problems == [] and [sample[:2] for sample in samples] == [("vdn", "two_step")]
+    assert 0.0005 < samples[0][2] < 0.05  # 1 to 100 s a run: the start of a process is in it
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
+
+
+def test_a_probe_that_measures_nothing_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("sweeping.jobs.MAIN", ROOT / "tests" / "pretended_main.py")
+    monkeypatch.setenv("PRETENDED", str(tmp_path))
+    runs = planned(
+        tmp_path, "{bad input: {config: vdn, lr: 1.0}, fails: {config: vdn}, killed: {config: vdn, lr: 0.1}}"
+    )
+    for r in runs:
+        (tmp_path / f"{r.algorithm}.yaml").write_text("seed: 1\n")
+    samples, problems = probe(runs, 3, 60, lambda: False)
+    assert samples == [] and sorted(problems) == [
+        "bad input on two_step, seed 1: configuration: t_max = 1 is too short and so on",
+        "fails on two_step, seed 1: failed: the loss is nan",
+        "killed on two_step, seed 1: ended by signal 9 (Killed)",
+    ]
+
+
+def test_a_pace_is_of_the_second_half_with_start_and_tests(tmp_path, monkeypatch):
+    def record(key, t_env, time):
+        return {"key": key, "t_env": t_env, "time": time}
+
+    rounds = [record("epsilon", t, 115 + t / 10 + (t > 100) * (t - 100) / 10) for t in range(20, 220, 20)]
+    found = [record("epsilon", 10, 105.0), record("test_return_mean", 10, 109.0), *rounds]
+    monkeypatch.setattr(estimate, "records", lambda path: found)
+    values = {"t_max": 1000, "test_interval": 200, "test_nepisode": 5, "batch_size_run": 2}
+    job = SimpleNamespace(directory=tmp_path, started=100.0, run=SimpleNamespace(values=values))
+    # 0.2 s a step, 5 s to start, 5 times 3 rounds of tests of 4 s
+    assert estimate._probed_pace(job) * 1000 == pytest.approx(200 + 5 + 60)
+    monkeypatch.setattr(estimate, "records", lambda path: found[:3])
+    assert estimate._probed_pace(job) is None
+    monkeypatch.setattr(estimate, "records", lambda path: [])
+    assert estimate._probed_pace(job) is None
