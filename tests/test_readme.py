@@ -4,7 +4,11 @@ import re
 import shlex
 
 import pytest
+import yaml
 from command import ROOT, SHORT, SHORT_GAMES, files, here
+
+import report
+import sweep
 
 README = (ROOT / "README.md").read_text()
 SKIP = "# not run by the tests"
@@ -35,6 +39,24 @@ def test_a_command_of_the_readme_runs(line, tmp_path, capsys, monkeypatch):
     run = here(capsys, shortened(argv))
     assert run.code == 0, run.err
     assert all(name.startswith("here/") for name in files(tmp_path))
+
+
+def test_the_commands_of_a_study_work_one_after_the_other(tmp_path, capfd, monkeypatch):
+    """Shortened: one algorithm, one seed, few steps."""
+    lines = [line for line in LINES if "src/sweep.py" in line or "src/report.py" in line]
+    assert len(lines) == 3
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "studies").mkdir()
+    for path in (ROOT / "studies").glob("*.yaml"):
+        study = yaml.safe_load(path.read_text())
+        study["algorithms"], study["seeds"] = list(study["algorithms"])[:1], 1
+        study["overrides"] = {"t_max": 40, "save_model": False}
+        (tmp_path / "studies" / path.name).write_text(yaml.safe_dump(study))
+    for line in lines:
+        command = sweep if "sweep.py" in line else report
+        assert command.main(shlex.split(line)[2:]) == 0, capfd.readouterr()
+    said = capfd.readouterr().out
+    assert "1 of 1 runs complete" in said and (tmp_path / "results/studies/two_step/report/report.html").is_file(), said
 
 
 def test_make_targets_exist():

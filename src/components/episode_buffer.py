@@ -135,7 +135,7 @@ class ReplayBuffer(EpisodeBatch):
         past = (t >= self.max_seq_length).to(self.device)
         ids, t = ids[:, None].to(self.device), t.clamp(max=self.max_seq_length - 1).to(self.device)
         batch = self._with({k: v[ids, t] for k, v in self.data.items()})
-        batch["filled"][past] = False
+        batch.data["filled"][past] = False
         return batch
 
     def state_dict(self):
