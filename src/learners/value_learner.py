@@ -70,7 +70,8 @@ class ValueLearner:
         self.mixer = self.make_mixer(args)
         self.target_mac = copy.deepcopy(mac)
         self.target_mixer = copy.deepcopy(self.mixer)
-        self.params = list(mac.parameters()) + (list(self.mixer.parameters()) if self.mixer is not None else [])
+        self.params = _parameters(mac, self.mixer)
+        self.target_params = _parameters(self.target_mac, self.target_mixer)  # in the same order
         self.optimiser = self._make_optimiser()
         n_rewards = 1 if self.config.common_reward else args.n_agents
         self.reward_stats = RunningStats((n_rewards,)) if self.config.standardise_rewards else None
@@ -154,9 +155,8 @@ class ValueLearner:
         interval = self.config.target_update_interval_or_tau
         if interval <= 1:
             with torch.no_grad():
-                for target, online in zip(self._modules("target_"), self._modules("")):
-                    for p_target, p in zip(target.parameters(), online.parameters()):
-                        p_target.lerp_(p, interval)
+                for p_target, p in zip(self.target_params, self.params):
+                    p_target.lerp_(p, interval)
             return
         now = self.training_steps if self.config.target_update_unit == "updates" else episode_num
         if now - self.last_target_update >= interval:
@@ -238,6 +238,10 @@ class ValueLearner:
 
 
 # ---------------------------------------------------------------------- shared pieces
+
+
+def _parameters(mac, mixer):
+    return list(mac.parameters()) + (list(mixer.parameters()) if mixer is not None else [])
 
 
 def unroll(mac, batch):
