@@ -87,6 +87,8 @@ def refused(capsys, folder, argv, *said):
         (QTRAN, ["lr=abc", "gamma=1.5", "batch_size=0"], ["lr = 'abc'", "gamma = 1.5", "batch_size = 0"]),
         (QTRAN, ["foo"], ["'foo' is not KEY=VALUE"]),
         (("vdn", "two_step"), ["t_max=1"], ["t_max = 1 is shorter than one episode (2 steps)"]),
+        (QTRAN, ["batch_steps=3", "use_rnn=True"], ["batch_steps = 3 cuts", "use_rnn=False, or batch_steps=null"]),
+        (QTRAN, ["batch_steps=3", "obs_last_action=True"], ["give obs_last_action=False"]),
         (QTRAN, ["common_reward=False"], ["common_reward=False", "give common_reward=True"]),
         (QTRAN, ["env_args.payoff=[[1,2],[3]]"], ["env_args.payoff[1]", "1 entries instead of 2"]),
         (QTRAN, ["env_args.payoff=[[1,2],[3,1e999]]"], ["env_args.payoff[1][1]: inf is not a finite number"]),
