@@ -1,10 +1,11 @@
+import itertools
 import math
 
 import numpy as np
 import pytest
 
 from envs import make
-from envs.gaussian_squeeze import squeeze
+from envs.gaussian_squeeze import optimum, squeeze, turning_points
 from envs.vector import EnvInfo
 from utils.args import ConfigError
 
@@ -86,3 +87,22 @@ def test_the_sizes_follow_the_config():
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         game(**wrong)
+
+
+# --- the exact optimum -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("n_agents", [2, 3, 4])
+@pytest.mark.parametrize("s_max", [0.05, 0.4, 2.0])  # every x is small; both peaks are in reach; x jumps over them
+def test_optimum_is_the_best_of_all_joint_actions(s_max, n_agents, k):
+    rng = np.random.default_rng(n_agents)
+    joint_actions = np.array(list(itertools.product(range(11), repeat=n_agents)))
+    for _ in range(10):
+        s = rng.uniform(0, s_max, n_agents)
+        assert optimum(s, 11, k) == pytest.approx(squeeze(joint_actions @ s, k).max(), abs=1e-12)
+
+
+def test_turning_points_are_the_peaks_and_the_valley_between():
+    assert turning_points(1) == pytest.approx([8.062], abs=1e-3)
+    assert turning_points(2) == pytest.approx([5.098, 6.930, 8.0155], abs=1e-3)
