@@ -42,16 +42,16 @@ class Transitions:
 
     S positions of the three, U = 25 joint actions, 5 moves of the prey. `beside` [S, U, 5]: predators beside
     the prey after the step; `after` [S, U, 5]: the position then; `respawned` [S, cells - 3]: the positions
-    that a caught prey may respawn to, all as likely.
+    that a caught prey may respawn to, all as likely; `shown`: what is observed of each position.
     """
 
-    def __init__(self, map_size):
+    def __init__(self, map_size, encoding="numbers"):
         n_cells, n_moves = map_size**2, len(MOVES)
         positions = np.array(list(itertools.permutations(range(n_cells), 3)))  # [S, 3]
         number = np.full((n_cells,) * 3, -1)
         number[tuple(positions.T)] = np.arange(len(positions))
-        config = PredatorPrey.Config(map_size, 2, 1, penalty=0.0, sight=None, episode_limit=100, encoding="numbers")
-        env = PredatorPrey(config, n_envs=len(positions))
+        config = PredatorPrey.Config(map_size, 2, 1, penalty=0.0, sight=None, episode_limit=100, encoding=encoding)
+        self.env = env = PredatorPrey(config, n_envs=len(positions))
         live = np.ones(len(positions), dtype=bool)
         shape = (len(positions), n_moves**2, n_moves)
         self.after, self.beside = np.zeros(shape, dtype=int), np.zeros(shape, dtype=int)
@@ -61,17 +61,26 @@ class Transitions:
             u = n_moves * u_1 + u_2
             self.after[:, u, move] = number[tuple(env.cells.T)]
             self.beside[:, u, move] = env._hunters()[:, 0]
+        env.cells = positions
+        self.shown = env._observe()
         empty = [[cell for cell in range(n_cells) if cell not in at] for at in positions]
         self.respawned = number[positions[:, :1], positions[:, 1:2], np.array(empty)]
 
     def optimal_return(self, penalty, steps):
         """Largest mean undiscounted return of `steps` steps from a uniformly drawn position."""
+        return self._return(lambda q: q.max(axis=1), penalty, steps)
+
+    def policy_return(self, joint_actions, penalty, steps):
+        """The same of a policy: joint_actions [S], the number 5·u_1 + u_2 at each position."""
+        return self._return(lambda q: q[np.arange(len(q)), joint_actions], penalty, steps)
+
+    def _return(self, choose, penalty, steps):
         caught = self.beside == 2
         reward = (caught - penalty * (self.beside == 1)).mean(axis=-1)  # [S, U]
         v = np.zeros(len(self.after))
         for _ in range(steps):
             following = np.where(caught, v[self.respawned].mean(axis=-1)[self.after], v[self.after])
-            v = (reward + following.mean(axis=-1)).max(axis=-1)
+            v = choose(reward + following.mean(axis=-1))
         return v.mean()
 
 

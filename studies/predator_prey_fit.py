@@ -1,0 +1,97 @@
+"""Can an algorithm learn predator-prey at all? Learning from uniform positions and joint actions, with exact scores.
+
+python studies/predator_prey_fit.py qtran_alt penalty=1.5 updates=10000 opt_loss=0.03 nopt_loss=0.03
+
+No exploration and no replay: every update is one of `batch` transitions from positions and joint actions drawn
+uniformly (5x5, two predators, one prey, all in sight). So what is missed here, exploration is not to blame for. Every
+`every` updates two policies are scored exactly, by dynamic programming, as the mean return of 100 steps:
+
+  agents   each takes the best of its own Q_i, as in play
+  joint    the best of all 25 joint actions by Q_jt (or Q_tot), as one mind would
+
+`joint` far below the optimum (studies/optima.py): the joint value is not learned. `agents` far below `joint`: it is,
+but the agents' values do not follow it. Other words are keys of the algorithm, as after `with`.
+"""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+from optima import Transitions
+
+from components.episode_buffer import EpisodeBatch, make_scheme
+from controllers import mac_class
+from learners import learner_class
+from run import readers
+from utils.config import load, parse_overrides
+
+OWN = {"updates": 10_000, "every": 2_500, "batch": 512, "penalty": 1.5, "seed": 1001}
+
+
+def main(algorithm, *words):
+    given = parse_overrides(list(words))
+    own = SimpleNamespace(**{name: given.pop(name, value) for name, value in OWN.items()})
+    torch.set_num_threads(1)
+    torch.manual_seed(own.seed)
+    rng = np.random.default_rng(own.seed)
+    values = load(algorithm, "predator_prey", given | {"seed": own.seed}, readers).values
+    game = Transitions(map_size=5, encoding=values["env_args"]["encoding"])
+    learner, scheme = make_learner(values, game)
+    for update in range(own.updates + 1):
+        if update % own.every == 0:
+            scores = [
+                f"{name} {game.policy_return(u, own.penalty, 100):.2f}" for name, u in policies(learner, scheme, game)
+            ]
+            print(f"{algorithm} {' '.join(words)}: {update} updates: {', '.join(scores)}", flush=True)
+        learner.train(draw(game, scheme, own, rng), update, update)
+
+
+def make_learner(values, game):
+    info = game.env.env_info
+    sizes = {name: getattr(info, name) for name in ("n_agents", "n_actions", "obs_shape", "state_shape")}
+    args = SimpleNamespace(**values, **sizes, device="cpu", action_seed=0)
+    scheme = make_scheme(info, args.common_reward)
+    mac = mac_class(args.mac)(scheme, {"agents": 2}, args)
+    return learner_class(args.learner)(mac, scheme, SimpleNamespace(log_stat=lambda *_: None), args), scheme
+
+
+def draw(game, scheme, own, rng):
+    """An EpisodeBatch of `batch` episodes of one transition."""
+    n = own.batch
+    s, u, move = rng.integers(len(game.after), size=n), rng.integers(25, size=n), rng.integers(5, size=n)
+    beside, after = game.beside[s, u, move], game.after[s, u, move]
+    after = np.where(beside == 2, game.respawned[after, rng.integers(game.respawned.shape[1], size=n)], after)
+    batch = EpisodeBatch(scheme, {"agents": 2}, n, 2)
+    data = batch.arrays()
+    for t, at in enumerate((s, after)):
+        data["obs"][:, t], data["state"][:, t] = game.shown.obs[at], game.shown.state[at]
+    data["actions"][:, 0, :, 0] = np.stack(np.divmod(u, 5), axis=-1)
+    data["reward"][:, 0, 0] = (beside == 2) - own.penalty * (beside == 1)
+    data["avail_actions"][:] = data["filled"][:] = True
+    return batch
+
+
+def policies(learner, scheme, game):
+    """[(name, joint actions [S])]"""
+    batch = EpisodeBatch(scheme, {"agents": 2}, len(game.after), 2)
+    data = batch.arrays()
+    data["obs"][:, 0], data["state"][:, 0] = game.shown.obs, game.shown.state
+    found, values = [], []
+    for u in range(25):
+        data["actions"][:, 0, :, 0] = np.divmod(u, 5)
+        values.append(learner.values(batch))
+    q = values[0]["q"][:, 0].numpy()  # [S, N, A]
+    found.append(("agents", q.argmax(axis=-1) @ (5, 1)))
+    if "q_jt" in values[0]:
+        found.append(("joint", np.stack([v["q_jt"][:, 0, 0].numpy() for v in values], axis=-1).argmax(axis=-1)))
+    return found
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        raise SystemExit(__doc__)
+    main(*sys.argv[1:])
