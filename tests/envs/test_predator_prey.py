@@ -294,10 +294,12 @@ def test_one_hot_observation_and_state_by_hand():
     env = game(map_size=2, sight=1, encoding="one_hot")
     place(env, (0, 0), (1, 1), (1, 0))
     seen = env._observe()
-    assert seen.state.tolist() == [one_hot(0, 4) + one_hot(3, 4) + one_hot(2, 4)]
+    assert seen.state.tolist() == [[2 * x for x in one_hot(0, 4) + one_hot(3, 4) + one_hot(2, 4)]]
     # own cell, who I am, the other predator and the prey in a window of 3x3 with the agent in its middle (4)
-    assert seen.obs[0, 0].tolist() == one_hot(0, 4) + [1, 0] + one_hot(8, 9) + one_hot(7, 9)
-    assert seen.obs[0, 1].tolist() == one_hot(3, 4) + [0, 1] + one_hot(0, 9) + one_hot(3, 9)
+    height = (24 / 4) ** 0.5  # 24 numbers, 4 of which are not 0
+    assert np.allclose(seen.obs[0, 0] / height, one_hot(0, 4) + [1, 0] + one_hot(8, 9) + one_hot(7, 9))
+    assert np.allclose(seen.obs[0, 1] / height, one_hot(3, 4) + [0, 1] + one_hot(0, 9) + one_hot(3, 9))
+    assert np.isclose(np.square(seen.obs).mean(), 1) and np.isclose(np.square(seen.state).mean(), 1)
 
 
 @pytest.mark.parametrize("encoding", ["numbers", "one_hot"])
@@ -323,7 +325,8 @@ def test_observations_agree_with_a_slow_loop(sight, encoding):
                 else:
                     place_in_window = (shift[0] + reach) * side + shift[1] + reach
                     expected += one_hot(place_in_window if seen else None, side**2)
-            assert np.allclose(obs[e, i], expected)
+            height = 1 if numbers else (len(expected) / 7) ** 0.5
+            assert np.allclose(obs[e, i], height * np.array(expected))
 
 
 def test_a_grid_without_an_empty_cell_is_refused():

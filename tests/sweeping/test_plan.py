@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from command import ROOT
 
 from run import readers
 from sweeping.plan import Lying, differences, folder_name, literal, read_plan
@@ -51,7 +52,7 @@ def test_the_runs_of_a_study(tmp_path):
 def test_the_more_particular_wins(tmp_path):
     first, second, third, fourth = plan_of(tmp_path).runs[:4]
     keys = ("t_max", "lr", "gamma", "batch_size_run")
-    assert [first.values[k] for k in keys] == [2000, 0.002, 0.9, 10]  # overrides over config files
+    assert [first.values[k] for k in keys] == [2000, 0.002, 0.9, 32]  # overrides over config files
     assert [third.values[k] for k in keys] == [3000, 0.003, 0.7, 8]  # environment over overrides
     assert (second.values["gamma"], fourth.values["gamma"]) == (0.5, 0.5)  # algorithm over all
 
@@ -203,3 +204,8 @@ def test_configurations_are_compared_as_yaml_leaves_them(tmp_path):
     plan.runs[0].values["env_args"]["payoff"] = ((1, 2), (3, 4.5))
     leave(plan.runs[0])
     assert set(lying(plan).complete) == set(plan.runs)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_studies_that_come_with_the_project_are_sound(path):
+    assert read_plan(path, readers).runs
