@@ -41,6 +41,7 @@ def test_acting_equals_unrolling_the_episode(overrides):
 @every_agent
 def test_greedy_play_of_the_runner_is_greedy_in_the_episodes_it_stored(overrides):
     game = {"map_size": 5, "n_predators": 3, "n_prey": 1, "penalty": 0.5, "sight": 2, "episode_limit": 7}
+    game["encoding"] = "numbers"
     env = envs.make("predator_prey", game, n_envs=4, seed=0)
     info = env.env_info
     mac, args = make_mac(
