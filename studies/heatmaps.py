@@ -21,6 +21,7 @@ BEST = dict(marker="*", ms=7, mfc="white", mec="black", mew=0.6, ls="none", labe
 LOCAL = dict(marker="v", ms=4.5, mfc="white", mec="black", mew=0.6, ls="none", label="other local optimum")
 GREEDY = dict(marker="s", ms=9, mfc="none", mec="black", mew=2.2, ls="none")
 GREEDY_INNER = GREEDY | dict(mec="white", mew=1.0)
+MEDIANS = ("gap", "max_abs_q_jt_error")  # columns of the CSV file that the console shows
 
 DETAILS = """\
 reads the checkpoints of the finished runs in or below PATH (a study with save_model_interval) and writes to DIR,
@@ -145,7 +146,8 @@ def study_runs(path):
         other = known.setdefault((run.config["name"], run.config["seed"]), run)
         if other is not run:
             raise ConfigError(f"{other.path} and {run.path} are the same algorithm with the same seed; keep one")
-    return sorted(runs, key=lambda run: (not run.config["name"].startswith("qtran"), run.config["name"]))
+    names = sorted({name for name, _ in known}, key=lambda name: (not name.startswith("qtran"), name))
+    return sorted(runs, key=lambda run: (names.index(run.config["name"]), run.config["seed"]))
 
 
 def learned(run, wanted):
@@ -209,15 +211,15 @@ def panel(ax, values, payoff, title, greedy=None):
     from matplotlib.ticker import MaxNLocator
 
     image = ax.imshow(values, cmap=COLOURS, vmin=payoff.min(), vmax=payoff.max())
+    if greedy is not None:
+        for style in (GREEDY, GREEDY_INNER):  # white on black shows on every colour
+            ax.plot(greedy[1], greedy[0], **style)
     best, *others = optima(payoff)
     for u in others:
         ax.plot(u[1], u[0], **LOCAL)
     ax.plot(best[1], best[0], **BEST)
-    if greedy is not None:
-        for style in (GREEDY, GREEDY_INNER):  # white on black shows on every colour
-            ax.plot(greedy[1], greedy[0], **style)
-    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 5, 10]))
     ax.set_title(title)
     return image
 
@@ -278,13 +280,10 @@ def tell(points):
     table = Table("algorithm", "step", "best found", "median gap", "median of max |Q_jt - payoff|")
     for (algorithm, at), rows in groups.items():
         best = sum(row["greedy_payoff"] == row["best_payoff"] for row in rows)
-        columns = [[row[name] for row in rows] for name in rows[0] if name in COST]
+        columns = [[row[name] for row in rows] for name in rows[0] if name in MEDIANS]
         medians = ("–" if column[0] is None else f"{np.median(column):.3g}" for column in columns)
         table.add_row(algorithm, f"{at:,}", f"{best} of {len(rows)}", *medians)
     Console().print(table)
-
-
-COST = ("gap", "max_abs_q_jt_error")
 
 
 if __name__ == "__main__":

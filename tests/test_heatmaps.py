@@ -5,8 +5,11 @@ import importlib.util
 import json
 
 import matplotlib.image
+import numpy as np
 import pytest
 from command import ROOT, here, words
+
+from envs.matrix_game import PAYOFFS
 
 spec = importlib.util.spec_from_file_location("heatmaps", ROOT / "studies" / "heatmaps.py")
 heatmaps = importlib.util.module_from_spec(spec)
@@ -42,9 +45,42 @@ def test_the_last_checkpoint_shows_the_tables_that_the_run_left(study, tmp_path)
         ]
         assert [int(row["greedy_action_1"]), int(row["greedy_action_2"])] == left["greedy_joint_action"]
         assert float(row["greedy_payoff"]) == left["greedy_payoff"] and float(row["best_payoff"]) == 8
-        assert (row["gap"] == "") == (left["q_jt"] is None)
+        if left["q_jt"] is None:  # IQL
+            assert row["gap"] == row["max_abs_q_jt_error"] == ""
+            continue
+        second, first = np.sort(np.ravel(left["q_prime"]))[-2:]
+        error = np.abs(np.array(left["q_jt"]) - left["payoff"]).max()
+        assert [float(row["gap"]), float(row["max_abs_q_jt_error"])] == pytest.approx([first - second, error], rel=1e-4)
     picture = matplotlib.image.imread(tmp_path / "out" / "heatmaps_3x3.png")
     assert picture.std() > 0 and (tmp_path / "out" / "heatmaps_3x3.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_panel_is_the_joint_value_in_the_payoffs_colours(study, tmp_path, monkeypatch):
+    folder, runs = study
+    figures = []
+    monkeypatch.setattr("reporting.figures.save", lambda figure: (figures.append(figure) or b"png", b"pdf"))
+    assert drawn(folder, tmp_path / "out", "--steps", 8, 24, "--seed", 2) == 0
+    images = [ax.images[0] for ax in figures[0].axes if ax.images]
+    left = json.loads((runs[1].path / "tables.json").read_text())
+    assert len(images) == 3  # the payoff, alt at two steps; IQL has no joint value
+    assert np.array_equal(images[0].get_array(), left["payoff"])
+    assert np.allclose(images[2].get_array(), np.array(left["q_prime"]) + left["v_jt"], atol=1e-5)
+    assert {image.get_clim() for image in images} == {(-12, 8)}
+
+
+def test_the_optima_of_the_21x21_game():
+    payoff = PAYOFFS["qtran_21x21"](0)[0]
+    assert heatmaps.optima(payoff) == [(5, 15), (15, 5)]
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [("seed=1", "are the same algorithm with the same seed"), ("env_args.clip=-5", "are of different games")],
+)
+def test_runs_that_do_not_belong_together(change, said, study, tmp_path, capsys):
+    here(capsys, words("iql", "matrix_game", study[0], change))
+    assert drawn(study[0], tmp_path / "out") == 2
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
