@@ -16,7 +16,7 @@ test: $(VENV)/dev
 check: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	cd src && PYTHONPATH=. ../$(BIN)/lint-imports --config ../pyproject.toml
 
 $(VENV)/core: requirements.txt
