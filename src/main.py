@@ -3,8 +3,9 @@
 python src/main.py --config=qtran_alt --env-config=matrix_game with seed=1 t_max=10000
 """
 
-import argparse
 import sys
+
+from utils import command
 
 EXAMPLES = """\
 values after `with` are written as Sacred has them, nested keys too:
@@ -29,25 +30,15 @@ def main(argv=None):
         values = " ".join(word for word in stray if "=" in word and not word.startswith("-"))
         hint = f"; values go after the word `with`: with {values}" if values else ""
         parser().error(f"unrecognized arguments: {' '.join(stray)}{hint}")
-    from utils.args import ConfigError  # below --help, which should not wait for torch
-
-    try:
-        return act(options, argv[split + 1 :])
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return command.status_of(act, options, argv[split + 1 :])
 
 
 def parser():
-    p = argparse.ArgumentParser(
-        prog="python src/main.py",
+    p = command.parser(
+        "src/main.py",
+        "Train QTRAN-base, QTRAN-alt, IQL, VDN, QMIX or Qatten on a cooperative game.",
+        EXAMPLES,
         usage="%(prog)s --config=ALGORITHM --env-config=ENVIRONMENT [options] [with KEY=VALUE ...]",
-        description="Train QTRAN-base, QTRAN-alt, IQL, VDN, QMIX or Qatten on a cooperative game.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     p.add_argument("--config", metavar="ALGORITHM", help="a file of src/config/algs, such as qtran_alt")
     p.add_argument("--env-config", metavar="ENVIRONMENT", help="a file of src/config/envs, such as matrix_game")

@@ -8,6 +8,8 @@ import os
 import sys
 from pathlib import Path
 
+from utils import command
+
 MOST_ROWS = 40  # of the table on the console
 MOST_LEFT_OUT = 20  # runs told on the console
 
@@ -30,25 +32,12 @@ exit status: 0 written; 2 bad input; 130 interrupted (Ctrl-C)
 
 def main(argv=None):
     """Returns the exit status."""
-    options = parser().parse_args(argv)
-    from utils.args import ConfigError  # below --help, which should not wait for numpy
-
-    try:
-        return report(options)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return command.status_of(report, parser().parse_args(argv))
 
 
 def parser():
-    p = argparse.ArgumentParser(
-        prog="python src/report.py",
-        description="Compare runs: learning curves, final performance, profiles, sample efficiency.",
-        epilog=DETAILS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    p = command.parser(
+        "src/report.py", "Compare runs: learning curves, final performance, profiles, sample efficiency.", DETAILS
     )
     p.add_argument("paths", nargs="+", metavar="PATH", help="a folder that holds runs, at any depth")
     p.add_argument("--out", metavar="DIR", help="where to write (default: report in the first PATH)")

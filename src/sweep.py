@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from utils import command
+
 PROBE_SECONDS = 15
 
 DETAILS = """\
@@ -48,25 +50,15 @@ def main(argv=None):
     """Returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     options = parser().parse_args(argv)
-    from utils.args import ConfigError  # below --help, which should not wait for torch
-
-    try:
-        return act(options, argv)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return command.status_of(act, options, argv)
 
 
 def parser():
-    p = argparse.ArgumentParser(
-        prog="python src/sweep.py",
+    p = command.parser(
+        "src/sweep.py",
+        "Run a study: algorithms × environments × seeds, several runs at a time.",
+        DETAILS,
         usage="%(prog)s STUDY [options]",
-        description="Run a study: algorithms × environments × seeds, several runs at a time.",
-        epilog=DETAILS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     p.add_argument("study", metavar="STUDY", help="a YAML file, such as studies/NAME.yaml")
     p.add_argument("--dry-run", action="store_true", help="show the plan, what is complete and the time it takes")
@@ -107,14 +99,14 @@ def act(options, argv):
         if options.dry_run:
             return dry_run(plan, runs, workers, console, received)
         with locked(plan.results):
-            return sweep(plan, runs, workers, options.retries, console, received, command("sweep.py", *argv))
+            return sweep(plan, runs, workers, options.retries, console, received, command_line("sweep.py", *argv))
 
 
 def say(console, text):
     console.print(text, markup=False, soft_wrap=True)
 
 
-def command(script, *words):
+def command_line(script, *words):
     """The command line of a script beside this one, as one would type it here."""
     return shlex.join(["python", os.path.relpath(Path(__file__).with_name(script)), *map(str, words)])
 
@@ -243,7 +235,7 @@ def conclude(plan, runs, done_before, work, console, received, again):
         say(console, f"failed: {run}: {reason}; its output: {work.log(run)}")
     if done < len(runs):
         say(console, f"{'interrupted' if received else 'to try again'}; go on with: {again}")
-    say(console, f"report: {command('report.py', plan.results)}")
+    say(console, f"report: {command_line('report.py', plan.results)}")
     return 128 + received[0] if received else int(bool(work.failed))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+from utils import command
 from utils.args import ConfigError
 
 WIDTH, ROW = 7.2, 1.85  # inches: two columns of a paper; a row of panels
@@ -41,23 +42,14 @@ exit status: 0 written; 2 bad input; 130 interrupted (Ctrl-C)
 
 def main(argv=None):
     """Returns the exit status."""
-    options = parser().parse_args(argv)
-    try:
-        return act(options)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return command.status_of(act, parser().parse_args(argv))
 
 
 def parser():
-    p = argparse.ArgumentParser(
-        prog="python studies/heatmaps.py",
-        description="Draw the joint values learned in a two-agent matrix game at several points of training.",
-        epilog=DETAILS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    p = command.parser(
+        "studies/heatmaps.py",
+        "Draw the joint values learned in a two-agent matrix game at several points of training.",
+        DETAILS,
     )
     p.add_argument("path", metavar="PATH", help="a folder that holds runs, such as results/studies/matrix_21x21")
     p.add_argument("--out", metavar="DIR", required=True, help="where to write")

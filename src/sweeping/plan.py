@@ -100,11 +100,11 @@ def _first_runs(study, results, readers):
             overrides = study.overrides | of_environment | of_algorithm
             own = {"name": algorithm, "seed": 0, "local_results_path": str(results / folder_name(environment))}
             try:
-                values = load(alg, env, overrides | own, readers).values
+                values = load(alg, env, overrides | own, readers, said="study").values
                 runs.append(PlannedRun(algorithm, environment, 0, alg, env, overrides, values))
             except ConfigError as error:
                 for line in str(error).removeprefix("configuration:\n  ").split("\n  "):
-                    found.setdefault(line.removeprefix("command line: "), []).append((algorithm, environment))
+                    found.setdefault(line, []).append((algorithm, environment))
     study.problems += [f"{problem} ({_of(pairs, study)})" for problem, pairs in found.items()]
     return runs
 

@@ -57,8 +57,10 @@ def environment_of(name):
     return _read_yaml(_path("envs", name)).get("env", name)
 
 
-def load(alg, env, overrides, readers):
+def load(alg, env, overrides, readers, said="command line"):
     """The Config of --config=alg --env-config=env with overrides ({dotted key: value}).
+
+    said: where the overrides stand, for messages.
 
     readers(values): the classes whose `Config` dataclasses the run will read, given its values, and
     [(key, problem)] of the keys that name no class.
@@ -69,7 +71,7 @@ def load(alg, env, overrides, readers):
     known = {name for _, values in alg_layers for name in values.get("presets", {})}
     if "preset" in overrides and preset is not None and preset not in known:
         raise ConfigError(
-            f"command line: preset = {preset!r} is none of {alg}'s: {', '.join(sorted(known)) or 'it has none'}"
+            f"{said}: preset = {preset!r} is none of {alg}'s: {', '.join(sorted(known)) or 'it has none'}"
         )
     layers = [("config/default.yaml", _read_yaml(FOLDER / "default.yaml")), *env_layers]
     for source, values in alg_layers:
@@ -77,14 +79,14 @@ def load(alg, env, overrides, readers):
         layers.append((source, values))
         if preset in presets:
             layers.append((f"{source} [{preset}]", presets[preset]))
-    return _assemble(layers, overrides, readers)
+    return _assemble([*layers, (said, overrides)], readers)
 
 
 def load_from(path, overrides, readers):
     """The Config of a run's own config.yaml, with overrides."""
     if os.path.isdir(path):
         path = os.path.join(path, "config.yaml")
-    return _assemble([(str(path), _read_yaml(path))], overrides, readers)
+    return _assemble([(str(path), _read_yaml(path)), ("command line", overrides)], readers)
 
 
 def parse_overrides(words):
@@ -123,8 +125,9 @@ def task_name(values):
 # ---------------------------------------------------------------------- from layers to values
 
 
-def _assemble(layers, overrides, readers):
-    layers = [*((source, _flatten(values)) for source, values in layers), ("command line", overrides)]
+def _assemble(layers, readers):
+    """The Config of [(source, values)], later ones first in rank."""
+    layers = [(source, _flatten(values)) for source, values in layers]
     flat, sources = _merge(layers, {})
     classes, unknown = readers(flat)
     schema, aliases = _schema(classes)
