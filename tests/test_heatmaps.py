@@ -1,19 +1,15 @@
 """Heat maps of a study's checkpoints: what they show is what the runs learned."""
 
 import csv
-import importlib.util
 import json
 
+import heatmaps
 import matplotlib.image
 import numpy as np
 import pytest
-from command import ROOT, here, words
+from command import here, words
 
 from envs.matrix_game import PAYOFFS
-
-spec = importlib.util.spec_from_file_location("heatmaps", ROOT / "studies" / "heatmaps.py")
-heatmaps = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(heatmaps)
 
 
 @pytest.fixture

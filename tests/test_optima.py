@@ -1,17 +1,13 @@
 """The exact optimum of predator-prey, against a game played out."""
 
-import importlib.util
 import itertools
 
 import numpy as np
+import optima
 import pytest
-from command import ROOT
 
 from envs import make
 
-spec = importlib.util.spec_from_file_location("optima", ROOT / "studies" / "optima.py")
-optima = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(optima)
 ARGS = dict(map_size=3, n_predators=2, n_prey=1, penalty=1.5, sight=None, episode_limit=4, encoding="numbers")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.identity import text
 from utils.runs import find_runs
 
 STAMPED = re.compile(r"seed\d+_(\d{8}T\d{6})Z(?:_(\d+))?$")  # the name of a run directory
@@ -43,7 +44,7 @@ def find_results(roots, metrics):
     """([Result] with the series of `metrics`, number of Sacred folders skipped as copies of a run directory)."""
     runs = find_runs(*roots)
     results = [_of_run(run, metrics) for run in runs]
-    known = {_text(run.config) for run in runs if run.config}
+    known = {text(run.config) for run in runs if run.config}
     seen = {run.path.resolve() for run in runs}
     copies = 0
     for kind, path in _other_folders(roots):
@@ -53,7 +54,7 @@ def find_results(roots, metrics):
         if kind == "half":
             problem = "holds only config.yaml" if (path / "config.yaml").exists() else "config.yaml is missing"
             results.append(Result(path, "run directory", problem=problem))
-        elif (result := _of_sacred(path)).config and _text(result.config) in known:
+        elif (result := _of_sacred(path)).config and text(result.config) in known:
             copies += 1
         else:
             _read_sacred_metrics(result, metrics)
@@ -227,11 +228,6 @@ def _seconds(start, stop):
 
 
 # ---- both
-
-
-def _text(config):
-    """A configuration as text that is equal where the configuration is."""
-    return json.dumps(config, sort_keys=True, default=str)
 
 
 def _number(value):
