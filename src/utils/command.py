@@ -1,0 +1,32 @@
+"""What the commands (main.py, sweep.py, report.py, …) share: how they teach and how they end.
+
+Imports only what `--help` can wait for.
+"""
+
+import argparse
+import sys
+
+from utils.args import ConfigError
+
+
+def parser(prog, description, details, usage=None):
+    """An ArgumentParser that prints `details` below its options, line by line as they stand."""
+    return argparse.ArgumentParser(
+        prog=f"python {prog}",
+        usage=usage,
+        description=description,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def status_of(act, *args):
+    """The exit status of act(*args): its own; 2 after bad input, told in one line; 130 after Ctrl-C."""
+    try:
+        return act(*args)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
