@@ -81,7 +81,7 @@ def epymarl(sizes, path):
 
     args = SimpleNamespace(
         n_agents=sizes["agents"], n_actions=sizes["actions"], state_shape=sizes["state"], obs_agent_id=True,
-        obs_last_action=True, obs_individual_obs=False, agent="rnn", agent_output_type="q", use_rnn=True,
+        obs_last_action=True, obs_individual_obs=False, agent="rnn", agent_output_type="q", use_rnn=True, head_layers=0,
         hidden_dim=64, rnn_hidden_dim=64, action_selector="epsilon_greedy", epsilon_start=1.0, epsilon_finish=0.05,
         epsilon_anneal_time=50000, evaluation_epsilon=0.0, common_reward=True, mixer="qtran_base",
         mixing_embed_dim=64, qtran_arch="qtran_paper", network_size="small", opt_loss=1, nopt_min_loss=0.1, lr=5e-4,

@@ -33,7 +33,14 @@ def make_args(alg, **overrides):
     overrides: keys of the YAML, and those of SIZES.
     """
     sizes = {k: overrides.pop(k, v) for k, v in SIZES.items()}
-    keys = {"seed": 0, "hidden_dim": 8, "use_rnn": True, "obs_last_action": True, "epsilon_finish": 0.05}
+    keys = {
+        "seed": 0,
+        "hidden_dim": 8,
+        "use_rnn": True,
+        "head_layers": 0,
+        "obs_last_action": True,
+        "epsilon_finish": 0.05,
+    }
     values = load(alg, "two_step", keys | overrides, readers).values
     return SimpleNamespace(**values, **sizes, episode_limit=5, device="cpu", action_seed=0)
 

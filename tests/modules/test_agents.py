@@ -10,6 +10,7 @@ from modules.agents import agent_class
 SWITCHES = [
     {},
     {"use_rnn": False},
+    {"head_layers": 2},
     {"obs_last_action": False},
     {"obs_agent_id": False},
     {"obs_last_action": False, "obs_agent_id": False},
@@ -53,7 +54,10 @@ def by_hand(args, weights, inputs):
             hidden = cell(x, hidden)
         else:
             hidden = torch.relu(linear("rnn", x))
-        qs.append(linear("fc2", hidden))
+        read = hidden
+        for layer in range(args.head_layers):
+            read = torch.relu(linear(f"head.{layer}.0", read))
+        qs.append(linear("fc2", read))
         hs.append(hidden)
     return torch.stack(qs, dim=1), torch.stack(hs, dim=1)
 

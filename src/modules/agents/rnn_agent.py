@@ -14,7 +14,9 @@ from utils.args import key, read
 
 
 class RNNAgent(nn.Module):
-    """Linear, ReLU, GRU cell (or Linear and ReLU where `use_rnn` is False), Linear.
+    """Linear, ReLU, GRU cell (or Linear and ReLU where `use_rnn` is False), `head_layers` of Linear and ReLU, Linear.
+
+    The hidden state h, which QTRAN's joint network shares, is what the GRU cell gives; the head is f_q's own.
 
     The first layer reads [observation, one-hot last action, one-hot agent id]; the product with a
     one-hot is a look-up of one column.
@@ -26,6 +28,9 @@ class RNNAgent(nn.Module):
         use_rnn: bool = key("GRU over the history; False: feed-forward on the last observation")
         obs_last_action: bool = key("each agent reads its own last action")
         obs_agent_id: bool = key("each agent reads its number")
+        head_layers: int = key(
+            "layers of hidden_dim between the hidden state and the values; EPyMARL: 0", unit="layers", low=0
+        )
 
     def __init__(self, args):
         super().__init__()
@@ -39,6 +44,7 @@ class RNNAgent(nn.Module):
         ]
         self.fc1 = nn.Linear(sum(self.widths), h)
         self.rnn = nn.GRUCell(h, h) if config.use_rnn else nn.Linear(h, h)
+        self.head = nn.Sequential(*(nn.Sequential(nn.Linear(h, h), nn.ReLU()) for _ in range(config.head_layers)))
         self.fc2 = nn.Linear(h, args.n_actions)
 
     def init_hidden(self, *lead):
@@ -55,7 +61,7 @@ class RNNAgent(nn.Module):
             hidden = self.rnn(x.flatten(end_dim=-2), hidden.flatten(end_dim=-2)).view_as(x)
         else:
             hidden = F.relu(self.rnn(x))
-        return self.fc2(hidden), hidden
+        return self.fc2(self.head(hidden)), hidden
 
     def unroll(self, obs, last_action, agent_ids):
         """T steps from a zero hidden state: q [B, T, N, A] and hidden [B, T, N, H].
@@ -75,7 +81,7 @@ class RNNAgent(nn.Module):
             hidden = flat.unflatten(1, x.shape[1:3]).transpose(0, 1)  # [B, T, N, H]
         else:
             hidden = F.relu(self.rnn(x))
-        return self.fc2(hidden), hidden
+        return self.fc2(self.head(hidden)), hidden
 
     def _first(self, obs, last_action, agent_ids):
         w_obs, w_action, w_id = self.fc1.weight.split(self.widths, dim=1)
