@@ -46,6 +46,8 @@ class ValueLearner:
         double_q: bool = key("the online network picks the greedy action that the target network values")
         optimizer: str = key("gradient method", choices=("adam", "rmsprop"))
         lr: float = key("step size of the optimiser", above=0)
+        lr_decay: bool = key("lr falls linearly, to 0 at t_max; False: it is constant")
+        t_max: int = key("length of training", unit="environment steps", low=1)
         optim_alpha: float = key("smoothing constant of RMSprop", low=0, high=1)
         optim_eps: float = key("ε of RMSprop, added to the root of the squared gradients", above=0)
         grad_norm_clip: float = key("largest L2 norm of the whole gradient", above=0)
@@ -107,6 +109,9 @@ class ValueLearner:
             if self.reward_stats is not None:
                 self.reward_stats.load_state_dict(rewards_before)
             raise TrainingError(_explain_not_finite(metrics, t_env, self.training_steps))
+        if self.config.lr_decay:
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.config.lr * max(0.0, 1 - t_env / self.config.t_max)
         self.optimiser.step()
         self.training_steps += 1
         self._update_targets(episode_num)
