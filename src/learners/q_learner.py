@@ -27,8 +27,9 @@ class QLearner(ValueLearner):
 
     def loss(self, batch):
         tr = self.transitions(batch)
-        q, _ = unroll(self.mac, batch)  # [B, T+1, N, A]
-        q_tot = self._mix(self.mixer, chosen(q[:, :-1], tr.actions), batch, slice(None, -1))  # [B, T, 1 or N]
+        q, _ = unroll(self.mac, self.online(batch))  # [B, T or T+1, N, A]
+        q_taken = chosen(q[:, : tr.actions.shape[1]], tr.actions)  # [B, T, N]
+        q_tot = self._mix(self.mixer, q_taken, batch, slice(None, -1))  # [B, T, 1 or N]
         y = self.targets(tr, lambda: self._next_values(batch, tr, q))
         loss = mean_square(q_tot - y, tr.mask)
         metrics = {"td_loss": loss, "td_error_abs": (q_tot - y).abs(), "q_taken_mean": q_tot, "target_mean": y}

@@ -44,10 +44,11 @@ class QTranLearner(ValueLearner):
 
     def loss(self, batch):
         tr = self.transitions(batch)
-        q, h = unroll(self.mac, batch)  # [B, T+1, N, A], [B, T+1, N, H]
-        u_greedy = greedy_actions(q.detach(), tr.avail)  # ū [B, T+1, N]
+        q, h = unroll(self.mac, self.online(batch))  # [B, T or T+1, N, A], [B, T or T+1, N, H]
+        u_greedy = greedy_actions(q.detach(), tr.avail[:, : q.shape[1]])  # ū [B, T or T+1, N]
         y = self.targets(tr, lambda: self._next_q_jt(batch, tr, u_greedy))  # [B, T, 1 or N]
-        return self._terms(tr, q[:, :-1], h[:, :-1], u_greedy[:, :-1], y)
+        n_steps = tr.actions.shape[1]
+        return self._terms(tr, q[:, :n_steps], h[:, :n_steps], u_greedy[:, :n_steps], y)
 
     def _terms(self, tr, q, h, u_greedy, y):
         """The three losses at t = 0 … T-1. q [B, T, N, A], h [B, T, N, H], u_greedy = ū [B, T, N]."""

@@ -137,6 +137,10 @@ class ValueLearner:
             mask=transition_mask(batch),
         )
 
+    def online(self, batch):
+        """The part of a batch that the online network reads: the last observation is for double-Q's choice alone."""
+        return batch if self.config.double_q else batch[:, :-1]
+
     def targets(self, tr, next_values):
         """y [B, T, K] from next_values(), the values [B, T, K] at t+1; one-step or TD(λ). No gradient.
 
