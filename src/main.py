@@ -83,7 +83,7 @@ def show_list():
     table = Table("environment  (--env-config=)", "what it is", "installed")
     for name in configuration.names("envs"):
         try:
-            env_class(configuration.environment_of(name))
+            env_class(configuration.environment_of(name)).check_installed()
             installed = "yes"
         except ConfigError as error:
             installed = str(error)

@@ -247,7 +247,7 @@ def _run(parts, directory, sacred_run):
         test(parts.training, runner, render=parts.args.render)
         logger.print_recent_stats()
         if parts.experiment.save_replay:
-            parts.env.save_replay()
+            logger.console_logger.info(f"replay: {parts.env.save_replay()}")
         _refuse_losses([_report_tables(parts, directory)])
         return
     saver = Saver(directory, learner, logger.console_logger)
@@ -255,7 +255,7 @@ def _run(parts, directory, sacred_run):
     try:
         with progress:
             train(parts.training, runner, parts.buffer, learner, logger, saver, progress, parts.device)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, envs.GameError):  # neither says anything against the weights
         if parts.training.save_model:
             saver(runner.t_env)
         raise

@@ -1,5 +1,6 @@
 """Environments by name. A table of strings: importing this package imports no game."""
 
+from envs.vector import GameError as GameError
 from envs.vector import VectorEnv
 from utils.args import ConfigError, convert, declared, nearest
 from utils.registry import lookup
@@ -9,6 +10,8 @@ REGISTRY = {
     "two_step": "envs.two_step:TwoStep",
     "gaussian_squeeze": "envs.gaussian_squeeze:GaussianSqueeze",
     "predator_prey": "envs.predator_prey:PredatorPrey",
+    "sc2": "envs.smac:SMAC",
+    "sc2v2": "envs.smacv2:SMACv2",
 }
 EXTRAS = {}  # {top-level package: requirements file}
 
@@ -21,11 +24,13 @@ def make(name, env_args, n_envs=1, seed=None, workers=False) -> VectorEnv:
     """A VectorEnv of `n_envs` copies of the game `name`.
 
     env_args: {key: value}, all the keys of the game's `Config`. seed: of the first; the others follow
-    from it. workers: one process for each copy.
+    from it; the game's own key `seed`, where it is given, takes its place. workers: one process for each copy.
     """
     cls = env_class(name)
+    cls.check_installed()
     config = read_env_args(cls, env_args)
-    if not workers:
+    seed = seed if env_args.get("seed") is None else env_args["seed"]
+    if not (workers or cls.own_process):
         return cls(config, n_envs=n_envs, seed=seed)
     from envs.workers import WorkerEnv
 

@@ -4,6 +4,8 @@ Needs no other package, so that a missing one can be told. The numbers are those
 2019) and SMACv2 (Ellis et al. 2023).
 """
 
+import importlib.metadata
+import importlib.util
 import os
 import re
 from pathlib import Path
@@ -62,6 +64,9 @@ GAME_VERSIONS = {
     71061: "4.8.0", 71523: "4.8.1", 71663: "4.8.2", 72282: "4.8.3", 73286: "4.8.4", 73559: "4.8.5", 73620: "4.8.6",
     74071: "4.9.0", 74456: "4.9.1", 74741: "4.9.2", 75025: "4.9.3", 75689: "4.10.0",
 }  # fmt: skip
+REQUIREMENTS = "pip install -r requirements/sc2.txt"
+SMAC_GIT = "pip install git+https://github.com/oxwhirl/smac@d6aab33f76abc3849c50463a8592a84f59a5ef84"
+PROTOBUF = "protobuf==3.20.3"  # the last series that pysc2 bears
 INSTALL = "docker/install_sc2.sh installs the game and the maps"
 
 
@@ -114,6 +119,45 @@ def check_map(path, name):
         raise ConfigError(
             f"the map {name!r} is not in {path}/Maps/SMAC_Maps; there is: {', '.join(there)}{nearest(name, there)}"
         )
+
+
+def package_problem(package):
+    """What keeps `package`, smacv2 or smac, from being imported, with the pip line; None where it is there."""
+    line = REQUIREMENTS if package == "smacv2" else SMAC_GIT
+    if is_unrelated_smac():
+        wrong = "the package 'smac' that is installed is PyPI's, an AutoML tool and not the game"
+        if package == "smac":
+            return f"{wrong}; take it away with: pip uninstall smac, and install the game's with: {line}"
+    else:
+        wrong = ""
+    if importlib.util.find_spec(package) is None:
+        return f"the package {package!r} is not installed{wrong and f' ({wrong})'}; install it with: {line}"
+    return None
+
+
+def is_unrelated_smac():
+    """Whether the package `smac` is the one on PyPI. Imports nothing."""
+    spec = importlib.util.find_spec("smac")
+    return spec is not None and not any(Path(p, "env").is_dir() for p in spec.submodule_search_locations or [])
+
+
+def protobuf_problem():
+    """How the protobuf that is installed breaks pysc2, with the pip line; None where it does not."""
+    try:
+        version = importlib.metadata.version("protobuf")
+    except importlib.metadata.PackageNotFoundError:
+        return f"protobuf is not installed; install it with: pip install {PROTOBUF}"
+    python = os.environ.get("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION") == "python"
+    if version.startswith("3.") or python:
+        return None
+    return f"protobuf {version} breaks pysc2; install the last that does not with: pip install {PROTOBUF}"
+
+
+def import_problem(package, error):
+    """What to do after `import package` has raised `error`."""
+    if "protobuf" in str(error).lower() or "descriptor" in str(error).lower():
+        return protobuf_problem() or f"{package} cannot be imported: {error}"
+    return f"{package} cannot be imported: {type(error).__name__}: {error}; install what it needs with: {REQUIREMENTS}"
 
 
 def _builds(path):

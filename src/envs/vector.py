@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.args import ConfigError
+from utils.args import ConfigError, TrainingError
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,10 @@ class Step(NamedTuple):
     info: dict  # {name: [E] array}, read at an episode's last step, logged as `name_mean`
 
 
+class GameError(TrainingError):
+    """The game failed, not the program: it hangs, has crashed, or answers nonsense. Its episode is worth nothing."""
+
+
 class VectorEnv:
     """E environments.
 
@@ -52,6 +56,14 @@ class VectorEnv:
     n_envs: int
     common_reward = True  # one team reward, [E]
     reads_env_args = True  # the keys of its `Config` stand under `env_args`
+    own_process = False  # True: it plays in worker processes only, which are replaced when the game fails
+    restarts = None  # games that were replaced so far, where that can happen
+    lost = None  # [E] bool: episodes that a failure of the game has cut off, where that can happen
+    versions = {}  # {program: version} that results depend on, for the summary
+
+    @classmethod
+    def check_installed(cls):
+        """ConfigError, with the line that mends it, where this machine lacks what the game needs."""
 
     def reset(self, seed=None, mask=None) -> Observation:
         raise NotImplementedError
@@ -63,7 +75,8 @@ class VectorEnv:
         """The first environment as text."""
         return f"{type(self).__name__} has no picture of itself"
 
-    def save_replay(self):
+    def save_replay(self) -> str:
+        """Save the last episode of the first environment; returns where."""
         raise ConfigError(f"save_replay: {type(self).__name__} cannot save replays")
 
     def state_dict(self) -> dict:

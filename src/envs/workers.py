@@ -2,62 +2,82 @@
 
 Arrays travel through shared memory; the pipe of a worker carries one byte for a step. A worker hosts a
 VectorEnv of one environment, so its contract (frozen ends, no reset by itself) is everywhere the same.
+
+A game that is a program of its own (`own_process`) may fail at any moment. Its worker is then killed, with all that
+it has started, and another takes its place, so that nothing stale is left. The episode is `lost`.
 Axes: E environments, N agents, A actions, O observation, S state.
 """
 
 import atexit
 import contextlib
+import logging
 import multiprocessing
+import os
 import pickle
-import signal
+import select
+import shutil
+import tempfile
 import time
-import traceback
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 
 import numpy as np
 
-from envs.vector import Observation, Step, VectorEnv
-from utils.args import ConfigError, TrainingError
+from envs.vector import GameError, Observation, Step, VectorEnv
+from envs.worker_process import ERROR, MESSAGE, NOTHING, OBSERVED, STEP, layout, serve, views_of, write_message
+from utils.args import ConfigError
 
-OBSERVED = ("obs", "state", "avail")
 PATIENCE = 5  # seconds that workers get to close their games, all together
-STEP = b"s"  # the one command that is not pickled: it is sent at each step
+GRACE = 2  # seconds beyond its timeout that a worker gets to say itself what its game does
+STARTING = 3  # timeouts that a game may take to start
+IN_A_ROW = 5  # failures of a game without a whole episode between them, before the run gives up
+LAST_WORDS = 5  # lines
 
 
 class WorkerEnv(VectorEnv):
     """`n_envs` processes that each play an `env_class` (importable by name) with `config`; environment i
-    has its own random stream."""
+    has its own random stream.
+
+    Where games are programs of their own, `config.timeout` is the seconds that they have for a step, and their workers
+    are replaced every `config.restart_every` episodes (None: never), as memory tends to leak.
+    """
 
     def __init__(self, env_class, config, n_envs, seed=None):
-        self.n_envs = n_envs
-        self.pipes, self.processes, self.memory = [], [], None
+        self.game, self.n_envs, self.own_process = (env_class, config), n_envs, env_class.own_process
+        self.timeout = config.timeout if self.own_process else None
+        self.restart_every = config.restart_every if self.own_process else None
+        self.seeds = np.random.SeedSequence(seed).spawn(n_envs)
+        self.workers, self.memory, self.arrays = [], None, {}
         atexit.register(self.close)  # before multiprocessing waits for workers that nobody told to end
         try:
-            for child in np.random.SeedSequence(seed).spawn(n_envs):
-                self._start(env_class, config, child)
-            infos = [pickle.loads(self._receive(i)) for i in range(n_envs)]
-            self.env_info, self.common_reward = infos[0]
-            n_rewards = 1 if self.common_reward else self.env_info.n_agents
-            self.memory = SharedMemory(create=True, size=_layout(self.env_info, n_rewards, n_envs)[1])
-            self.arrays = _views(self.memory, self.env_info, n_rewards, n_envs)
-            self._call([("attach", i, n_envs, n_rewards, self.memory.name) for i in range(n_envs)])
+            for i in range(n_envs):
+                self.workers.append(Worker(i, *self.game, self.seeds[i]))
+            infos = [worker.receive() for worker in self.workers]
+            self.env_info, self.common_reward, self.versions = infos[0]
+            self.n_rewards = 1 if self.common_reward else self.env_info.n_agents
+            self.memory = SharedMemory(create=True, size=layout(self.env_info, self.n_rewards, n_envs)[1])
+            self.arrays = views_of(self.memory, self.env_info, self.n_rewards, n_envs)
+            self._call([self._attach(i) for i in range(n_envs)])
+        except GameError as error:
+            self.close()
+            raise ConfigError(f"{env_class.__name__}: a worker process cannot start: {error}") from error
         except BaseException:
             self.close()
             raise
-
-    def _start(self, env_class, config, seed):
-        context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads half
-        ours, theirs = context.Pipe()
-        self.pipes.append(ours)
-        process = context.Process(target=_serve, args=(theirs, env_class, config, seed), daemon=True)
-        process.start()
-        self.processes.append(process)
-        theirs.close()  # so that a dead worker reads as the end of the pipe
+        if self.own_process:
+            self.restarts, self.lost = 0, np.zeros(n_envs, dtype=bool)
+            self.failures = [0] * n_envs  # in a row
+            self.states = [None] * n_envs  # what each game was at its last reset
 
     def reset(self, seed=None, mask=None):
-        seeds = [None] * self.n_envs if seed is None else np.random.SeedSequence(seed).spawn(self.n_envs)
         mask = np.ones(self.n_envs, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
-        self._call([("reset", s, bool(m)) for s, m in zip(seeds, mask)])
+        seeds = [None] * self.n_envs
+        if seed is not None:
+            self.seeds = seeds = np.random.SeedSequence(seed).spawn(self.n_envs)
+        if self.own_process:
+            self._reset_games(seeds, mask)
+        else:
+            self._call([("reset", s, bool(m)) for s, m in zip(seeds, mask)])
         return Observation(*(self.arrays[k].copy() for k in OBSERVED))
 
     def step(self, actions):
@@ -66,13 +86,20 @@ class WorkerEnv(VectorEnv):
             shape = self.arrays["actions"].shape
             raise ValueError(f"actions must be integers of shape {shape}, not {actions.dtype} {actions.shape}")
         self.arrays["actions"][:] = actions
-        for i in range(self.n_envs):
-            self._send(i, STEP)
-        info = {}
-        for i in range(self.n_envs):
-            reply = self._receive(i)
-            if reply:  # an episode's end
-                for name, value in pickle.loads(reply).items():
+        playing = [i for i in range(self.n_envs) if self.lost is None or not self.lost[i]]
+        for i in playing:
+            self.workers[i].send(STEP)
+        info, deadline = {}, self._deadline()
+        for i in playing:
+            try:
+                ends = self.workers[i].receive(deadline)
+            except GameError as error:
+                self._lose(i, error)
+                continue
+            if ends is not None:  # an episode's end
+                if self.own_process:
+                    self.failures[i] = 0
+                for name, value in ends.items():
                     info.setdefault(name, np.zeros(self.n_envs))[i] = value
         a = {k: v.copy() for k, v in self.arrays.items()}
         reward = a["reward"][:, 0] if self.common_reward else a["reward"]
@@ -82,7 +109,7 @@ class WorkerEnv(VectorEnv):
         return self._call([("render",)])[0]
 
     def save_replay(self):
-        self._call([("save_replay",)])
+        return self._call([("save_replay",)])[0]
 
     def state_dict(self):
         return {"workers": self._call([("state_dict",)] * self.n_envs)}
@@ -92,123 +119,156 @@ class WorkerEnv(VectorEnv):
 
     def close(self):
         atexit.unregister(self.close)
-        for pipe in self.pipes:
-            with contextlib.suppress(OSError):
-                pipe.send_bytes(pickle.dumps(("close",)))
-            pipe.close()
+        for worker in self.workers:
+            worker.send(("close",))
         deadline = time.monotonic() + PATIENCE
-        for process in self.processes:
-            process.join(timeout=max(0, deadline - time.monotonic()))
-            if process.is_alive():
-                process.kill()
-                process.join()
-        self.pipes, self.processes = [], []
+        for worker in self.workers:
+            worker.process.join(timeout=max(0, deadline - time.monotonic()))
+            worker.end()
+        self.workers = []
         if self.memory is not None:
             self.arrays = {}
             self.memory.close()
             self.memory.unlink()
             self.memory = None
 
+    # ---- games that fail
+
+    def _reset_games(self, seeds, mask):
+        for i in np.flatnonzero(mask):
+            if seeds[i] is not None:
+                self.states[i] = None
+                self._replace(i, seeds[i])
+            elif self.workers[i].episodes == self.restart_every:
+                self._replace(i)
+            self._ask_reset(i)
+        for i in np.flatnonzero(mask):
+            self.lost[i] = True
+            while self.lost[i]:
+                try:
+                    self.states[i] = self.workers[i].settle(self._deadline(STARTING))
+                    self.lost[i] = False
+                except GameError as error:
+                    self._lose(i, error)
+                    self._ask_reset(i)
+
+    def _ask_reset(self, i):
+        worker = self.workers[i]
+        if worker.owes:  # a replacement, which has not said yet that it is there
+            worker.send(self._attach(i))
+            if self.states[i] is not None:
+                worker.send(("load_state_dict", self.states[i]))
+        worker.episodes += 1
+        worker.send(("reset", None, True))
+
+    def _lose(self, i, error):
+        """Forget the episode of environment i, and start another game in the place of the one that failed."""
+        if not self.own_process:
+            raise error
+        self.failures[i] += 1
+        if self.failures[i] >= IN_A_ROW:
+            raise GameError(f"{IN_A_ROW} failures without a whole episode between them; the last: {error}") from error
+        logging.getLogger("qtran").warning(f"{error}\nthe episode is lost, the game starts again")
+        self.restarts += 1
+        self.lost[i] = True
+        self.arrays["reward"][i] = 0
+        self.arrays["terminated"][i], self.arrays["truncated"][i] = False, True
+        self._replace(i, delay=2 ** (self.failures[i] - 1) - 1)
+
+    def _replace(self, i, seed=None, delay=0):
+        """Another worker for environment i; without a seed it draws other numbers than all that were before it."""
+        self.workers[i].end()
+        self.workers[i] = Worker(i, *self.game, seed or self.seeds[i].spawn(1)[0], delay)
+
+    def _deadline(self, timeouts=1):
+        return None if self.timeout is None else time.monotonic() + timeouts * self.timeout + GRACE
+
+    # ---- messages
+
+    def _attach(self, i):
+        return "attach", i, self.n_envs, self.n_rewards, self.memory.name
+
     def _call(self, commands):
         """Send command i to worker i, all at once, then gather the answers."""
-        for i, command in enumerate(commands):
-            self._send(i, pickle.dumps(command))
-        return [pickle.loads(self._receive(i)) for i in range(len(commands))]
+        for worker, command in zip(self.workers, commands):
+            worker.send(command)
+        return [worker.settle() for worker, _ in zip(self.workers, commands)]
 
-    def _send(self, i, message):
+
+class Worker:
+    """A process that plays environment i, the pipe to it, and a folder for its temporary files.
+
+    It begins by sending (env_info, common_reward, versions). owes: answers that have not been received.
+    delay: seconds that it waits first.
+    """
+
+    def __init__(self, i, env_class, config, seed, delay=0):
+        self.name = f"environment {i}"
+        context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads half
+        self.pipe, theirs = context.Pipe()
+        self.fd, self.poll = self.pipe.fileno(), select.poll()
+        self.poll.register(self.fd, select.POLLIN)
+        self.folder, self.owes, self.episodes = tempfile.mkdtemp(prefix="worker-"), 1, 0
+        arguments = (theirs, env_class, config, seed, self.folder, os.getpid(), delay)
+        self.process = context.Process(target=serve, args=arguments, daemon=True)
         try:
-            self.pipes[i].send_bytes(message)
+            self.process.start()
         except OSError as error:
-            raise self._death(i) from error
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise GameError(f"{error}; fewer environments (batch_size_run) need fewer processes") from error
+        finally:
+            theirs.close()  # so that a dead worker reads as the end of the pipe
 
-    def _receive(self, i):
-        try:
-            reply = self.pipes[i].recv_bytes()
-        except (EOFError, OSError) as error:
-            raise self._death(i) from error
-        if reply[:1] == b"!":
-            error, trace = pickle.loads(reply[1:])
-            if isinstance(error, ConfigError):
-                raise error
-            raise RuntimeError(f"environment {i} failed: {error}\nin its worker process:\n{trace}")
-        return reply[1:]
-
-    def _death(self, i):
-        self.processes[i].join(timeout=1)
-        return TrainingError(f"the worker process of environment {i} died (exit code {self.processes[i].exitcode})")
-
-
-def _serve(pipe, env_class, config, seed):
-    """A worker: answers each message with b"." and a result, or b"!" and an error."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's; it closes us
-    signal.signal(signal.SIGTERM, lambda *_: None)  # as is a scheduler's kill; not SIG_IGN, which a game inherits
-    env, views, row = None, {}, 0
-    try:
-        env = env_class(config, n_envs=1, seed=seed)
-        pipe.send_bytes(b"." + pickle.dumps((env.env_info, env.common_reward)))
-        while True:
-            message = pipe.recv_bytes()
-            if message == STEP:
-                step = env.step(views["actions"][row : row + 1])
-                _write(views, row, step)
-                over = step.terminated[0] or step.truncated[0]
-                pipe.send_bytes(b"." + (pickle.dumps({k: v[0] for k, v in step.info.items()}) if over else b""))
-                continue
-            command, *arguments = pickle.loads(message)
-            answer = None
-            if command == "attach":
-                row, n_envs, n_rewards, memory_name = arguments
-                memory = SharedMemory(memory_name)  # kept by this frame as long as its views
-                views = _views(memory, env.env_info, n_rewards, n_envs)
-            elif command == "reset":
-                seed, mine = arguments
-                observed = env.reset(seed, np.array([mine]))
-                if mine:
-                    _write(views, row, observed)
-            elif command == "close":
-                return
-            else:
-                answer = getattr(env, command)(*arguments)
-            pipe.send_bytes(b"." + pickle.dumps(answer))
-    except EOFError:  # the trainer is gone
-        pass
-    except Exception as error:
+    def send(self, message):
+        """STEP or (command, *arguments). What cannot be sent shows when the answer is received."""
+        self.owes += 1
         with contextlib.suppress(OSError):
-            pipe.send_bytes(b"!" + pickle.dumps((_picklable(error), traceback.format_exc())))
-    finally:
-        if env is not None:
-            env.close()
+            if message is STEP:
+                os.write(self.fd, STEP)
+            else:
+                write_message(self.pipe, MESSAGE, message)
 
+    def receive(self, deadline=None):
+        """The next answer. Raises what the environment raised: ConfigError, GameError, or else a RuntimeError;
+        GameError when the process is dead, or still silent at the deadline."""
+        if deadline is not None and not self.poll.poll(1000 * max(0.0, deadline - time.monotonic())):
+            raise GameError(f"{self.name} hangs: it does not answer{self.last_words()}")
+        try:
+            kind = os.read(self.fd, 1)
+            answer = None if kind == NOTHING else pickle.loads(self.pipe.recv_bytes())
+        except (EOFError, OSError) as error:
+            self.process.join(timeout=1)
+            reason = f"the worker process of {self.name} died (exit code {self.process.exitcode})"
+            raise GameError(f"{reason}{self.last_words()}") from error
+        self.owes -= 1
+        if kind == ERROR:
+            self._raise(*answer)
+        return answer
 
-def _write(views, row, values):
-    for name in (*OBSERVED, "reward", "terminated", "truncated"):
-        if hasattr(values, name):
-            views[name][row] = getattr(values, name)[0]
+    def _raise(self, error, trace):
+        if isinstance(error, GameError):
+            raise GameError(f"{self.name}: {error}{self.last_words()}")
+        if isinstance(error, ConfigError):
+            raise error
+        raise RuntimeError(f"{self.name} failed: {error}\nin its worker process:\n{trace}")
 
+    def settle(self, deadline=None):
+        """The last of all the answers that are owed."""
+        answer = None
+        while self.owes:
+            answer = self.receive(deadline)
+        return answer
 
-def _picklable(error):
-    return error if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+    def last_words(self):
+        """The end of the last log that a game has left in the folder."""
+        logs = sorted(Path(self.folder).rglob("*.log"), key=lambda file: file.stat().st_mtime)
+        lines = logs[-1].read_text(errors="replace").splitlines()[-LAST_WORDS:] if logs else []
+        return "; the game's last words:\n  " + "\n  ".join(lines) if lines else ""
 
-
-def _layout(info, n_rewards, n_envs):
-    """([(name, shape, dtype, offset)], size in bytes) of the shared arrays."""
-    e, n, a = n_envs, info.n_agents, info.n_actions
-    fields = [
-        ("actions", (e, n), np.int64),
-        ("obs", (e, n, info.obs_shape), np.float32),
-        ("state", (e, info.state_shape), np.float32),
-        ("reward", (e, n_rewards), np.float32),
-        ("avail", (e, n, a), np.bool_),
-        ("terminated", (e,), np.bool_),
-        ("truncated", (e,), np.bool_),
-    ]
-    placed, offset = [], 0
-    for name, shape, dtype in fields:
-        placed.append((name, shape, dtype, offset))
-        offset += -(-int(np.prod(shape)) * np.dtype(dtype).itemsize // 64) * 64  # whole cache lines
-    return placed, offset
-
-
-def _views(memory, info, n_rewards, n_envs):
-    fields, _ = _layout(info, n_rewards, n_envs)
-    return {name: np.ndarray(shape, dtype, memory.buf, offset) for name, shape, dtype, offset in fields}
+    def end(self):
+        """Kill the process if it has not ended, and what it started dies with it."""
+        self.pipe.close()
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -34,8 +34,30 @@ class EpisodeRunner:
     def run(self, test_mode=False, render=False):
         """One episode in each environment: an EpisodeBatch [E, episode_limit + 1].
 
+        Episodes that a failure of the game has cut off are left out, as if they had not been begun; where
+        none is left another round is played.
         TrainingError when the environment pays or shows something that is not finite.
         """
+        kept = np.zeros(self.env.n_envs, dtype=bool)
+        while not kept.any():
+            batch, returns, lengths, ends = self._play(test_mode, render)
+            kept = np.ones(self.env.n_envs, dtype=bool) if self.env.lost is None else ~self.env.lost
+            if not test_mode:
+                self.t_env -= int(lengths[~kept].sum())
+        self.stats["test_" if test_mode else ""].add(
+            returns[kept], lengths[kept], {name: values[kept] for name, values in ends.items()}
+        )
+        if not test_mode:
+            self.episodes += int(kept.sum())
+            if self.t_env - self.log_stats_t >= self.config.runner_log_interval:
+                self.log_stats()
+                self.logger.log_stat("epsilon", self.mac.action_selector.epsilon(self.t_env), self.t_env)
+                self.log_stats_t = self.t_env
+        return batch if kept.all() else batch[np.flatnonzero(kept).tolist()]
+
+    def _play(self, test_mode, render):
+        """An EpisodeBatch of one episode in each environment, their returns [E, 1 or N], lengths [E], and
+        {name: [E]} of what the game says at their ends."""
         n_envs = self.env.n_envs
         batch = EpisodeBatch(self.scheme, self.groups, n_envs, self.env.env_info.episode_limit + 1)
         data = batch.arrays()
@@ -73,20 +95,15 @@ class EpisodeRunner:
             live = live & ~done
             if render:
                 print(f"t {t}, actions {actions[0].tolist()}, reward {reward[0].tolist()}\n{self.env.render()}")
-        self.stats["test_" if test_mode else ""].add(returns, lengths, ends)
-        if not test_mode:
-            self.episodes += n_envs
-            if self.t_env - self.log_stats_t >= self.config.runner_log_interval:
-                self.log_stats()
-                self.logger.log_stat("epsilon", self.mac.action_selector.epsilon(self.t_env), self.t_env)
-                self.log_stats_t = self.t_env
-        return batch
+        return batch, returns, lengths, ends
 
     def log_stats(self, test_mode=False):
         """Log and forget the mean and spread of the episodes played so far."""
         prefix = "test_" if test_mode else ""
         for name, value in self.stats[prefix].take().items():
             self.logger.log_stat(prefix + name, value, self.t_env)
+        if self.env.restarts is not None and not test_mode:
+            self.logger.log_stat("env_restarts", self.env.restarts, self.t_env)
 
     def state_dict(self):
         return {

@@ -3,7 +3,8 @@
 import json
 
 NO_MATTER = {
-    "name", "seed", "env_args.seed", "label", "hypergroup", "repeat_id", "preset", "local_results_path",
+    "name", "seed", "env_args.seed", "env_args.timeout", "env_args.restart_every", "env_args.replay_dir",
+    "env_args.replay_prefix", "env_args.debug", "label", "hypergroup", "repeat_id", "preset", "local_results_path",
     "checkpoint_path", "load_step", "evaluate", "render", "save_replay", "env_workers", "use_cuda", "buffer_cpu_only",
     "num_threads", "use_tensorboard", "log_interval", "runner_log_interval", "learner_log_interval",
 }  # fmt: skip

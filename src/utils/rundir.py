@@ -90,7 +90,7 @@ class RunDirectory:
             "wall_time_s": round(wall, 3),
             "env_steps_per_s": round((runner.t_env - self.t_start) / wall, 1) if wall > 0 else None,
             "test": {k: v for k, v in logger.latest.items() if k.startswith("test_")},
-            "versions": versions(),
+            "versions": versions() | runner.env.versions,
             "commit": commit(),
         }
         text = json.dumps(summary, indent=2) + "\n"

@@ -135,7 +135,7 @@ def test_a_fault_is_told_with_its_reason_and_leaves_nothing_behind(fault, kind, 
     env = workers("toy", GOOD | {"fault": fault, "at": 2})
     memory = f"/dev/shm/{env.memory.name}"
     assert os.path.exists(memory)
-    pids = [process.pid for process in env.processes]
+    pids = [worker.process.pid for worker in env.workers]
     env.reset()
     env.step(np.zeros((E, 2), dtype=np.int64))
     with pytest.raises(kind, match=said):
@@ -153,7 +153,7 @@ def test_a_game_that_refuses_to_be_made_says_so(workers):
 def test_a_worker_that_hangs_is_killed(workers, monkeypatch):
     monkeypatch.setattr("envs.workers.PATIENCE", 0.2)
     env = workers("toy", GOOD)
-    pids = [process.pid for process in env.processes]
+    pids = [worker.process.pid for worker in env.workers]
     for pid in pids:
         os.kill(pid, 19)  # SIGSTOP
     env.close()
