@@ -155,6 +155,7 @@ class Battle(VectorEnv):
             health = sum(unit.health_max + unit.shield_max for unit in core.enemies.values())
             self.max_reward = core.n_enemies * config.reward_death_value + config.reward_win + health
         core.max_reward = self.max_reward
+        core._episode_count = max(1, core._episode_count)  # at 0 the next reset would start a second game
 
     def _observe(self, obs):
         """Look once: what the agents see may depend on how often they are asked."""

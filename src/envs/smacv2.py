@@ -101,7 +101,7 @@ def capability_config(race, n_agents, n_enemies):
             "dist_type": "weighted_teams",
             "unit_types": list(units),
             "weights": list(units.values()),
-            "exception_unit_types": never_alone,
+            "exception_unit_types": list(never_alone),
             "observe": True,
         },
         "start_positions": {"dist_type": "surrounded_and_reflect", "p": 0.5, "map_x": 32, "map_y": 32},

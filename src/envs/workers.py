@@ -29,7 +29,8 @@ from utils.args import ConfigError
 
 PATIENCE = 5  # seconds that workers get to close their games, all together
 GRACE = 2  # seconds beyond its timeout that a worker gets to say itself what its game does
-STARTING = 3  # timeouts that a game may take to start
+STARTING = 3  # timeouts that a game may take to start, or to begin an episode
+PYTHON = 60  # seconds that a worker gets to import what it needs
 IN_A_ROW = 5  # failures of a game without a whole episode between them, before the run gives up
 LAST_WORDS = 5  # lines
 
@@ -47,6 +48,7 @@ class WorkerEnv(VectorEnv):
         self.timeout = config.timeout if self.own_process else None
         self.restart_every = config.restart_every if self.own_process else None
         self.seeds = np.random.SeedSequence(seed).spawn(n_envs)
+        self.states = [None] * n_envs  # of games that may fail, after their last reset
         self.workers, self.memory, self.arrays = [], None, {}
         atexit.register(self.close)  # before multiprocessing waits for workers that nobody told to end
         try:
@@ -57,7 +59,9 @@ class WorkerEnv(VectorEnv):
             self.n_rewards = 1 if self.common_reward else self.env_info.n_agents
             self.memory = SharedMemory(create=True, size=layout(self.env_info, self.n_rewards, n_envs)[1])
             self.arrays = views_of(self.memory, self.env_info, self.n_rewards, n_envs)
-            self._call([self._attach(i) for i in range(n_envs)])
+            for i in range(n_envs):
+                self._attach(i)
+            self._answers()
         except GameError as error:
             self.close()
             raise ConfigError(f"{env_class.__name__}: a worker process cannot start: {error}") from error
@@ -67,7 +71,6 @@ class WorkerEnv(VectorEnv):
         if self.own_process:
             self.restarts, self.lost = 0, np.zeros(n_envs, dtype=bool)
             self.failures = [0] * n_envs  # in a row
-            self.states = [None] * n_envs  # what each game was at its last reset
 
     def reset(self, seed=None, mask=None):
         mask = np.ones(self.n_envs, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
@@ -89,7 +92,7 @@ class WorkerEnv(VectorEnv):
         playing = [i for i in range(self.n_envs) if self.lost is None or not self.lost[i]]
         for i in playing:
             self.workers[i].send(STEP)
-        info, deadline = {}, self._deadline()
+        info, deadline = {}, None if self.timeout is None else time.monotonic() + self.timeout + GRACE
         for i in playing:
             try:
                 ends = self.workers[i].receive(deadline)
@@ -115,7 +118,8 @@ class WorkerEnv(VectorEnv):
         return {"workers": self._call([("state_dict",)] * self.n_envs)}
 
     def load_state_dict(self, state):
-        self._call([("load_state_dict", s) for s in state["workers"]])
+        self.states = state["workers"]
+        self._call([("load_state_dict", s) for s in self.states])
 
     def close(self):
         atexit.unregister(self.close)
@@ -146,7 +150,7 @@ class WorkerEnv(VectorEnv):
             self.lost[i] = True
             while self.lost[i]:
                 try:
-                    self.states[i] = self.workers[i].settle(self._deadline(STARTING))
+                    self.states[i] = self.workers[i].settle(STARTING * self.timeout + GRACE)
                     self.lost[i] = False
                 except GameError as error:
                     self._lose(i, error)
@@ -154,8 +158,8 @@ class WorkerEnv(VectorEnv):
 
     def _ask_reset(self, i):
         worker = self.workers[i]
-        if worker.owes:  # a replacement, which has not said yet that it is there
-            worker.send(self._attach(i))
+        if not worker.attached:
+            self._attach(i)
             if self.states[i] is not None:
                 worker.send(("load_state_dict", self.states[i]))
         worker.episodes += 1
@@ -180,19 +184,21 @@ class WorkerEnv(VectorEnv):
         self.workers[i].end()
         self.workers[i] = Worker(i, *self.game, seed or self.seeds[i].spawn(1)[0], delay)
 
-    def _deadline(self, timeouts=1):
-        return None if self.timeout is None else time.monotonic() + timeouts * self.timeout + GRACE
-
     # ---- messages
 
     def _attach(self, i):
-        return "attach", i, self.n_envs, self.n_rewards, self.memory.name
+        """Show worker i the shared memory."""
+        self.workers[i].attached = True
+        self.workers[i].send(("attach", i, self.n_envs, self.n_rewards, self.memory.name))
 
     def _call(self, commands):
         """Send command i to worker i, all at once, then gather the answers."""
         for worker, command in zip(self.workers, commands):
             worker.send(command)
-        return [worker.settle() for worker, _ in zip(self.workers, commands)]
+        return self._answers()[: len(commands)]
+
+    def _answers(self):
+        return [worker.settle() for worker in self.workers]
 
 
 class Worker:
@@ -208,7 +214,8 @@ class Worker:
         self.pipe, theirs = context.Pipe()
         self.fd, self.poll = self.pipe.fileno(), select.poll()
         self.poll.register(self.fd, select.POLLIN)
-        self.folder, self.owes, self.episodes = tempfile.mkdtemp(prefix="worker-"), 1, 0
+        self.folder, self.delay = tempfile.mkdtemp(prefix="worker-"), delay
+        self.owes, self.greeted, self.attached, self.episodes = 1, False, False, 0
         arguments = (theirs, env_class, config, seed, self.folder, os.getpid(), delay)
         self.process = context.Process(target=serve, args=arguments, daemon=True)
         try:
@@ -240,7 +247,7 @@ class Worker:
             self.process.join(timeout=1)
             reason = f"the worker process of {self.name} died (exit code {self.process.exitcode})"
             raise GameError(f"{reason}{self.last_words()}") from error
-        self.owes -= 1
+        self.owes, self.greeted = self.owes - 1, True
         if kind == ERROR:
             self._raise(*answer)
         return answer
@@ -252,11 +259,12 @@ class Worker:
             raise error
         raise RuntimeError(f"{self.name} failed: {error}\nin its worker process:\n{trace}")
 
-    def settle(self, deadline=None):
-        """The last of all the answers that are owed."""
+    def settle(self, timeout=None):
+        """The last of all the answers that are owed. timeout: seconds for each."""
         answer = None
         while self.owes:
-            answer = self.receive(deadline)
+            seconds = timeout if self.greeted or timeout is None else PYTHON + self.delay
+            answer = self.receive(None if seconds is None else time.monotonic() + seconds)
         return answer
 
     def last_words(self):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from components.episode_buffer import make_scheme
-from envs.vector import EnvInfo, Observation, Step
+from envs.vector import EnvInfo, Observation, Step, VectorEnv
 from runners.episode_runner import EpisodeRunner, EpisodeStats
 from utils.args import TrainingError
 
@@ -15,7 +15,7 @@ LENGTHS = np.array([2, 4, 3])  # of the episodes of Script
 E, N, A, T = 3, 2, 4, 4
 
 
-class Script:
+class Script(VectorEnv):
     """Three environments whose numbers say where and when they come from: obs is 10 e + t, pay is t + 1.
 
     Environment 0 terminates after 2 steps, 1 is cut off by the limit of 4, 2 terminates after 3.
@@ -181,6 +181,40 @@ def test_what_an_ended_environment_shows_does_not_matter(runner):
     assert all(torch.equal(batch[k], clean[k]) for k in batch.data)
     (_, first), (_, second) = runner.logger.stats["return_mean"]
     assert first == second
+
+
+class Failing(Script):
+    """Its games fail: in the first round those of 0 and 1, in the second all, then none."""
+
+    restarts = 0
+
+    def reset(self, seed=None, mask=None):
+        self.lost = np.array([[True, True, False], [True, True, True], [False, False, False]][min(self.resets, 2)])
+        self.restarts += int(self.lost.sum())
+        return super().reset()
+
+
+def test_lost_episodes_are_neither_learned_from_nor_counted(runner):
+    whole = runner.run()
+    runner.t_env = runner.episodes = 0
+    runner.logger.stats.clear()
+    runner.env = Failing()
+    batch = runner.run()
+    assert batch.batch_size == 1 and all(torch.equal(batch[k], whole[k][2:]) for k in batch.data)
+    assert (runner.t_env, runner.episodes) == (LENGTHS[2], 1)
+    batch = runner.run()  # a round that is lost as a whole, and another
+    assert all(torch.equal(batch[k], whole[k]) for k in batch.data) and runner.env.resets == 3
+    assert (runner.t_env, runner.episodes) == (LENGTHS[2] + LENGTHS.sum(), 1 + E)
+    runner.log_stats()
+    returns = [6, *(n * (n + 1) / 2 for n in LENGTHS)]
+    assert runner.logger.stats["return_mean"] == [(12, pytest.approx(np.mean(returns)))]
+    assert runner.logger.stats["won_mean"] == [(12, pytest.approx((1 + 0 + 0.5 + 1) / 4))]
+    assert runner.logger.stats["env_restarts"] == [(12, 5)]
+
+
+def test_where_games_cannot_fail_nothing_is_said_of_it(runner):
+    runner.run()
+    assert "env_restarts" not in runner.logger.stats
 
 
 def test_render_prints_each_step(runner, capsys):

@@ -1,0 +1,85 @@
+"""Whether the memory of a long run grows: starts it, samples it, stops it with SIGTERM, and fits a line.
+
+    python bench/memory.py --minutes 30 -- --config=qtran_alt --env-config=sc2 with buffer_size=64 t_max=100000000
+
+What stands after `--` are the words for main.py. Resident memory is summed over all processes of a kind: the trainer,
+its workers, their games. The first third of the time is left out of the line: caches fill, and the replay takes its
+memory as it fills (so give a small buffer_size). The line is drawn by least squares; beside it stands the median of the
+last tenth less that of the tenth after the first third.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+MAIN = Path(__file__).resolve().parents[1] / "src" / "main.py"
+KINDS = ("trainer", "workers", "games")  # by how many parents lie between them and the trainer
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def resident(trainer):
+    """(MiB, processes) of each kind, [3] and [3]."""
+    parent = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has just ended
+            continue
+    size, number = np.zeros(3), np.zeros(3, dtype=int)
+    for pid in parent:
+        level, ancestor = 0, pid
+        while ancestor != trainer and ancestor in parent:
+            level, ancestor = level + 1, parent[ancestor]
+        if ancestor == trainer:
+            try:
+                pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            except OSError:
+                continue
+            size[min(level, 2)] += pages * PAGE / 2**20
+            number[min(level, 2)] += 1
+    return size, number
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--every", type=float, default=5, help="seconds between two samples (default: 5)")
+    parser.add_argument("words", nargs="+", help="the command line for main.py, after --")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as results:
+        words = args.words if "with" in args.words else [*args.words, "with"]
+        run = subprocess.Popen([sys.executable, MAIN, *words, f"local_results_path={results}"])
+        started, times, samples = time.monotonic(), [], []
+        while time.monotonic() - started < 60 * args.minutes:
+            time.sleep(args.every)
+            if run.poll() is not None:
+                sys.exit(f"the run ended after {time.monotonic() - started:.0f} s, exit status {run.returncode}")
+            times.append((time.monotonic() - started) / 60)
+            samples.append(np.stack(resident(run.pid)))
+        run.send_signal(signal.SIGTERM)
+        run.wait()
+    report(np.array(times), np.array(samples))
+
+
+def report(minutes, samples):
+    """samples [T, 2, 3]: MiB and processes of each kind."""
+    late = minutes > minutes[-1] / 3
+    minutes, (size, number) = minutes[late], samples[late].swapaxes(0, 1)
+    tenth = max(1, len(minutes) // 7)
+    print(f"{'':10s}{'processes':>10s}{'MiB':>10s}{'MiB/hour':>10s}{'last - first MiB':>18s}")
+    for kind, mib, n in zip((*KINDS, "all"), [*size.T, size.sum(axis=1)], [*number.T, number.sum(axis=1)]):
+        slope = 60 * np.polyfit(minutes, mib, 1)[0]
+        change = np.median(mib[-tenth:]) - np.median(mib[:tenth])
+        print(f"{kind:10s}{np.median(n):10.0f}{np.median(mib):10.0f}{slope:10.1f}{change:18.1f}")
+    print(f"{len(minutes)} samples over {minutes[-1] - minutes[0]:.0f} minutes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+"""StarCraft with a fake smacv2: what an environment shows and pays, and that no failure of a game matters."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from battles import FAKES, battle, env_args_of, games, gone, install, order, running
+from command import ROOT
+
+from envs.vector import GameError
+from utils.args import ConfigError
+
+ATTACK = np.array([[6, 7, 8]])  # each agent its enemy: three times wins
+
+
+@pytest.fixture
+def game(tmp_path, monkeypatch):
+    """A machine with the fake smacv2 and game. game(env, **env_args): an environment, closed at the end."""
+    for name, value in install(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.syspath_prepend(FAKES)
+    monkeypatch.setattr("envs.workers.GRACE", 0.2)
+    monkeypatch.setattr("envs.workers.STARTING", 1)
+    made = []
+
+    def start(*args, **kwargs):
+        made.append(battle(*args, **kwargs))
+        return made[-1]
+
+    yield start
+    for env in made:
+        env.close()
+    assert gone(games(tmp_path))
+
+
+def play(env, steps=8):
+    """(steps until the end, return, last Step) of an episode in which everybody attacks, then walks."""
+    env.reset()
+    paid = 0.0
+    for t in range(1, steps + 1):
+        step = env.step(np.repeat(ATTACK, env.n_envs, axis=0) if t <= 3 else np.ones((env.n_envs, 3), dtype=int))
+        paid += step.reward[0]
+        if step.terminated[0] or step.truncated[0]:
+            return t, paid, step
+    return None
+
+
+def test_a_victory_pays_what_the_scale_says_and_tells_what_epymarl_logs(game):
+    env = game()
+    assert env.versions == {"starcraft": "4.10.0.75689"} and env.env_info.episode_limit == 8
+    for _ in range(2):
+        length, paid, step = play(env)
+        assert length == 3 and paid == pytest.approx(20) and step.terminated[0] and not step.truncated[0]
+        assert {k: v[0] for k, v in step.info.items()} == {"battle_won": 1, "dead_allies": 0, "dead_enemies": 3}
+    after = env.step(ATTACK)  # beyond the end
+    assert after.reward[0] == 0 and after.terminated[0] and np.array_equal(after.state, step.state)
+    assert env.restarts == 0 and not env.lost.any()
+
+
+@pytest.mark.parametrize("continuing", [False, True])
+def test_the_time_limit_ends_an_episode_or_cuts_it(continuing, game):
+    env = game(continuing_episode=continuing)
+    env.reset()
+    for _ in range(8):
+        step = env.step(np.ones((1, 3), dtype=int))
+    assert (step.terminated[0], step.truncated[0]) == (not continuing, continuing)
+    assert step.info["battle_won"][0] == 0 and ("episode_limit" in step.info) == continuing
+
+
+@pytest.mark.parametrize("env", ["sc2", "sc2v2"])
+def test_the_seed_repeats_episodes_and_environments_differ(env, game):
+    def shown(**changes):
+        made = game(env, n_envs=2, **changes)
+        return [a for _ in range(2) for seen in [made.reset(), made.step(np.ones((2, 3), dtype=int))] for a in seen[:2]]
+
+    first, second, other = shown(seed=5), shown(seed=5), shown(seed=None)
+    assert all(np.array_equal(a, b) for a, b in zip(first, second))
+    assert not any(np.array_equal(a, b) for a, b in zip(first, other))
+    assert all(not np.array_equal(*a) for a in first)
+
+
+def test_actions_that_are_not_available_are_a_fault_of_the_program(game):
+    env = game()
+    env.reset()
+    with pytest.raises(RuntimeError, match="agent 1 cannot take action 0 now"):
+        env.step(np.array([[1, 0, 1]]))
+
+
+# ---- games that fail
+
+MOMENTS = [
+    "crash launch 1", "crash create 1", "crash reset 1", "crash step 2", "crash reset 2", "hang step 1", "hang reset 2",
+    "garble observe 2", "quiet step 2", "exit step 2", "refuse reset 1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", MOMENTS)
+def test_a_game_that_fails_costs_its_episode_and_nothing_else(fault, game, tmp_path):
+    order(tmp_path, fault)
+    env, lost = game(), 0
+    for _ in range(4):
+        length, paid, step = play(env)
+        if env.lost[0]:
+            lost += 1
+            assert step.truncated[0] and not step.terminated[0] and step.reward[0] == 0 and not step.info
+            assert np.isfinite(step.state).all() and step.avail.any(axis=-1).all()
+        else:
+            assert length == 3 and paid == pytest.approx(20)  # the scale is right
+    assert env.restarts == 1 and lost == (1 if "step" in fault or "observe" in fault else 0)
+    assert sum(map(running, games(tmp_path))) == 1
+
+
+def test_twice_in_a_row_and_only_where_it_happens(game, tmp_path, caplog):
+    order(tmp_path, "crash step 1", "crash launch 1")
+    env = game(n_envs=2)
+    for _ in range(3):
+        play(env)
+    assert env.restarts == 2 and not env.lost.any()
+    told = [record.message for record in caplog.records]
+    assert len(told) == 2 and all("ProtocolError: SC2 probably crashed" in t for t in told)
+    assert "fake game: imaginary memory is full" in told[0]
+
+
+def test_it_gives_up_after_failures_in_a_row_with_the_games_last_words(game, tmp_path, monkeypatch):
+    monkeypatch.setattr("envs.workers.IN_A_ROW", 3)
+    order(tmp_path, *["crash launch 1"] * 9)
+    env = game()
+    with pytest.raises(GameError) as error:
+        env.reset()
+    assert re.search("3 failures without a whole episode between them; the last: environment 0", str(error.value))
+    assert "SC2 probably crashed" in str(error.value) and "imaginary memory is full" in str(error.value)
+    assert len(games(tmp_path)) == 3
+
+
+def test_whole_episodes_between_failures_do_not_add_up(game, tmp_path, monkeypatch):
+    monkeypatch.setattr("envs.workers.IN_A_ROW", 2)
+    order(tmp_path, *["crash reset 2"] * 3)
+    env = game()
+    for _ in range(4):
+        assert play(env)[1] == pytest.approx(20)
+    assert env.restarts == 3
+
+
+def test_a_game_is_started_again_every_so_many_episodes(game, tmp_path):
+    env = game("sc2v2", restart_every=2)
+    states = []
+    for _ in range(5):
+        states.append(env.reset().state)
+        assert play(env)[1] == pytest.approx(20)
+    assert len(games(tmp_path)) == 5 and env.restarts == 0  # resets by hand count as episodes
+    assert len(np.unique(states, axis=0)) == 5 and sum(map(running, games(tmp_path))) <= 1
+
+
+def test_the_scale_of_rewards_outlives_the_game(game, tmp_path):
+    """SMACv2's is that of the first episode's enemies."""
+    order(tmp_path, "crash step 2")
+    env = game("sc2v2")
+    play(env)
+    env.load_state_dict({"workers": [{"episodes": 7, "max_reward": 730.0}]})
+    env.reset()
+    assert env.state_dict()["workers"][0] == {"episodes": 8, "max_reward": 730.0}
+    assert play(env)[1] == pytest.approx(10)
+
+
+def test_parallel_games_have_ports_of_their_own(game, tmp_path):
+    env = game(n_envs=3)
+    env.reset()
+    words = [Path(f"/proc/{pid}/fd/1").read_text() for pid in games(tmp_path)]
+    ports = {re.search(r"-port (\d+)", text)[1] for text in words}
+    assert len(ports) == 3 and all(15000 <= int(port) < 25000 for port in ports)
+
+
+def test_nothing_is_left_in_the_temporary_folder(game, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "games"))
+    order(tmp_path, "crash step 1")
+    env = game()
+    env.reset()
+    env.step(ATTACK)
+    env.close()
+    assert not list((tmp_path / "games").glob("worker-*"))
+
+
+PROGRAM = """
+import time
+from envs import make
+if __name__ == "__main__":
+    make("sc2", {}, 2).reset()
+    print("playing", flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_game_outlives_the_program(end, game, tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM.format(env_args_of("sc2")))
+    path = os.pathsep.join(str(p) for p in (FAKES, ROOT / "src"))
+    program = subprocess.Popen(
+        [sys.executable, tmp_path / "program.py"], env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert program.stdout.readline() == "playing\n", program.stderr.read()
+    started = games(tmp_path)
+    assert len(started) == 2 and all(map(running, started))
+    program.send_signal(end)
+    program.communicate(timeout=20)
+    assert gone(started)
+
+
+# ---- bad input
+
+
+def test_a_worker_that_cannot_start(game, monkeypatch):
+    monkeypatch.setenv("FAKE_BREAKS", "1")
+    with pytest.raises(ConfigError, match=r"a worker process cannot start: .* died \(exit code 7\)"):
+        game()
+
+
+@pytest.mark.parametrize(
+    "env, changes, said",
+    [
+        ("sc2", {"map_name": "8m"}, "the map '8m' is not in .*SMAC_Maps; there is: 2s3z, 32x32_flat, 3m$"),
+        ("sc2", {"map_name": "3mm"}, "'3mm' is not one of 3m, 8m, .*did you mean '3m'"),
+        ("sc2", {"game_version": "4.6"}, "'4.6' is not installed in .*; there is: 4.10.0 .build 75689"),
+        ("sc2", {"backend": "smac"}, "the package 'smac' is not installed; install it with: pip install git"),
+        ("sc2v2", {"map_name": "terran_5_vs_55"}, "is no scenario and no file; .*did you mean 'terran_5_vs_5'"),
+    ],
+)
+def test_bad_input_is_told_in_one_message(env, changes, said, game):
+    with pytest.raises(ConfigError, match=f"(?s){said}"):
+        game(env, **changes)
+
+
+def test_a_package_that_protobuf_keeps_from_being_imported(game, tmp_path, monkeypatch):
+    broken = tmp_path / "broken" / "smacv2"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").touch()
+    (broken / "env.py").write_text("raise TypeError('Descriptors cannot be created directly.')")
+    (tmp_path / "broken" / "protobuf-6.1.0.dist-info").mkdir()
+    (tmp_path / "broken" / "protobuf-6.1.0.dist-info" / "METADATA").write_text("Name: protobuf\nVersion: 6.1.0\n")
+    monkeypatch.syspath_prepend(broken.parent)
+    with pytest.raises(ConfigError, match="protobuf 6.1.0 breaks pysc2; .*: pip install protobuf==3.20.3"):
+        game()
