@@ -37,7 +37,8 @@ def make_args(alg, **overrides):
         "seed": 0,
         "hidden_dim": 8,
         "use_rnn": True,
-        "head_layers": 0, "lr_decay": False,
+        "head_layers": 0,
+        "lr_decay": False,
         "obs_last_action": True,
         "epsilon_finish": 0.05,
     }

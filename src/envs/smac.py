@@ -44,6 +44,11 @@ def repaired(core_class):
     """smacv2's environment, of which SMACv2's maps are all that it plays as it is, made to play SMAC's."""
 
     class Repaired(core_class):
+        def get_obs_agent(self, agent_id, fully_observable=False):
+            """An enemy that nobody has seen yet would hide those before it from agents that see them."""
+            self.obs_enemies[:] = 1
+            return super().get_obs_agent(agent_id, fully_observable)
+
         def _kill_all_units(self):
             """Once, and go on: on these maps new units come when all are dead, so that waiting for an empty map, as
             the original does, would never end."""
