@@ -80,9 +80,9 @@ class Battle(VectorEnv):
         self.seed = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
         self.episodes = 0  # begun with this seed
         self.max_reward = None  # of the core: what rewards are scaled by
-        self.processes = game_processes(config.timeout)
         self.core = self._make_core(int(self._stream().generate_state(1)[0] >> 1))
         self.core.full_restart = reraise
+        self.processes = game_processes(config.timeout)
         info = self.core.get_env_info()  # without a game
         shape = (int(info[k]) for k in ("n_agents", "n_actions", "obs_shape", "state_shape"))
         self.env_info = EnvInfo(*shape, episode_limit=self.core.episode_limit)
@@ -161,7 +161,9 @@ class Battle(VectorEnv):
         """Look once: what the agents see may depend on how often they are asked."""
         whole = np.concatenate(obs) if self.config.obs_instead_of_state else self.core.get_state()
         avail = np.array(self.core.get_avail_actions(), dtype=bool)
-        self.seen = Observation(np.array(obs, dtype=np.float32)[None], np.float32(whole)[None], avail[None])
+        self.seen = Observation(
+            np.array(obs, dtype=np.float32)[None], np.array(whole, dtype=np.float32)[None], avail[None]
+        )
 
     def _check(self, actions):
         """ValueError for actions that the agents do not have."""

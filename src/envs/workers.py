@@ -20,6 +20,7 @@ import tempfile
 import time
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,11 +46,12 @@ class WorkerEnv(VectorEnv):
 
     def __init__(self, env_class, config, n_envs, seed=None):
         self.game, self.n_envs, self.own_process = (env_class, config), n_envs, env_class.own_process
-        self.timeout = config.timeout if self.own_process else None
+        self.timeout: Any = config.timeout if self.own_process else None
         self.restart_every = config.restart_every if self.own_process else None
         self.seeds = np.random.SeedSequence(seed).spawn(n_envs)
         self.states = [None] * n_envs  # of games that may fail, after their last reset
-        self.workers, self.memory, self.arrays = [], None, {}
+        self.workers, self.arrays = [], {}
+        self.memory: Any = None
         atexit.register(self.close)  # before multiprocessing waits for workers that nobody told to end
         try:
             for i in range(n_envs):
@@ -242,7 +244,7 @@ class Worker:
             raise GameError(f"{self.name} hangs: it does not answer{self.last_words()}")
         try:
             kind = os.read(self.fd, 1)
-            answer = None if kind == NOTHING else pickle.loads(self.pipe.recv_bytes())
+            answer: Any = None if kind == NOTHING else pickle.loads(self.pipe.recv_bytes())
         except (EOFError, OSError) as error:
             self.process.join(timeout=1)
             reason = f"the worker process of {self.name} died (exit code {self.process.exitcode})"

@@ -99,6 +99,10 @@ def _who_has_what(algorithms, values):
 
 def _entry(result):
     keys = flat(result.config)
+    if keys.get("env_args.game_version", "") is None:  # the newest there was: results of two are not comparable
+        del keys["env_args.game_version"]
+    if "starcraft" in result.versions:
+        keys["env_args.game_version"] = result.versions["starcraft"]
     env_args = result.config.get("env_args")
     task = task_name(result.config | {"env_args": env_args if isinstance(env_args, dict) else {}}) if keys else ""
     return Entry(result, keys, str(keys.get("name", "")), task, task, left_out=_not_a_training_run(result))

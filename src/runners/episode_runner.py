@@ -66,7 +66,7 @@ class EpisodeRunner:
         self._refuse_not_finite(first, ("obs", "state"), slice(None), 0, test_mode)
         obs, state, avail = first
         live = np.ones(n_envs, dtype=bool)
-        returns, lengths, ends = 0.0, np.zeros(n_envs, dtype=np.int64), {}
+        returns, lengths, ends = np.zeros(1), np.zeros(n_envs, dtype=np.int64), {}
         actions, t = None, 0
         while live.any():
             rows = slice(None) if live.all() else live

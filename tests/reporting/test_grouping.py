@@ -1,5 +1,7 @@
 """Which runs count, and what they are called."""
 
+import json
+
 import pytest
 from made_runs import ours, sacred
 
@@ -40,6 +42,18 @@ def test_a_key_that_only_one_run_has_makes_a_variant(tmp_path):
     ours(tmp_path)
     ours(tmp_path, extra=[1, 2])
     assert counted(tmp_path) == {"two_step": {"qmix, extra=[1, 2]": [1], "qmix, extra=not set": [1]}}
+
+
+def test_versions_of_a_game_are_tasks_of_their_own(tmp_path):
+    for seed, version in ((1, "4.6.2.69232"), (2, "4.10.0.75689"), (3, "4.10.0.75689")):
+        path = ours(tmp_path, seed=seed, env="sc2", env_args={"map_name": "3m", "game_version": None})
+        summary = json.loads((path / "summary.json").read_text())
+        (path / "summary.json").write_text(json.dumps(summary | {"versions": {"starcraft": version}}))
+    assert counted(tmp_path) == {
+        "3m game_version=4.10.0.75689": {"qmix": [2, 3]}, "3m game_version=4.6.2.69232": {"qmix": [1]}
+    }  # fmt: skip
+    sacred(tmp_path / "theirs", env="sc2", env_args={"map_name": "3m", "game_version": None})  # which, it does not say
+    assert counted(tmp_path / "theirs") == {"3m": {"qmix": [1]}}
 
 
 def test_a_variant_has_one_name_on_all_tasks(tmp_path):

@@ -10,7 +10,7 @@ from utils.args import ConfigError
 from utils.rundir import RunDirectory, check_same_algorithm, commit, write_atomically
 
 VALUES = dict(name="vdn", env="two_step", env_args={}, seed=5, learner="q_learner", mixer="vdn", agent="rnn")
-RUNNER = SimpleNamespace(t_env=120, episodes=7)
+RUNNER = SimpleNamespace(t_env=120, episodes=7, env=SimpleNamespace(versions={"game": "4.10"}))
 LOGGER = SimpleNamespace(latest={"loss": 1.0, "test_return_mean": 2.0})
 
 
@@ -82,7 +82,7 @@ def test_the_summary(make):
     directory.write_summary("failed", RUNNER, LOGGER, "why")
     summary = json.loads((directory.path / "summary.json").read_text())
     assert (summary["status"], summary["reason"], summary["t_env"], summary["episodes"]) == ("failed", "why", 120, 7)
-    assert summary["test"] == {"test_return_mean": 2.0}
+    assert summary["test"] == {"test_return_mean": 2.0} and summary["versions"]["game"] == "4.10"
     assert summary["env_steps_per_s"] == pytest.approx(10, rel=0.05)  # without the 20 of the checkpoint
 
 
