@@ -100,8 +100,7 @@ class Battle(VectorEnv):
         if mask is not None and not mask[0]:
             return self.seen
         if seed is not None:
-            self.seed = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
-            self.episodes = 0
+            raise ValueError("a game has its seed from its start: make another, as WorkerEnv does")
         self.episodes += 1
         stream = self._stream()
         first, second = stream.generate_state(2)
@@ -113,10 +112,10 @@ class Battle(VectorEnv):
         return self.seen
 
     def step(self, actions):
-        actions = np.asarray(actions)
         if not self.over:
-            self._check(actions)
-            reward, over, info = self._safely("step", self.core.step, actions[0].tolist())
+            chosen = np.asarray(actions)[0].tolist()
+            self._check(chosen)
+            reward, over, info = self._safely("step", self.core.step, chosen)
             if over and "battle_won" not in info:  # how the packages say that the game has crashed
                 raise GameError("the game failed at a step")
             self.reward, self.over = float(reward), bool(over)
@@ -161,20 +160,14 @@ class Battle(VectorEnv):
         """Look once: what the agents see may depend on how often they are asked."""
         whole = np.concatenate(obs) if self.config.obs_instead_of_state else self.core.get_state()
         avail = np.array(self.core.get_avail_actions(), dtype=bool)
-        self.seen = Observation(
-            np.array(obs, dtype=np.float32)[None], np.array(whole, dtype=np.float32)[None], avail[None]
-        )
+        agents, state = np.array(obs, dtype=np.float32), np.array(whole, dtype=np.float32)
+        self.seen = Observation(agents[None], state[None], avail[None])
 
     def _check(self, actions):
-        """ValueError for actions that the agents do not have."""
-        shape = (1, self.env_info.n_agents)
-        if actions.shape != shape or not np.issubdtype(actions.dtype, np.integer):
-            raise ValueError(f"actions must be integers of shape {shape}, not {actions.dtype} {actions.shape}")
-        if (actions < 0).any() or (actions >= self.env_info.n_actions).any():
-            raise ValueError(f"actions must lie in 0..{self.env_info.n_actions - 1}")
-        missing = np.flatnonzero(~np.take_along_axis(self.seen.avail[0], actions[0, :, None], axis=1))
-        if missing.size:
-            raise ValueError(f"agent {missing[0]} cannot take action {actions[0, missing[0]]} now")
+        """ValueError for an action that its agent does not have now; the packages would crash."""
+        for agent, action in enumerate(actions):
+            if not 0 <= action < self.env_info.n_actions or not self.seen.avail[0, agent, action]:
+                raise ValueError(f"agent {agent} cannot take action {action} now")
 
     def _safely(self, what, act, *args):
         """act(*args), with whatever goes wrong as a GameError."""

@@ -64,11 +64,11 @@ def reserve_port():
 
     The reservation is a name in Linux's abstract space, which ends with the process that holds it.
     """
-    for port in random.SystemRandom().sample(PORTS, 200):
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
         reserved = socket.socket(socket.AF_UNIX)
         with contextlib.suppress(OSError), socket.socket() as probe:
             reserved.bind(f"\0starcraft-port-{port}")
             probe.bind(("127.0.0.1", port))
             return reserved, port
         reserved.close()
-    raise OSError("no free port between 15000 and 25000")
+    raise OSError(f"no port is free from {PORTS.start} to {PORTS.stop - 1}")

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from battles import FAKES, battle, env_args_of, games, gone, install, order, running
 from command import ROOT
 
+from envs.sc2_process import reserve_port
 from envs.vector import GameError
 from utils.args import ConfigError
 
@@ -84,11 +86,13 @@ def test_the_seed_repeats_episodes_and_environments_differ(env, game):
     assert all(not np.array_equal(*a) for a in first)
 
 
-def test_actions_that_are_not_available_are_a_fault_of_the_program(game):
+@pytest.mark.parametrize("action", [0, 9, -1])
+def test_actions_that_are_not_available_are_a_fault_of_the_program(action, game):
     env = game()
     env.reset()
-    with pytest.raises(RuntimeError, match="agent 1 cannot take action 0 now"):
-        env.step(np.array([[1, 0, 1]]))
+    with pytest.raises(RuntimeError, match=f"agent 1 cannot take action {action} now"):
+        env.step(np.array([[1, action, 1]]))
+    assert env.restarts == 0
 
 
 # ---- games that fail
@@ -173,6 +177,21 @@ def test_parallel_games_have_ports_of_their_own(game, tmp_path):
     words = [Path(f"/proc/{pid}/fd/1").read_text() for pid in games(tmp_path)]
     ports = {re.search(r"-port (\d+)", text)[1] for text in words}
     assert len(ports) == 3 and all(15000 <= int(port) < 25000 for port in ports)
+
+
+def test_a_port_is_given_once_until_it_is_given_back(monkeypatch):
+    monkeypatch.setattr("envs.sc2_process.PORTS", range(24996, 24999))
+    held, ports = zip(*(reserve_port() for _ in range(3)))
+    assert sorted(ports) == [24996, 24997, 24998]
+    with pytest.raises(OSError, match="no port is free from 24996 to 24998"):
+        reserve_port()
+    held[1].close()
+    with socket.create_server(("127.0.0.1", ports[1])), pytest.raises(OSError):
+        reserve_port()  # another program has it
+    again, port = reserve_port()
+    assert port == ports[1]
+    for reserved in (again, *held):
+        reserved.close()
 
 
 def test_nothing_is_left_in_the_temporary_folder(game, tmp_path, monkeypatch):
