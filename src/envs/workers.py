@@ -154,7 +154,7 @@ class WorkerEnv(VectorEnv):
                 try:
                     self.states[i] = self.workers[i].settle(STARTING * self.timeout + GRACE)
                     self.lost[i] = False
-                except GameError as error:
+                except (GameError, ConfigError) as error:  # what was well at first may be gone: a map, a disk
                     self._lose(i, error)
                     self._ask_reset(i)
 
@@ -214,8 +214,8 @@ class Worker:
         self.name = f"environment {i}"
         context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads half
         self.pipe, theirs = context.Pipe()
-        self.fd, self.poll = self.pipe.fileno(), select.poll()
-        self.poll.register(self.fd, select.POLLIN)
+        self.poll = select.poll()
+        self.poll.register(self.pipe.fileno(), select.POLLIN)
         self.folder, self.delay = tempfile.mkdtemp(prefix="worker-"), delay
         self.owes, self.greeted, self.attached, self.episodes = 1, False, False, 0
         arguments = (theirs, env_class, config, seed, self.folder, os.getpid(), delay)
@@ -233,7 +233,7 @@ class Worker:
         self.owes += 1
         with contextlib.suppress(OSError):
             if message is STEP:
-                os.write(self.fd, STEP)
+                os.write(self.pipe.fileno(), STEP)
             else:
                 write_message(self.pipe, MESSAGE, message)
 
@@ -243,7 +243,7 @@ class Worker:
         if deadline is not None and not self.poll.poll(1000 * max(0.0, deadline - time.monotonic())):
             raise GameError(f"{self.name} hangs: it does not answer{self.last_words()}")
         try:
-            kind = os.read(self.fd, 1)
+            kind = os.read(self.pipe.fileno(), 1)
             answer: Any = None if kind == NOTHING else pickle.loads(self.pipe.recv_bytes())
         except (EOFError, OSError) as error:
             self.process.join(timeout=1)

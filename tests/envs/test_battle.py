@@ -141,6 +141,16 @@ def test_it_gives_up_after_failures_in_a_row_with_the_games_last_words(game, tmp
     assert len(games(tmp_path)) == 3
 
 
+def test_a_game_that_is_taken_away_is_a_failure_too(game, tmp_path, monkeypatch):
+    monkeypatch.setattr("envs.workers.IN_A_ROW", 2)
+    order(tmp_path, "crash step 1")
+    env = game()
+    (tmp_path / "SC2/Maps/SMAC_Maps/3m.SC2Map").unlink()
+    play(env)
+    with pytest.raises(GameError, match="2 failures .*the map '3m' is not in"):
+        env.reset()
+
+
 def test_whole_episodes_between_failures_do_not_add_up(game, tmp_path, monkeypatch):
     monkeypatch.setattr("envs.workers.IN_A_ROW", 2)
     order(tmp_path, *["crash reset 2"] * 3)
