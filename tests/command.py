@@ -62,9 +62,14 @@ class Outcome:
 
 def here(capsys, argv):
     """The Outcome of main(argv) in this process."""
+    return outcome(main.main, capsys, argv)
+
+
+def outcome(command, capsys, argv):
+    """The Outcome of command(argv), a command's `main`, in this process."""
     capsys.readouterr()
     try:
-        code = main.main([str(word) for word in argv])
+        code = command([str(word) for word in argv])
     except SystemExit as error:  # argparse
         code = error.code
     return Outcome(code, *capsys.readouterr())

@@ -11,9 +11,9 @@ SRC = Path(__file__).parents[1] / "src"
 FILES = sorted(path.relative_to(SRC) for path in SRC.rglob("*.py"))
 # Each layer imports from the layers below it and from itself; rooms of one layer not from each other.
 LAYERS = [
-    ["main", "sweep", "report"],
+    ["main", "sweep", "report", "doctor"],
     ["run"],
-    ["training", "tables", "sweeping", "reporting"],
+    ["training", "tables", "checks", "sweeping", "reporting"],
     ["runners", "learners"],
     ["controllers"],
     ["envs", "components", "modules"],

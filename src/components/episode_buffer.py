@@ -177,7 +177,7 @@ def refuse_if_too_large(size, buffer_size, device):
         fits = int(buffer_size * free / size * 0.8)
         raise ConfigError(
             f"buffer_size: {buffer_size} episodes need {size / 2**30:.2f} GiB, but {device} has "
-            f"{free / 2**30:.2f} GiB free; about {fits} episodes fit"
+            f"{free / 2**30:.2f} GiB free; about {fits} episodes fit: buffer_size={fits}"
         )
 
 

@@ -65,7 +65,7 @@ def load(alg, env, overrides, readers, said="command line"):
     readers(values): the classes whose `Config` dataclasses the run will read, given its values, and
     [(key, problem)] of the keys that name no class.
     """
-    _check_choices(("config", "algs", alg), ("env-config", "envs", env))
+    check_choices(("config", "algs", alg), ("env-config", "envs", env))
     env_layers, alg_layers = _read_named("envs", env), _read_named("algs", alg)
     preset = overrides.get("preset", next((v["preset"] for _, v in reversed(env_layers) if "preset" in v), None))
     known = {name for _, values in alg_layers for name in values.get("presets", {})}
@@ -219,7 +219,7 @@ def _allowed(meta):
     return f" ({', '.join(bounds)})" if bounds else ""
 
 
-def _check_choices(*choices):
+def check_choices(*choices):
     """ConfigError unless each (flag, kind, name) names a YAML file of its kind."""
     problems = []
     for flag, kind, name in choices:

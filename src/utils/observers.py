@@ -21,6 +21,7 @@ from sacred.serializer import flatten
 from utils.args import ConfigError
 from utils.logging import Outage, missing_package, unwritable, without_password
 
+PASSWORD_FILE = "QTRAN_MONGO_PASSWORD_FILE"  # environment variable: a file with the password of mongo_url's user
 CAPTURED_OUT = 1_000_000  # characters of console output kept in MongoDB, whose documents end at 16 MB
 
 
@@ -295,6 +296,16 @@ class _PromptMongoObserver(MongoObserver):
             raise
 
 
+def ping_mongo(url, db_name, seconds):
+    """Read from the database once; ConfigError as PatientMongoObserver, else pymongo's errors."""
+    observer = _inner_observer(url, db_name, seconds)
+    try:
+        with observer.deadline(seconds):
+            observer.runs.find_one({}, {"_id": 1})
+    finally:
+        observer.close()
+
+
 def _inner_observer(url, db_name, seconds):
     try:
         import pymongo.errors
@@ -305,6 +316,7 @@ def _inner_observer(url, db_name, seconds):
         return _PromptMongoObserver(
             url,
             db_name,
+            **_password(),
             timeoutMS=milliseconds,  # of what runs outside a deadline: closing
             serverSelectionTimeoutMS=milliseconds,
             connectTimeoutMS=milliseconds,
@@ -312,6 +324,17 @@ def _inner_observer(url, db_name, seconds):
         )
     except (pymongo.errors.PyMongoError, ValueError, TypeError) as error:
         raise ConfigError(f"mongo_url {without_password(url)!r}, mongo_db {db_name!r}: {error}") from error
+
+
+def _password() -> dict[str, Any]:
+    """{"password": text} from the file that the environment names: so that no log or config.yaml holds it."""
+    path = os.environ.get(PASSWORD_FILE)
+    if not path:
+        return {}
+    try:
+        return {"password": Path(path).read_text().strip()}
+    except OSError as error:
+        raise ConfigError(f"{PASSWORD_FILE}={path}: cannot be read: {error.strerror}") from error
 
 
 def _is_away(error):

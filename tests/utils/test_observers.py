@@ -378,3 +378,20 @@ def test_missing_pymongo(monkeypatch):
     monkeypatch.setitem(sys.modules, "pymongo", None)
     with pytest.raises(ConfigError, match="pip install pymongo==4.20.0"):
         PatientMongoObserver("mongodb://h:1", "marl")
+
+
+# ---- the password
+
+
+def test_the_password_comes_from_a_file(tmp_path, monkeypatch):
+    """So that mongo_url, which config.yaml keeps, need not hold it."""
+    file = tmp_path / "password"
+    file.write_text("a/b@c:d\n")
+    monkeypatch.setenv("QTRAN_MONGO_PASSWORD_FILE", str(file))
+    observer = PatientMongoObserver("mongodb://trainer@127.0.0.1:1/?authSource=admin", "runs")
+    credentials = observer._inner._client.options.pool_options._credentials
+    observer.close()
+    assert (credentials.username, credentials.password, credentials.source) == ("trainer", "a/b@c:d", "admin")
+    file.unlink()
+    with pytest.raises(ConfigError, match=r"QTRAN_MONGO_PASSWORD_FILE=.*password: cannot be read: No such file"):
+        PatientMongoObserver("mongodb://trainer@127.0.0.1:1", "runs")

@@ -1,0 +1,251 @@
+"""What has to work on a machine, one function for each: `doctor.py` calls them and shows what they found.
+
+Importing needs the standard library only, so that a missing core package can be told.
+"""
+
+import contextlib
+import platform
+import shutil
+import socket
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from utils.args import ConfigError
+
+ROOT = Path(__file__).resolve().parents[1]
+OLDEST_PYTHON = (3, 10)
+DISK_LEFT = 2**30  # bytes; a run of days leaves some hundred MB of checkpoints and metrics
+MONGO_PATIENCE = 3.0  # seconds
+
+
+class Check(NamedTuple):
+    name: str
+    state: str  # ok; missing: not there, and nothing that was asked for needs it; broken: does not work
+    detail: str
+    fix: str = ""  # the line that mends it
+
+
+def failed(name, error, needed=True):
+    """The Check of a ConfigError, whose message ends with what to do, after its last semicolon."""
+    detail, _, fix = str(error).rpartition("; ")
+    state = "broken" if needed else "missing"
+    return Check(name, state, detail or fix, fix.removeprefix("install it with: ") if detail else "")
+
+
+# ---- Python and packages
+
+
+def python():
+    version = platform.python_version()
+    if sys.version_info < OLDEST_PYTHON:
+        return Check(
+            "Python", "broken", f"{version} is too old", "make the virtual environment with Python 3.10 to 3.13"
+        )
+    return Check("Python", "ok", f"{version}, {sys.executable}")
+
+
+def packages(requirements, needed=True):
+    """The packages of a requirements file, a path from the repository's root, by what pip knows of them."""
+    fix = f"pip install -r {requirements}"
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:
+        return Check(requirements, "broken", "its packages are not installed", fix)
+    lines = (line.partition(" #")[0].strip() for line in (ROOT / requirements).read_text().splitlines())
+    there, absent = [], []
+    for wanted in (Requirement(line) for line in lines if line and not line.startswith(("#", "-"))):
+        if wanted.marker and not wanted.marker.evaluate():
+            continue
+        try:
+            version = metadata.version(wanted.name)
+        except metadata.PackageNotFoundError:
+            absent.append(wanted.name)
+            continue
+        other = not wanted.specifier.contains(version, prereleases=True)
+        there.append(f"{wanted.name} {version}" + (f" (tested with {wanted.specifier})" if other else ""))
+    if absent:
+        return Check(requirements, "broken" if needed else "missing", f"not installed: {', '.join(absent)}", fix)
+    return Check(requirements, "ok", ", ".join(there))
+
+
+def torch_device():
+    try:
+        import torch
+    except Exception as error:  # a wheel for another machine, a CUDA library that is gone
+        return Check("torch", "broken", f"import torch: {error}", "pip install --force-reinstall -r requirements.txt")
+    version = f"torch {torch.__version__}"
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+        return Check("device", "ok", f"{version}, {torch.cuda.get_device_name(0)}, {memory:.0f} GiB")
+    if not Path("/dev/nvidiactl").exists():
+        return Check("device", "ok", f"{version}, CPU; no NVIDIA GPU here")
+    if torch.version.cuda is None:
+        fix = "pip uninstall torch, then pip install -r requirements.txt from an index that has torch with CUDA"
+        return Check("device", "missing", f"{version} is a build for the CPU; the GPU is not used", fix)
+    fix = "nvidia-smi tells whether the driver works; in a container, start it with --gpus all"
+    return Check("device", "missing", f"{version} (CUDA {torch.version.cuda}) sees no GPU", fix)
+
+
+def environment(name, needed):
+    """A name of the registry: whether what it needs can be imported."""
+    from envs import env_class
+    from utils.logging import brief
+
+    title = f"environment {name}"
+    try:
+        env_class(name)
+    except ConfigError as error:
+        return failed(title, error, needed)
+    except Exception as error:  # a package that is there and cannot be imported
+        return Check(title, "broken" if needed else "missing", brief(error))
+    return Check(title, "ok", "can be imported")
+
+
+# ---- StarCraft II
+
+
+def starcraft(needed):
+    """The game, its version and its maps: up to three Checks, for each needs the one before."""
+    from envs.starcraft import SMAC_MAPS, SMACV2_MAP, game_version, installed_maps, sc2_path
+
+    try:
+        path = sc2_path()
+    except ConfigError as error:
+        return [failed("StarCraft II", error, needed)]
+    found = [Check("StarCraft II", "ok", str(path))]
+    try:
+        found.append(Check("its version", "ok", game_version(path)))
+    except ConfigError as error:
+        found.append(failed("its version", error, needed))
+    there = installed_maps(path)
+    absent = [name for name in (*SMAC_MAPS, SMACV2_MAP) if name not in there]
+    if absent:
+        detail = f"{len(there)} in {path}/Maps/SMAC_Maps; not there: {', '.join(absent)}"
+        fix = f"SC2PATH={path} docker/install_sc2.sh --accept-licence"
+        return [*found, Check("its maps", "broken" if needed else "missing", detail, fix)]
+    return [*found, Check("its maps", "ok", f"the {len(SMAC_MAPS)} of SMAC and {SMACV2_MAP} of SMACv2")]
+
+
+def ports(games):
+    """One port of this machine for each game that plays at the same time."""
+    with contextlib.ExitStack() as held:
+        for n in range(games):
+            try:
+                held.enter_context(socket.socket()).bind(("127.0.0.1", 0))
+            except OSError as error:
+                detail = f"{n} of {games} could be opened on 127.0.0.1: {error.strerror}"
+                return Check("free ports", "broken", detail, "ulimit -n 4096, or a smaller batch_size_run")
+    return Check("free ports", "ok", f"{games} on 127.0.0.1, for batch_size_run={games}")
+
+
+# ---- what a run writes to, and holds
+
+
+def mongo(url, database):
+    """Sacred's server, where one is configured: reached and willing."""
+    from utils.logging import brief, without_password
+    from utils.observers import ping_mongo
+
+    if not url:
+        return Check("MongoDB", "ok", "not configured (mongo_url is null)")
+    name = without_password(url)
+    try:
+        ping_mongo(url, database, MONGO_PATIENCE)
+    except ConfigError as error:
+        return failed("MongoDB", error)
+    except Exception as error:  # pymongo's many
+        return Check("MongoDB", "broken", f"{name}: {brief(error)}", f"start the server of {name}, or mongo_url=null")
+    return Check("MongoDB", "ok", f"{name}, database {database}")
+
+
+def disk(folder):
+    """The folder of results: can be written, and has room. It, or what of it has to be made, is not left behind."""
+    folder = Path(folder).absolute()
+    there = next(f for f in (folder, *folder.parents) if f.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there) as f:
+            f.write(b"0" * 4096)
+            f.flush()
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        return Check("disk", "broken", f"{there}: {error.strerror}", "with local_results_path=FOLDER")
+    detail = f"{free / 2**30:.1f} GiB free in {there}"
+    if free < DISK_LEFT:
+        return Check("disk", "broken", detail, "make room, or with local_results_path=FOLDER")
+    return Check("disk", "ok", detail)
+
+
+def memory(values):
+    """The replay of the run that `values` configure, in the memory that is free now."""
+    import torch
+
+    import envs
+    from components.episode_buffer import free_memory, make_scheme, nbytes, refuse_if_too_large
+    from utils.logging import brief
+
+    on_gpu = values["use_cuda"] and not values["buffer_cpu_only"] and torch.cuda.is_available()
+    device = "cuda" if on_gpu else "cpu"
+    try:
+        env = envs.make(values["env"], values["env_args"])
+        try:
+            info, common_reward = env.env_info, env.common_reward
+        finally:
+            env.close()
+        groups = {"agents": info.n_agents}
+        size = nbytes(make_scheme(info, common_reward), groups, values["buffer_size"], info.episode_limit + 1)
+        refuse_if_too_large(size, values["buffer_size"], device)
+    except ConfigError as error:
+        return failed("memory", error)
+    except Exception as error:  # the game's own
+        return Check("memory", "broken", f"{values['env']}: {brief(error)}")
+    free = free_memory(device)
+    of = f"of {free / 2**30:.1f} GiB free " if free is not None else ""
+    what = f"{values['buffer_size']} episodes of {info.episode_limit} steps"
+    return Check("memory", "ok", f"replay of {values['env']}, {what}: {size / 2**30:.3f} GiB {of}on {device}")
+
+
+# ---- a game
+
+
+def episode(values):
+    """One episode of random available actions."""
+    from utils.logging import brief
+
+    name = f"one episode of {values['env']}"
+    try:
+        return Check(name, "ok", _play(values))
+    except ConfigError as error:
+        return failed(name, error)
+    except Exception as error:  # the game's own
+        return Check(name, "broken", brief(error))
+
+
+def _play(values):
+    """What was seen, in words."""
+    import numpy as np
+
+    import envs
+
+    rng = np.random.default_rng(values["seed"])
+    env = envs.make(values["env"], values["env_args"], seed=values["seed"])
+    try:
+        info, avail = env.env_info, env.reset().avail
+        steps, total = 0, 0.0
+        while True:
+            step = env.step((rng.random(avail.shape) * avail).argmax(axis=-1))  # actions [1, N]
+            steps, total, avail = steps + 1, total + step.reward.sum(), step.avail
+            if step.terminated[0] or step.truncated[0]:
+                break
+    finally:
+        env.close()
+    end = "the time limit" if step.truncated[0] else "the game's end"
+    seen = [
+        f"{info.n_agents} agents, {info.n_actions} actions, observation {info.obs_shape}, state {info.state_shape}",
+        f"{steps} of at most {info.episode_limit} steps to {end}",
+        f"return {total:.3f}",
+        *(f"{key} {float(value[0]):g}" for key, value in step.info.items()),
+    ]
+    return "; ".join(seen)

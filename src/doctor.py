@@ -1,0 +1,137 @@
+"""Command line: what works on this machine, what does not, and the line that mends it.
+
+python src/doctor.py --env-config=sc2
+"""
+
+import sys
+
+from utils import command
+
+EXAMPLES = """\
+what is looked at: Python, the packages, torch and its device, each environment, StarCraft II (SC2PATH, version, maps),
+ports, MongoDB, room for results, memory for the replay. Values after `with` are those of the run, as for src/main.py:
+
+  python src/doctor.py                                                       this machine, and the built-in games
+  python src/doctor.py --config=qtran_alt --env-config=predator_prey         what this run needs
+  python src/doctor.py --env-config=matrix_game with buffer_size=100000 local_results_path=results
+  python src/doctor.py --start matrix_game                                   play one episode of random actions
+
+states: ok; missing: not there, and nothing asked for needs it; broken: it is needed and does not work
+
+exit status: 0 all that is needed works; 1 something is broken; 2 bad input
+"""
+EMBEDDED = "matrix_game"  # what is looked at when no environment is named; it needs nothing but the core
+
+
+def main(argv=None):
+    """Returns the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    split = argv.index("with") if "with" in argv else len(argv)
+    return command.status_of(act, parser().parse_args(argv[:split]), argv[split + 1 :])
+
+
+def parser():
+    p = command.parser(
+        "src/doctor.py",
+        "Tell what works on this machine, and mend the rest.",
+        EXAMPLES,
+        usage="%(prog)s [--config=ALGORITHM] [--env-config=ENVIRONMENT] [--start ENVIRONMENT] [with KEY=VALUE ...]",
+    )
+    p.add_argument("--config", metavar="ALGORITHM", default="qtran_alt", help="of the run (default: %(default)s)")
+    p.add_argument("--env-config", metavar="ENVIRONMENT", help="of the run: then it has to work")
+    p.add_argument("--start", metavar="ENVIRONMENT", help="the same, and play one episode of it")
+    return p
+
+
+def act(options, words):
+    import checks
+
+    found = [checks.python(), checks.packages("requirements.txt")]
+    if any(check.state == "broken" for check in found):
+        return conclude(found, "nothing else was looked at: all of it needs these")
+    if options.env_config and options.start and options.env_config != options.start:
+        from utils.args import ConfigError
+
+        raise ConfigError(
+            f"--env-config={options.env_config} and --start {options.start}: give one of them, or the same"
+        )
+    found.append(checks.torch_device())
+    game = options.env_config or options.start or EMBEDDED
+    rows, importable = of_environments(options.config, game)
+    values = values_of(options.config, game, words) if importable else shared_values(options.config, words)
+    found += [
+        *rows,
+        checks.ports(values["batch_size_run"]),
+        checks.mongo(values["mongo_url"], values["mongo_db"]),
+        checks.disk(values["local_results_path"]),
+    ]
+    if not importable:
+        return conclude(found, f"the replay and the game were not looked at: they need {game}")
+    found.append(checks.memory(values))
+    if options.start:
+        print(f"playing one episode of {options.start}", file=sys.stderr, flush=True)
+        found.append(checks.episode(values))
+    return conclude(found)
+
+
+def of_environments(algorithm, game):
+    """(Checks of every environment and of StarCraft II, whether the one that `game` configures can be imported)."""
+    import checks
+    from envs import EXTRAS, REGISTRY
+    from utils import config as configuration
+
+    configuration.check_choices(("config", "algs", algorithm), ("env-config", "envs", game))
+    needed = configuration.environment_of(game)
+    of_games = {name: checks.environment(name, name == needed) for name in REGISTRY}
+    found = [*of_games.values(), *(checks.packages(file, needed=False) for file in sorted(set(EXTRAS.values())))]
+    return found + checks.starcraft(needed.startswith("sc2")), of_games[needed].state == "ok"
+
+
+def values_of(algorithm, game, words):
+    """The configuration of the run."""
+    from run import readers
+    from utils import config as configuration
+
+    return configuration.load(algorithm, game, configuration.parse_overrides(words), readers).values
+
+
+def shared_values(algorithm, words):
+    """What the run of a game that cannot be imported shares with that of the embedded one."""
+    return values_of(algorithm, EMBEDDED, [word for word in words if not word.startswith("env_args.")])
+
+
+def conclude(found, note=None):
+    """Show the Checks; returns the exit status."""
+    show(found)
+    if note:
+        print(note)
+    broken = [check.name for check in found if check.state == "broken"]
+    print(f"broken: {', '.join(broken)}" if broken else "all that is needed works")
+    return int(bool(broken))
+
+
+def show(found):
+    try:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:  # of what is not installed
+        for check in found:
+            print(
+                f"{check.state:8}{check.name}: {check.detail}"
+                + (f"\n        mend it: {check.fix}" if check.fix else "")
+            )
+        return
+    colours = {"ok": "green", "missing": "yellow", "broken": "red"}
+    table = Table("what", "state", "found", "mend it with")
+    for check in found:
+        state = Text(check.state, style=colours[check.state])
+        table.add_row(Text(check.name), state, Text(check.detail), Text(check.fix))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""docker/: what the compose file promises, what run.sh asks of the engine, what the image may not hold."""
+
+import os
+import re
+import shlex
+import subprocess
+
+import pytest
+import yaml
+from command import ROOT
+
+from run import readers
+from utils.config import load, parse_overrides
+
+DOCKER = ROOT / "docker"
+COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+SERVICES = COMPOSE["services"]
+DOCKERFILE = (DOCKER / "Dockerfile").read_text()
+STAGES = re.findall(r"^FROM \S+ AS (\S+)$", DOCKERFILE, re.MULTILINE)
+
+
+# ---- the compose file
+
+
+def test_every_service_has_a_health_check():
+    assert set(SERVICES) == {"trainer", "mongo", "omniboard"}
+    for service in SERVICES.values():
+        assert service["healthcheck"]["test"][0] == "CMD-SHELL" and service["healthcheck"]["retries"]
+
+
+def test_the_password_is_a_secret_and_nothing_else_holds_one():
+    assert set(COMPOSE["secrets"]) == {"mongo_password"}
+    assert all(service["secrets"] == ["mongo_password"] for service in SERVICES.values())
+    assert SERVICES["mongo"]["environment"]["MONGO_INITDB_ROOT_PASSWORD_FILE"] == "/run/secrets/mongo_password"
+    assert not re.search(r"mongodb://\w+:[^$@]+@", (DOCKER / "compose.yaml").read_text())
+    ignored = (ROOT / ".gitignore").read_text(), (ROOT / ".dockerignore").read_text()
+    assert all("docker/secrets" in text for text in ignored)
+
+
+def test_the_data_outlive_the_containers():
+    assert "mongo" in COMPOSE["volumes"] and SERVICES["mongo"]["volumes"] == ["mongo:/data/db"]
+    assert SERVICES["trainer"]["volumes"] == ["../results:/app/results"]
+
+
+def test_whoever_needs_mongo_waits_for_it():
+    for name in ("trainer", "omniboard"):
+        assert SERVICES[name]["depends_on"] == {"mongo": {"condition": "service_healthy"}}
+
+
+def test_only_this_machine_reaches_a_port():
+    ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert ports == ["127.0.0.1:9000:9000"]
+
+
+def test_the_trainers_command_is_one_that_main_accepts():
+    """Its keys are those of a run, and the server is the service's."""
+    words = shlex.split(SERVICES["trainer"]["command"][-1].replace("$$", "$"))
+    assert words[:3] == ["exec", "python", "src/main.py"] and words[-1] == "$WITH"
+    defaults = {
+        k: re.fullmatch(r"\$\{\w+:-(.*)\}", v)[1] for k, v in SERVICES["trainer"]["environment"].items() if "{" in v
+    }
+    alg, env = (defaults[word.partition("=$")[2]] for word in words[3:5])
+    overrides = parse_overrides(words[words.index("with") + 1 : -1])
+    values = load(alg, env, overrides, readers).values
+    assert values["mongo_url"].startswith("mongodb://qtran@mongo:27017/") and values["mongo_db"] == "qtran"
+    assert SERVICES["trainer"]["environment"]["QTRAN_MONGO_PASSWORD_FILE"] == "/run/secrets/mongo_password"
+
+
+@pytest.mark.parametrize("results, healthy", [([], False), ([0], True), ([2 * 3600], False), ([2 * 3600, 60], True)])
+def test_the_trainer_is_healthy_as_long_as_a_run_writes(results, healthy, tmp_path):
+    (tmp_path / "results").mkdir()
+    for i, age in enumerate(results):
+        path = tmp_path / "results" / str(i) / "metrics.jsonl"
+        path.parent.mkdir()
+        path.touch()
+        then = path.stat().st_mtime - age
+        os.utime(path, (then, then))
+    run = subprocess.run(SERVICES["trainer"]["healthcheck"]["test"][1], shell=True, cwd=tmp_path)
+    assert (run.returncode == 0) is healthy
+
+
+def test_targets_that_are_named_exist():
+    cuda = yaml.safe_load((DOCKER / "compose.cuda.yaml").read_text())["services"]["trainer"]["build"]["target"]
+    named = [re.fullmatch(r"\$\{TARGET:-(.*)\}", text)[1] for text in (cuda, SERVICES["trainer"]["build"]["target"])]
+    assert named == ["cuda", "cpu"] and {*named, "sc2", "sc2-cuda", "test"} <= set(STAGES)
+    assert all((ROOT / path).exists() for path in re.findall(r"^COPY (?!--from)(\S+)", DOCKERFILE, re.MULTILINE)
+               if path != "requirements/sc2.txt")  # fmt: skip
+
+
+# ---- run.sh, against a docker that writes down what it is asked
+
+
+@pytest.fixture
+def engine(tmp_path):
+    """engine(*argv, gpu, image, **environment): (run, [the words of each call of docker])."""
+
+    def call(*argv, gpu=False, image=True, **environment):
+        tools = tmp_path / "bin"
+        tools.mkdir(exist_ok=True)
+        log = tmp_path / "calls"
+        log.unlink(missing_ok=True)
+        script(tools / "docker", f'printf "%s\\n" "$*" >> {log}; [ "$1" != image ] || exit {0 if image else 1}')
+        script(tools / "nvidia-smi", "echo 'GPU 0: H'" if gpu else "exit 9")
+        run = subprocess.run(
+            [DOCKER / "run.sh", *argv], capture_output=True, text=True, cwd=tmp_path, stdin=subprocess.DEVNULL,
+            env={"PATH": f"{tools}:{os.environ['PATH']}"} | environment,
+        )  # fmt: skip
+        return run, log.read_text().splitlines() if log.exists() else []
+
+    return call
+
+
+def script(path, text):
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_it_trains_as_this_user_with_results_outside(engine, tmp_path):
+    run, calls = engine("--config=vdn", "--env-config=two_step", "with", "seed=1")
+    assert run.returncode == 0 and (tmp_path / "results").is_dir()
+    assert calls[-1].startswith("run --rm --init") and "--gpus" not in calls[-1]
+    assert f"--user {os.getuid()}:{os.getgid()} --volume {tmp_path}/results:/app/results" in calls[-1]
+    assert calls[-1].endswith("qtran:cpu python src/main.py --config=vdn --env-config=two_step with seed=1")
+
+
+def test_the_gpu_is_used_where_there_is_one(engine):
+    assert "--gpus all" in engine("x", gpu=True)[1][-1] and "qtran:cuda python" in engine("x", gpu=True)[1][-1]
+    assert "--gpus" not in engine("x", gpu=True, GPU="no")[1][-1]
+
+
+def test_the_image_is_built_once_from_its_target(engine):
+    assert not any(call.startswith("build") for call in engine("x")[1])
+    build = next(
+        call for call in engine("x", image=False, IMAGE="mine:sc2", SC2_ACCEPT_LICENCE="yes")[1] if "build" in call
+    )
+    assert "--target sc2 --tag mine:sc2" in build and "SC2_ACCEPT_LICENCE=yes" in build
+
+
+def test_other_commands_and_the_game(engine, tmp_path):
+    (tmp_path / "game").mkdir()
+    _, calls = engine("doctor", "--start", "sc2", SC2PATH="game")
+    assert f"--volume {tmp_path}/game:/opt/StarCraftII --env SC2PATH=/opt/StarCraftII" in calls[-1]
+    assert calls[-1].endswith("python src/doctor.py --start sc2")
+
+
+def test_without_an_engine_it_says_what_to_do(engine):
+    run, _ = engine("x", ENGINE="no-such-engine")
+    assert run.returncode == 127 and "no-such-engine is not installed" in run.stderr and "ENGINE=podman" in run.stderr
+
+
+def test_help_needs_no_engine(engine):
+    run, calls = engine("--help", ENGINE="no-such-engine")
+    assert run.returncode == 0 and "usage:" in run.stdout and calls == []
+
+
+# ---- the Dockerfile
+
+
+def test_requirements_come_before_the_source_and_no_target_runs_as_root():
+    assert DOCKERFILE.index("COPY requirements.txt") < DOCKERFILE.index("COPY src")
+    stage, user, copied = None, {}, {}
+    for line in DOCKERFILE.splitlines():
+        if found := re.fullmatch(r"FROM (\S+) AS (\S+)", line):
+            base, stage = found.groups()
+            user[stage] = user.get(base)
+        elif line.startswith("USER"):
+            user[stage] = line.split()[1]
+        elif line.startswith("COPY src") or line == "COPY . .":
+            copied[stage] = True
+    assert {user[stage] for stage in ("cpu", "cuda", "sc2", "sc2-cuda", "test")} == {"1000:1000"}
+    assert set(copied) == {"cpu", "cuda", "test"}
+
+
+def test_python_of_the_base_image_is_one_that_the_project_runs_on():
+    version = re.search(r"^ARG BASE_IMAGE=python:3\.(\d+)-", DOCKERFILE, re.MULTILINE)
+    assert version and 10 <= int(version[1]) <= 13

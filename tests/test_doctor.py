@@ -1,0 +1,257 @@
+"""src/doctor.py: what it says of a machine that works, and of real faults; its exit status."""
+
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+from command import ROOT, files, outcome
+from wire_mongo import WireMongo, free_port
+
+import checks
+import doctor
+from envs import EXTRAS, REGISTRY
+from envs.starcraft import SMAC_MAPS, SMACV2_MAP
+
+SOURCE = ROOT / "src"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A working folder of its own, no StarCraft II, no password."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("SC2PATH", "QTRAN_MONGO_PASSWORD_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def told(capsys):
+    """told(*argv): (Outcome, {what: its line})."""
+
+    def run(*argv):
+        ended = outcome(doctor.main, capsys, argv)
+        lines = [line for line in ended.out.splitlines() if line.startswith("│")]
+        return ended, {line.split("│")[1].strip(): line for line in lines}
+
+    return run
+
+
+def state(line):
+    return line.split("│")[2].strip()
+
+
+# ---- the command
+
+
+def test_help_needs_no_package():
+    run = subprocess.run([sys.executable, "-S", SOURCE / "doctor.py", "--help"], capture_output=True, text=True)
+    assert run.returncode == 0
+    assert all(word in run.stdout for word in ("--start", "--env-config", "with", "exit status", "missing"))
+
+
+def test_a_machine_that_works(told, folder):
+    run, rows = told()
+    assert run.code == 0 and run.out.endswith("all that is needed works\n")
+    games = [f"environment {name}" for name in REGISTRY]
+    wanted = ["Python", "requirements.txt", "device", *games, "free ports", "MongoDB", "disk", "memory"]
+    assert [state(rows[name]) for name in wanted] == ["ok"] * len(wanted)
+    assert state(rows["StarCraft II"]) == "missing" and "docker/install_sc2.sh" in rows["StarCraft II"]
+    assert files(folder) == []
+
+
+def test_it_looks_at_the_run_that_is_asked_for(told):
+    run, rows = told("--env-config=predator_prey", "with", "buffer_size=777", "batch_size_run=3")
+    assert run.code == 0
+    assert "replay of predator_prey, 777 episodes" in rows["memory"] and "batch_size_run=3" in rows["free ports"]
+
+
+@pytest.mark.parametrize("name", [name for name in REGISTRY if not name.startswith("sc2")])
+def test_start_plays_one_episode(name, told):
+    run, rows = told("--start", name, "with", "seed=1")
+    row = rows[f"one episode of {name}"]
+    assert run.code == 0 and all(word in row for word in ("agents", "actions", "return", "steps")), row
+
+
+def test_an_episode_is_random_available_actions_to_the_end():
+    """Of the two-step game: two steps, and one of the four returns that it has."""
+    values = {"env": "two_step", "env_args": {}, "seed": 3}
+    check = checks.episode(values)
+    assert check.state == "ok" and "2 of at most 2 steps to the game's end" in check.detail
+    assert any(f"return {pays}.000" in check.detail for pays in (0, 1, 7, 8))
+
+
+def test_a_game_that_fails_is_told_in_one_line(told, monkeypatch):
+    monkeypatch.setitem(REGISTRY, "two_step", "toy_env:Toy")
+    for fault, said in (
+        ("raise", "RuntimeError: the game's engine has stopped"),
+        ("refuse", "this game cannot be made"),
+    ):
+        check = checks.episode({"env": "two_step", "env_args": dict(fault=fault, at=0, pays_each=False), "seed": 1})
+        assert check.state == "broken" and said in check.detail
+        values = {"use_cuda": False, "buffer_cpu_only": True, "buffer_size": 9, "env": "two_step"}
+        memory = checks.memory(values | {"env_args": dict(fault=fault, at=0, pays_each=False)})
+        assert memory.state == ("broken" if fault == "refuse" else "ok")
+
+
+@pytest.mark.parametrize(
+    "argv, said",
+    [
+        (["--start", "two_stop"], "two_stop: unknown"),
+        (["--env-config=two_step", "--start", "matrix_game"], "give one of them"),
+        (["--config=qtran"], "--config=qtran: unknown"),
+        (["with", "buffer_sise=3"], "'buffer_size'"),
+        (["--stort"], "unrecognized arguments"),
+        (["with", "mongo_url=mongodb://127.0.0.1:1"], "mongo_db is not set"),
+    ],
+)
+def test_bad_input(argv, said, told):
+    run, _ = told(*argv)
+    assert run.code == 2 and said in run.err and "Traceback" not in run.err
+
+
+# ---- packages
+
+
+def test_without_the_core_it_still_tells_what_to_install():
+    """-S: Python without site-packages."""
+    run = subprocess.run([sys.executable, "-S", SOURCE / "doctor.py"], capture_output=True, text=True)
+    assert run.returncode == 1 and "pip install -r requirements.txt" in run.stdout and run.stderr == ""
+
+
+def test_a_requirements_file_tells_each_absent_package_and_each_other_version(monkeypatch, tmp_path):
+    monkeypatch.setattr(checks, "ROOT", tmp_path)
+    (tmp_path / "extra.txt").write_text(
+        "# two\n-r other.txt\nnumpy>=1  # why\nno-such-package==1\nnor_this @ git+https://host/x.git@abc\n"
+        "absent; python_version < '3'\n"
+    )
+    check = checks.packages("extra.txt", needed=False)
+    assert check[1:] == ("missing", "not installed: no-such-package, nor_this", "pip install -r extra.txt")
+    assert checks.packages("extra.txt").state == "broken"
+    (tmp_path / "extra.txt").write_text("numpy==0.1")
+    check = checks.packages("extra.txt")
+    assert check.state == "ok" and "(tested with ==0.1)" in check.detail
+
+
+def test_a_game_whose_package_is_missing(told, monkeypatch):
+    monkeypatch.setitem(REGISTRY, "two_step", "no_such_package.env:Env")
+    monkeypatch.setitem(EXTRAS, "no_such_package", "requirements/dev.txt")
+    run, rows = told()
+    row = rows["environment two_step"]
+    assert (
+        run.code == 0
+        and state(row) == "missing"
+        and row.split("│")[4].strip() == ("pip install -r requirements/dev.txt")
+    )
+    run, rows = told("--env-config=two_step", "with", "env_args.any=1", f"mongo_url=mongodb://127.0.0.1:{free_port()}/",
+                     "mongo_db=a")  # fmt: skip
+    assert run.code == 1 and state(rows["environment two_step"]) == state(rows["MongoDB"]) == "broken"
+    assert "broken: environment two_step, MongoDB" in run.out and "they need two_step" in run.out
+
+
+def test_a_package_that_is_there_and_cannot_be_imported(told, monkeypatch, tmp_path):
+    (tmp_path / "torn_game.py").write_text("raise TypeError('Descriptors cannot be created directly')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(REGISTRY, "two_step", "torn_game:Env")
+    run, rows = told("--env-config=two_step")
+    assert run.code == 1 and "TypeError: Descriptors cannot be created" in rows["environment two_step"]
+
+
+# ---- StarCraft II
+
+
+def game(folder, build="Base75689", maps=()):
+    (folder / "Versions" / build).mkdir(parents=True)
+    (folder / "Versions" / build / "SC2_x64").touch()
+    (folder / "Maps/SMAC_Maps").mkdir(parents=True)
+    for name in maps:
+        (folder / f"Maps/SMAC_Maps/{name}.SC2Map").touch()
+    return folder
+
+
+def test_starcraft_with_its_version_and_maps(tmp_path, monkeypatch):
+    path = game(tmp_path / "sc2", maps=[*SMAC_MAPS, SMACV2_MAP])
+    monkeypatch.setenv("SC2PATH", str(path))
+    found = checks.starcraft(needed=True)
+    assert [check.state for check in found] == ["ok"] * 3
+    assert found[0].detail == str(path) and found[1].detail == "4.10.0.75689" and "23 of SMAC" in found[2].detail
+
+
+@pytest.mark.parametrize("needed, word", [(True, "broken"), (False, "missing")])
+def test_starcraft_that_lacks_something(needed, word, tmp_path, monkeypatch):
+    monkeypatch.setenv("SC2PATH", "/no/where")
+    [check] = checks.starcraft(needed)
+    assert check.state == word and "SC2PATH=/no/where is not a folder" in check.detail and "install_sc2.sh" in check.fix
+    monkeypatch.setenv("SC2PATH", str(game(tmp_path / "old", "Base5", maps=["3m"])))
+    _, version, maps = checks.starcraft(needed)
+    assert (version.state, maps.state) == (word, word) and "too old" in version.detail
+    assert "8m, 25m" in maps.detail and "3m," not in maps.detail.split("not there:")[1].split(" 8m")[0]
+    assert maps.fix == f"SC2PATH={tmp_path}/old docker/install_sc2.sh --accept-licence"
+
+
+# ---- the machine
+
+
+def test_ports_that_cannot_be_opened():
+    assert checks.ports(8).state == "ok"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 3, hard))
+    try:
+        check = checks.ports(1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert check.state == "broken" and "of 1000" in check.detail and "Too many open files" in check.detail
+
+
+def test_mongo_alive_and_dead(told):
+    server = WireMongo()
+    try:
+        run, rows = told("with", f"mongo_url={server.url}", "mongo_db=runs")
+        assert run.code == 0 and "database runs" in rows["MongoDB"]
+    finally:
+        server.kill()
+    run, rows = told("with", f"mongo_url={server.url}", "mongo_db=runs")
+    assert run.code == 1 and state(rows["MongoDB"]) == "broken"
+    assert f"start the server of {server.url}, or mongo_url=null" in run.out
+    check = checks.mongo("http://u:secret@x", "a")
+    assert check.state == "broken" and "secret" not in str(check)
+
+
+def test_the_results_folder(told, folder):
+    assert checks.disk("deep/er").state == "ok" and files(folder) == []
+    (folder / "file").touch()
+    for path in ("file", "/proc/nowhere"):
+        run, rows = told("with", f"local_results_path={path}")
+        assert run.code == 1 and state(rows["disk"]) == "broken" and "local_results_path=FOLDER" in rows["disk"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1 MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", place], capture_output=True, text=True)
+    if mount.returncode:
+        pytest.skip(f"cannot mount: {mount.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_disk_that_is_almost_full_and_full(small_disk):
+    check = checks.disk(small_disk)
+    assert check.state == "broken" and "0.0 GiB free" in check.detail and "make room" in check.fix
+    with pytest.raises(OSError), open(small_disk / "all", "wb", buffering=0) as f:
+        while True:
+            f.write(b"0" * 65536)
+            if os.statvfs(small_disk).f_bavail == 0:
+                raise OSError
+    check = checks.disk(small_disk)
+    assert check.state == "broken" and "No space left" in check.detail
+
+
+def test_a_replay_that_does_not_fit(told):
+    run, rows = told("--env-config=predator_prey", "with", "buffer_size=1000000000")
+    assert run.code == 1 and "1000000000 episodes need" in rows["memory"] and "buffer_size=" in rows["memory"]
