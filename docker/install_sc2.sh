@@ -84,7 +84,10 @@ install_game() {
     fetch "$GAME_URL" "$1/game.zip" "$GAME_SHA256"
     unpack "$1/game.zip" "$1/game"
     local tree=$1/game/StarCraftII
-    [ -f "$tree/$GAME_BINARY" ] || die "$GAME_URL holds no StarCraftII/$GAME_BINARY"
+    if [ ! -f "$tree/$GAME_BINARY" ]; then
+        rm -rf "$1/game" "$1/game.zip"
+        die "$GAME_URL holds no StarCraftII/$GAME_BINARY"
+    fi
     chmod +x "$tree/$GAME_BINARY"
     # Versions last, whole: it is what tells that the game is there. The rest may meet maps that are there already.
     rm -rf "$1/Versions"
