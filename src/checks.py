@@ -29,10 +29,10 @@ class Check(NamedTuple):
 
 
 def failed(name, error, needed=True):
-    """The Check of a ConfigError, whose message ends with what to do, after its last semicolon."""
+    """The Check of a ConfigError or its message, which ends with what to do, after its last semicolon."""
     detail, _, fix = str(error).rpartition("; ")
     state = "broken" if needed else "missing"
-    return Check(name, state, detail or fix, fix.removeprefix("install it with: ") if detail else "")
+    return Check(name, state, detail or fix, fix.rpartition(" with: ")[2] if detail else "")
 
 
 # ---- Python and packages
@@ -71,6 +71,11 @@ def packages(requirements, needed=True):
     return Check(requirements, "ok", ", ".join(there))
 
 
+def extras():
+    """The files of optional packages: all in requirements/ but the developers'."""
+    return sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("requirements/*.txt") if path.stem != "dev")
+
+
 def torch_device():
     try:
         import torch
@@ -90,31 +95,42 @@ def torch_device():
 
 
 def environment(name, needed):
-    """A name of the registry: whether what it needs can be imported."""
+    """A name of the registry: whether this machine has what it needs."""
     from envs import env_class
     from utils.logging import brief
 
     title = f"environment {name}"
     try:
-        env_class(name)
+        env_class(name).check_installed()
     except ConfigError as error:
         return failed(title, error, needed)
     except Exception as error:  # a package that is there and cannot be imported
         return Check(title, "broken" if needed else "missing", brief(error))
-    return Check(title, "ok", "can be imported")
+    return Check(title, "ok", "installed")
 
 
 # ---- StarCraft II
 
 
+def protobuf(needed):
+    """pysc2 bears old ones only."""
+    from envs.starcraft import protobuf_problem
+
+    problem = protobuf_problem()
+    if problem:
+        return failed("protobuf", problem, needed)
+    return Check("protobuf", "ok", metadata.version("protobuf"))
+
+
 def starcraft(needed):
-    """The game, its version and its maps: up to three Checks, for each needs the one before."""
+    """The game, its version and its maps: Checks, without those that need a broken one."""
     from envs.starcraft import SMAC_MAPS, SMACV2_MAP, game_version, installed_maps, sc2_path
 
     try:
         path = sc2_path()
     except ConfigError as error:
-        return [failed("StarCraft II", error, needed)]
+        fix = "docker/install_sc2.sh --accept-licence, then export SC2PATH=~/StarCraftII"
+        return [failed("StarCraft II", error, needed)._replace(fix=fix)]
     found = [Check("StarCraft II", "ok", str(path))]
     try:
         found.append(Check("its version", "ok", game_version(path)))
@@ -239,6 +255,9 @@ def _play(values):
             steps, total, avail = steps + 1, total + step.reward.sum(), step.avail
             if step.terminated[0] or step.truncated[0]:
                 break
+        if env.lost is not None and env.lost[0]:
+            raise envs.GameError("the game failed in the middle of the episode, and was started again")
+        versions = [f"{program} {version}" for program, version in env.versions.items()]
     finally:
         env.close()
     end = "the time limit" if step.truncated[0] else "the game's end"
@@ -246,6 +265,7 @@ def _play(values):
         f"{info.n_agents} agents, {info.n_actions} actions, observation {info.obs_shape}, state {info.state_shape}",
         f"{steps} of at most {info.episode_limit} steps to {end}",
         f"return {total:.3f}",
+        *versions,
         *(f"{key} {float(value[0]):g}" for key, value in step.info.items()),
     ]
     return "; ".join(seen)

@@ -57,15 +57,15 @@ def act(options, words):
         )
     found.append(checks.torch_device())
     game = options.env_config or options.start or EMBEDDED
-    rows, importable = of_environments(options.config, game)
-    values = values_of(options.config, game, words) if importable else shared_values(options.config, words)
+    rows, playable = of_environments(options.config, game)
+    values = values_of(options.config, game, words) if playable else shared_values(options.config, words)
     found += [
         *rows,
         checks.ports(values["batch_size_run"]),
         checks.mongo(values["mongo_url"], values["mongo_db"]),
         checks.disk(values["local_results_path"]),
     ]
-    if not importable:
+    if not playable:
         return conclude(found, f"the replay and the game were not looked at: they need {game}")
     found.append(checks.memory(values))
     if options.start:
@@ -75,16 +75,18 @@ def act(options, words):
 
 
 def of_environments(algorithm, game):
-    """(Checks of every environment and of StarCraft II, whether the one that `game` configures can be imported)."""
+    """(Checks of every environment and what they need, whether this machine has it for the one of `game`)."""
     import checks
-    from envs import EXTRAS, REGISTRY
+    from envs import REGISTRY
     from utils import config as configuration
 
     configuration.check_choices(("config", "algs", algorithm), ("env-config", "envs", game))
     needed = configuration.environment_of(game)
     of_games = {name: checks.environment(name, name == needed) for name in REGISTRY}
-    found = [*of_games.values(), *(checks.packages(file, needed=False) for file in sorted(set(EXTRAS.values())))]
-    return found + checks.starcraft(needed.startswith("sc2")), of_games[needed].state == "ok"
+    starcraft = needed.startswith("sc2")
+    found = [*of_games.values(), *(checks.packages(file, needed=False) for file in checks.extras())]
+    found += [checks.protobuf(starcraft), *checks.starcraft(starcraft)]
+    return found, of_games[needed].state == "ok"
 
 
 def values_of(algorithm, game, words):
@@ -96,7 +98,7 @@ def values_of(algorithm, game, words):
 
 
 def shared_values(algorithm, words):
-    """What the run of a game that cannot be imported shares with that of the embedded one."""
+    """What the run of a game that is not there shares with that of the embedded one."""
     return values_of(algorithm, EMBEDDED, [word for word in words if not word.startswith("env_args.")])
 
 
@@ -129,7 +131,7 @@ def show(found):
         table.add_row(Text(check.name), state, Text(check.detail), Text(check.fix))
     console = Console()
     if not console.is_terminal:
-        console = Console(width=200)
+        console = Console(width=1000)  # as wide as its longest line: one line a row, to be searched
     console.print(table)
 
 

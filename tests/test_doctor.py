@@ -15,13 +15,13 @@ from envs import EXTRAS, REGISTRY
 from envs.starcraft import SMAC_MAPS, SMACV2_MAP
 
 SOURCE = ROOT / "src"
+EMBEDDED = [name for name in REGISTRY if not name.startswith("sc2")]
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """A working folder of its own, no StarCraft II, no password."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "400")
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("SC2PATH", "QTRAN_MONGO_PASSWORD_FILE"):
         monkeypatch.delenv(name, raising=False)
@@ -56,7 +56,7 @@ def test_help_needs_no_package():
 def test_a_machine_that_works(told, folder):
     run, rows = told()
     assert run.code == 0 and run.out.endswith("all that is needed works\n")
-    games = [f"environment {name}" for name in REGISTRY]
+    games = [f"environment {name}" for name in EMBEDDED]
     wanted = ["Python", "requirements.txt", "device", *games, "free ports", "MongoDB", "disk", "memory"]
     assert [state(rows[name]) for name in wanted] == ["ok"] * len(wanted)
     assert state(rows["StarCraft II"]) == "missing" and "docker/install_sc2.sh" in rows["StarCraft II"]
@@ -69,7 +69,7 @@ def test_it_looks_at_the_run_that_is_asked_for(told):
     assert "replay of predator_prey, 777 episodes" in rows["memory"] and "batch_size_run=3" in rows["free ports"]
 
 
-@pytest.mark.parametrize("name", [name for name in REGISTRY if not name.startswith("sc2")])
+@pytest.mark.parametrize("name", EMBEDDED)
 def test_start_plays_one_episode(name, told):
     run, rows = told("--start", name, "with", "seed=1")
     row = rows[f"one episode of {name}"]
@@ -161,6 +161,23 @@ def test_a_package_that_is_there_and_cannot_be_imported(told, monkeypatch, tmp_p
 
 
 # ---- StarCraft II
+
+
+def test_everything_that_starcraft_lacks_is_told_at_once(told, monkeypatch):
+    """Without the package, with a protobuf that pysc2 cannot bear, and without the game."""
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "7.1")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
+    run, rows = told("--start", "sc2", "with", "env_args.map_name=8m", "local_results_path=/proc/nowhere")
+    assert run.code == 1 and "they need sc2" in run.out and "Traceback" not in run.err
+    for name, fix in {
+        "environment sc2": "pip install -r requirements/sc2.txt",
+        "protobuf": "pip install protobuf==3.20.3",
+        "StarCraft II": "docker/install_sc2.sh --accept-licence",
+        "disk": "local_results_path=FOLDER",
+    }.items():
+        assert state(rows[name]) == "broken" and fix in rows[name]
+    run, rows = told()
+    assert run.code == 0 and state(rows["environment sc2"]) == state(rows["protobuf"]) == "missing"
 
 
 def game(folder, build="Base75689", maps=()):
