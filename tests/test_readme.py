@@ -5,8 +5,9 @@ import shlex
 
 import pytest
 import yaml
-from command import ROOT, SHORT, SHORT_GAMES, files, here
+from command import ROOT, SHORT, SHORT_GAMES, files, here, outcome
 
+import doctor
 import report
 import sweep
 
@@ -39,6 +40,14 @@ def test_a_command_of_the_readme_runs(line, tmp_path, capsys, monkeypatch):
     run = here(capsys, shortened(argv))
     assert run.code == 0, run.err
     assert all(name.startswith("here/") for name in files(tmp_path))
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("python src/doctor.py")])
+def test_the_doctor_finds_nothing_broken(line, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = outcome(doctor.main, capsys, shlex.split(line)[2:])
+    assert run.code == 0, run.out
+    assert files(tmp_path) == []
 
 
 def test_the_commands_of_a_study_work_one_after_the_other(tmp_path, capfd, monkeypatch):
