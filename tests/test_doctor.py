@@ -4,7 +4,9 @@ import os
 import resource
 import subprocess
 import sys
+from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from command import ROOT, files, outcome
 from wire_mongo import WireMongo, free_port
@@ -13,6 +15,7 @@ import checks
 import doctor
 from envs import EXTRAS, REGISTRY
 from envs.starcraft import SMAC_MAPS, SMACV2_MAP
+from envs.vector import ArrayEnv, EnvInfo, Observation
 
 SOURCE = ROOT / "src"
 EMBEDDED = [name for name in REGISTRY if not name.startswith("sc2")]
@@ -82,6 +85,36 @@ def test_an_episode_is_random_available_actions_to_the_end():
     check = checks.episode(values)
     assert check.state == "ok" and "2 of at most 2 steps to the game's end" in check.detail
     assert any(f"return {pays}.000" in check.detail for pays in (0, 1, 7, 8))
+
+
+class Picky(ArrayEnv):
+    """One action of each agent is available, another at each step; any other is an error. Ends at its limit."""
+
+    @dataclass(frozen=True)
+    class Config:
+        pass
+
+    def __init__(self, config, n_envs=1, seed=None):
+        super().__init__(EnvInfo(n_agents=3, n_actions=7, obs_shape=1, state_shape=1, episode_limit=30), n_envs, seed)
+
+    def _reset(self, mask):
+        self.wanted = self.rng.integers(7, size=(self.n_envs, 3))
+
+    def _observe(self):
+        avail = self.wanted[..., None] == np.arange(7)
+        return Observation(np.zeros((self.n_envs, 3, 1)), np.zeros((self.n_envs, 1)), avail)
+
+    def _step(self, actions, live):
+        assert (actions == self.wanted).all(), "not available"
+        self._reset(live)
+        return np.ones(self.n_envs), np.zeros(self.n_envs, dtype=bool)
+
+
+def test_only_available_actions_are_played(monkeypatch):
+    monkeypatch.setitem(REGISTRY, "two_step", f"{__name__}:Picky")
+    check = checks.episode({"env": "two_step", "env_args": {}, "seed": 1})
+    assert check.state == "ok" and "30 of at most 30 steps to the time limit" in check.detail
+    assert "return 30.000" in check.detail
 
 
 def test_a_game_that_fails_is_told_in_one_line(told, monkeypatch):
