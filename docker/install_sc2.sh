@@ -99,16 +99,19 @@ install_game() {
 
 install_maps() {
     local maps=$SC2PATH/Maps/SMAC_Maps
-    if [ "$(cat "$maps/.sha256" 2>/dev/null)" = "$MAPS_SHA256" ]; then
+    # .sha256 holds the archive's checksum, and those of the maps that came with it.
+    if [ "$(head -n 1 "$maps/.sha256" 2>/dev/null)" = "# $MAPS_SHA256" ] && (cd "$maps" && sha256sum --status -c .sha256); then
         echo "the maps are there already: $maps"
         return
     fi
     fetch "$MAPS_URL" "$1/maps.zip" "$MAPS_SHA256"
-    unpack "$1/maps.zip" "$1/maps"
+    unpack "$1/maps.zip" "$1/maps" -j
+    compgen -G "$1/maps/*.SC2Map" >/dev/null || die "$MAPS_URL holds no map"
     mkdir -p "$maps"
-    find "$1/maps" -name '*.SC2Map' -exec mv -f -t "$maps" {} +
-    echo "$MAPS_SHA256" >"$maps/.sha256"
-    echo "maps: $(find "$maps" -name '*.SC2Map' | wc -l) in $maps"
+    (cd "$1/maps" && echo "# $MAPS_SHA256" && sha256sum -- *.SC2Map) >"$1/.sha256"
+    mv -f -t "$maps" "$1/maps/"*.SC2Map
+    mv -f "$1/.sha256" "$maps/.sha256"
+    echo "maps: $(grep -c SC2Map "$maps/.sha256") in $maps"
     rm -rf "$1/maps" "$1/maps.zip"
 }
 
@@ -152,11 +155,11 @@ check_sum() {
     fi
 }
 
-# unpack ARCHIVE FOLDER. unzip checks the CRC-32 of each file.
+# unpack ARCHIVE FOLDER [-j]. unzip checks the CRC-32 of each file; with -j it leaves out the archive's folders.
 unpack() {
     rm -rf "$2"
     local status=0
-    unzip -qo -P "$PASSWORD" "$1" -d "$2" </dev/null || status=$?
+    unzip -qo ${3:+"$3"} -P "$PASSWORD" "$1" -d "$2" </dev/null || status=$?
     [ "$status" -eq 0 ] && return
     rm -rf "$2"
     [ "$status" -eq 50 ] && die "no room to unpack $1; make some and run the same command again"

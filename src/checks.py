@@ -18,6 +18,7 @@ from utils.args import ConfigError
 ROOT = Path(__file__).resolve().parents[1]
 OLDEST_PYTHON = (3, 10)
 DISK_LEFT = 2**30  # bytes; a run of days leaves some hundred MB of checkpoints and metrics
+REINSTALL = "pip install --force-reinstall -r requirements.txt"
 MONGO_PATIENCE = 3.0  # seconds
 
 
@@ -76,11 +77,22 @@ def extras():
     return sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("requirements/*.txt") if path.stem != "dev")
 
 
+def sacred():
+    """Whether it can be imported: 0.8.7 cannot beside the newest setuptools."""
+    try:
+        from utils.config import import_sacred
+
+        import_sacred()
+    except Exception as error:
+        return Check("sacred", "broken", f"import sacred: {error}", REINSTALL)
+    return Check("sacred", "ok", "can be imported")
+
+
 def torch_device():
     try:
         import torch
     except Exception as error:  # a wheel for another machine, a CUDA library that is gone
-        return Check("torch", "broken", f"import torch: {error}", "pip install --force-reinstall -r requirements.txt")
+        return Check("device", "broken", f"import torch: {error}", REINSTALL)
     version = f"torch {torch.__version__}"
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30

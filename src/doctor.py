@@ -46,16 +46,17 @@ def parser():
 def act(options, words):
     import checks
 
-    found = [checks.python(), checks.packages("requirements.txt")]
-    if any(check.state == "broken" for check in found):
-        return conclude(found, "nothing else was looked at: all of it needs these")
+    found = []
+    for check in (checks.python, lambda: checks.packages("requirements.txt"), checks.torch_device, checks.sacred):
+        found.append(check())
+        if found[-1].state == "broken":
+            return conclude(found, "nothing else was looked at: all of it needs this")
     if options.env_config and options.start and options.env_config != options.start:
         from utils.args import ConfigError
 
         raise ConfigError(
             f"--env-config={options.env_config} and --start {options.start}: give one of them, or the same"
         )
-    found.append(checks.torch_device())
     game = options.env_config or options.start or EMBEDDED
     rows, playable = of_environments(options.config, game)
     values = values_of(options.config, game, words) if playable else shared_values(options.config, words)

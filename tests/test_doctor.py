@@ -60,7 +60,7 @@ def test_a_machine_that_works(told, folder):
     run, rows = told()
     assert run.code == 0 and run.out.endswith("all that is needed works\n")
     games = [f"environment {name}" for name in EMBEDDED]
-    wanted = ["Python", "requirements.txt", "device", *games, "free ports", "MongoDB", "disk", "memory"]
+    wanted = ["Python", "requirements.txt", "device", "sacred", *games, "free ports", "MongoDB", "disk", "memory"]
     assert [state(rows[name]) for name in wanted] == ["ok"] * len(wanted)
     assert state(rows["StarCraft II"]) == "missing" and "docker/install_sc2.sh" in rows["StarCraft II"]
     assert files(folder) == []
@@ -153,6 +153,25 @@ def test_without_the_core_it_still_tells_what_to_install():
     """-S: Python without site-packages."""
     run = subprocess.run([sys.executable, "-S", SOURCE / "doctor.py"], capture_output=True, text=True)
     assert run.returncode == 1 and "pip install -r requirements.txt" in run.stdout and run.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "module, error, said",
+    [
+        ("torch", "OSError('libcudart.so.12: cannot open')", "import torch: libcudart.so.12"),
+        (
+            "pkg_resources",
+            "ModuleNotFoundError('No module named pkg_resources')",
+            "import sacred: No module named pkg_res",
+        ),
+    ],
+)
+def test_a_core_package_that_is_there_and_cannot_be_imported(module, error, said, folder):
+    (folder / f"{module}.py").write_text(f"raise {error}")
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    run = subprocess.run([sys.executable, SOURCE / "doctor.py"], env=environment, capture_output=True, text=True)
+    assert run.returncode == 1 and said in run.stdout and "pip install --force-reinstall" in run.stdout
+    assert "nothing else was looked at" in run.stdout and "Traceback" not in run.stderr
 
 
 def test_a_requirements_file_tells_each_absent_package_and_each_other_version(monkeypatch, tmp_path):

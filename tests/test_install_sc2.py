@@ -154,11 +154,32 @@ def test_a_second_time_downloads_nothing(install, server, tmp_path):
     assert (tmp_path / "sc2/Maps/SMAC_Maps/mine.SC2Map").exists()
 
 
-def test_maps_alone_are_added_to_a_game_that_is_there(install, server, tmp_path):
+@pytest.mark.parametrize("fault", ["all gone", "one gone", "one damaged"])
+def test_maps_alone_are_added_to_a_game_that_is_there(fault, install, server, tmp_path):
     assert install().returncode == 0
-    shutil.rmtree(tmp_path / "sc2/Maps/SMAC_Maps")
+    maps = tmp_path / "sc2/Maps/SMAC_Maps"
+    if fault == "all gone":
+        shutil.rmtree(maps)
+    elif fault == "one gone":
+        (maps / "3m.SC2Map").unlink()
+    else:
+        (maps / "3m.SC2Map").write_bytes(b"torn")
     server.asked.clear()
     assert install().returncode == 0 and gets(server) == ["maps.zip"] and files(tmp_path / "sc2") == INSTALLED
+    assert (maps / "3m.SC2Map").read_bytes() == MAPS["3m.SC2Map"]
+
+
+@pytest.mark.parametrize("folder, code", [("SMAC_Maps/", 0), (None, 1)])
+def test_an_archive_of_maps_in_a_folder_and_one_without_maps(folder, code, install, server, tmp_path):
+    content = {"readme": b""} if folder is None else {folder + name: data for name, data in MAPS.items()}
+    server.content["other.zip"] = archive(tmp_path / "o", content)
+    sum_ = hashlib.sha256(server.content["other.zip"]).hexdigest()
+    run = install(SC2_MAPS_URL=server.url("other.zip"), SC2_MAPS_SHA256=sum_)
+    assert run.returncode == code
+    if code == 0:
+        assert files(tmp_path / "sc2") == INSTALLED
+    else:
+        assert "other.zip holds no map" in run.stderr and not (tmp_path / "sc2/Maps/SMAC_Maps").exists()
 
 
 @pytest.mark.parametrize("consent", ["", "no", "true"])
