@@ -83,8 +83,7 @@ def test_targets_that_are_named_exist():
     cuda = yaml.safe_load((DOCKER / "compose.cuda.yaml").read_text())["services"]["trainer"]["build"]["target"]
     named = [re.fullmatch(r"\$\{TARGET:-(.*)\}", text)[1] for text in (cuda, SERVICES["trainer"]["build"]["target"])]
     assert named == ["cuda", "cpu"] and {*named, "sc2", "sc2-cuda", "test"} <= set(STAGES)
-    assert all((ROOT / path).exists() for path in re.findall(r"^COPY (?!--from)(\S+)", DOCKERFILE, re.MULTILINE)
-               if path != "requirements/sc2.txt")  # fmt: skip
+    assert all((ROOT / path).exists() for path in re.findall(r"^COPY (?!--from)(\S+)", DOCKERFILE, re.MULTILINE))
 
 
 # ---- run.sh, against a docker that writes down what it is asked
