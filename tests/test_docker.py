@@ -3,7 +3,9 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
+import sys
 
 import pytest
 import yaml
@@ -168,6 +170,18 @@ def test_requirements_come_before_the_source_and_no_target_runs_as_root():
             copied[stage] = True
     assert {user[stage] for stage in ("cpu", "cuda", "sc2", "sc2-cuda", "test")} == {"1000:1000"}
     assert set(copied) == {"cpu", "cuda", "test"}
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_the_doctor_and_a_training_find_all_their_files_in_the_image(target, tmp_path):
+    """The files that the target copies, in a folder of their own."""
+    stage = re.search(rf"^FROM base AS {target}$(.*?)^FROM", DOCKERFILE, re.MULTILINE | re.DOTALL)[1]
+    for source in re.findall(r"^COPY (?!--from)(\S+)", stage, re.MULTILINE):
+        copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
+        copy(ROOT / source, tmp_path / source)
+    for words in (["src/doctor.py", "--start", "two_step"], ["src/main.py", "--list"], ["src/sweep.py", "--help"]):
+        run = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True)
+        assert run.returncode == 0, run.stdout + run.stderr
 
 
 def test_python_of_the_base_image_is_one_that_the_project_runs_on():
