@@ -189,7 +189,8 @@ def test_every_pair_of_files_is_complete_and_explained(alg, env):
 
 def test_an_explanation_has_value_who_set_it_who_reads_it_and_its_unit():
     rows = {row[0]: row[1:] for row in explain(loaded("qtran_alt", "matrix_game", "t_max=7"))}
-    assert rows["t_max"] == (7, "command line", "Training, QTranLearner", "length of training [environment steps] (≥ 1)")
+    meaning = "length of training [environment steps] (≥ 1)"
+    assert rows["t_max"] == (7, "command line", "Training, QTranLearner", meaning)
     assert rows["env_args.penalty"][1:3] == ("config/envs/matrix_game.yaml", "MatrixGame")
     assert "(joint | additive)" in rows["td_target"][3]
 
