@@ -21,6 +21,7 @@ class Training:
         buffer_size: int = key("replay", unit="episodes", low=1)
         batch_size_run: int = key("environments that play at the same time", low=1)
         updates_per_run: int = key("gradient updates after each round of `batch_size_run` episodes", low=1)
+        learning_starts: int = key("time before the first update", unit="environment steps", low=0)
         test_interval: int = key("time between two tests", unit="environment steps", low=1)
         test_nepisode: int = key("episodes of a test; rounded up to whole rounds", unit="episodes", low=1)
         log_interval: int = key("time between two summaries on the console", unit="environment steps", low=1)
@@ -54,7 +55,7 @@ def train(config, runner, buffer, learner, logger, save, progress, device):
     while runner.t_env < config.t_max:
         buffer.insert_episode_batch(runner.run())
         logger.episode = runner.episodes
-        if buffer.can_sample(config.batch_size):
+        if runner.t_env >= config.learning_starts and buffer.can_sample(config.batch_size):
             for _ in range(config.updates_per_run):
                 learner.train(
                     buffer.sample(config.batch_size, config.batch_steps).to(device), runner.t_env, runner.episodes

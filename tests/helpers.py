@@ -38,7 +38,7 @@ def make_args(alg, **overrides):
         "hidden_dim": 8,
         "use_rnn": True,
         "head_layers": 0,
-        "lr_decay": False,
+        "lr_decay_start": None,
         "obs_last_action": True,
         "epsilon_finish": 0.05,
     }

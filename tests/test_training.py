@@ -49,7 +49,7 @@ class Recorder:
 def trained(recorder=None, **changes):
     keys = dict(
         t_max=50, batch_size=4, batch_steps=None, buffer_size=10, batch_size_run=2, updates_per_run=1,
-        test_interval=20, test_nepisode=2,
+        learning_starts=0, test_interval=20, test_nepisode=2,
         log_interval=20, save_model=True, save_model_interval=30,
     )  # fmt: skip
     r = recorder or Recorder()
@@ -77,6 +77,10 @@ def test_it_learns_from_what_it_just_played_before_it_tests_and_saves():
 
 def test_updates_per_run():
     assert trained(updates_per_run=3).at("learn") == [t for t in (20, 30, 40, 50) for _ in range(3)]
+
+
+def test_it_plays_for_a_while_before_it_learns():
+    assert trained(learning_starts=35).at("learn") == [40, 50]
 
 
 def test_intervals_are_kept_and_the_end_is_tested_and_saved():

@@ -39,9 +39,9 @@ class QLearner(ValueLearner):
         return loss, metrics
 
     def _next_values(self, batch, tr, q_online):
-        q, _ = unroll(self.target_mac, batch)
-        u_greedy = greedy_actions(q_online if self.config.double_q else q, tr.avail)  # ū' [B, T+1, N]
-        return self._mix(self.target_mixer, chosen(q, u_greedy)[:, 1:], batch, slice(1, None))
+        q, _ = self.rollout_after(batch)
+        u_greedy = greedy_actions(q_online[:, 1:] if self.config.double_q else q, tr.avail[:, 1:])  # ū' [B, T, N]
+        return self._mix(self.target_mixer, chosen(q, u_greedy), batch, slice(1, None))
 
     def _mix(self, mixer, q_agents, batch, steps):
         if mixer is None:

@@ -86,10 +86,8 @@ class QTranLearner(ValueLearner):
 
     def _next_q_jt(self, batch, tr, u_greedy):
         """Q_jt(τ',ū';θ⁻) in the form that `td_target` and `alt_td_target` ask for: [B, T, 1 or N]."""
-        q, h = unroll(self.target_mac, batch)
-        if not self.config.double_q:
-            u_greedy = greedy_actions(q, tr.avail)
-        q, h, u_greedy = q[:, 1:], h[:, 1:], u_greedy[:, 1:]
+        q, h = self.rollout_after(batch)
+        u_greedy = u_greedy[:, 1:] if self.config.double_q else greedy_actions(q, tr.avail[:, 1:])  # ū' [B, T, N]
         if self.config.td_target == "additive":
             return chosen(q, u_greedy).sum(dim=-1, keepdim=True)
         q_jt, q_jt_cf = self.target_mixer.q_jt(self.target_mixer.encode(tr.state[:, 1:], h), u_greedy)

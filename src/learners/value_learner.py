@@ -46,7 +46,9 @@ class ValueLearner:
         double_q: bool = key("the online network picks the greedy action that the target network values")
         optimizer: str = key("gradient method", choices=("adam", "rmsprop"))
         lr: float = key("step size of the optimiser", above=0)
-        lr_decay: bool = key("lr falls linearly, to 0 at t_max; False: it is constant")
+        lr_decay_start: int | None = key(
+            "from here on lr falls linearly, to 0 at t_max; null: it is constant", unit="environment steps", low=0
+        )
         t_max: int = key("length of training", unit="environment steps", low=1)
         optim_alpha: float = key("smoothing constant of RMSprop", low=0, high=1)
         optim_eps: float = key("ε of RMSprop, added to the root of the squared gradients", above=0)
@@ -109,9 +111,7 @@ class ValueLearner:
             if self.reward_stats is not None:
                 self.reward_stats.load_state_dict(rewards_before)
             raise TrainingError(_explain_not_finite(metrics, t_env, self.training_steps))
-        if self.config.lr_decay:
-            for group in self.optimiser.param_groups:
-                group["lr"] = self.config.lr * max(0.0, 1 - t_env / self.config.t_max)
+        self._decay_lr(t_env)
         self.optimiser.step()
         self.training_steps += 1
         self._update_targets(episode_num)
@@ -141,6 +141,13 @@ class ValueLearner:
         """The part of a batch that the online network reads: the last observation is for double-Q's choice alone."""
         return batch if self.config.double_q else batch[:, :-1]
 
+    def rollout_after(self, batch):
+        """Rollout of the target network at t = 1 … T; agents without a memory do not read what came before."""
+        if not getattr(self.target_mac.agent, "memory", True):
+            return unroll(self.target_mac, batch[:, 1:])
+        q, h = unroll(self.target_mac, batch)
+        return Rollout(q[:, 1:], h[:, 1:])
+
     def targets(self, tr, next_values):
         """y [B, T, K] from next_values(), the values [B, T, K] at t+1; one-step or TD(λ). No gradient.
 
@@ -159,6 +166,12 @@ class ValueLearner:
             # One kernel for all parameters: small networks spend their time between kernels.
             return torch.optim.Adam(self.params, lr=c.lr, fused=True)
         return torch.optim.RMSprop(self.params, lr=c.lr, alpha=c.optim_alpha, eps=c.optim_eps)
+
+    def _decay_lr(self, t_env):
+        start, end = self.config.lr_decay_start, self.config.t_max
+        if start is not None and t_env > start:
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.config.lr * max(0.0, (end - t_env) / (end - start))
 
     def _update_targets(self, episode_num):
         interval = self.config.target_update_interval_or_tau

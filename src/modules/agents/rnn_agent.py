@@ -36,6 +36,7 @@ class RNNAgent(nn.Module):
         super().__init__()
         self.config = config = read(self.Config, args)
         self.n_actions = args.n_actions
+        self.memory = config.use_rnn or config.obs_last_action  # its values depend on more than the observation
         h = config.hidden_dim
         self.widths = [  # of the parts of the input
             args.obs_shape,

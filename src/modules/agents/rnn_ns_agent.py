@@ -17,6 +17,7 @@ class RNNNSAgent(nn.Module):
     def __init__(self, args):
         super().__init__()
         self.agents = nn.ModuleList(RNNAgent(args) for _ in range(args.n_agents))
+        self.memory = self.agents[0].memory
 
     def init_hidden(self, *lead):
         return self.agents[0].init_hidden(*lead)
