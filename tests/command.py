@@ -19,7 +19,7 @@ PROGRAM = [sys.executable, str(ROOT / "src" / "main.py")]
 SHORT = dict(
     t_max=24, batch_size=4, buffer_size=16, batch_size_run=2, updates_per_run=1, hidden_dim=8, test_nepisode=2,
     test_interval=8, log_interval=1000, runner_log_interval=1, learner_log_interval=1, save_model_interval=1000,
-    use_cuda=False, seed=1,
+    learning_starts=0, use_cuda=False, seed=1,
 )  # fmt: skip
 # What makes the longest games short too.
 SHORT_GAMES = {"predator_prey": {"env_args.episode_limit": 6}, "gaussian_squeeze": {"env_args.n_agents": 3}}
