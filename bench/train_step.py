@@ -53,7 +53,7 @@ def ours(sizes):
     from controllers import mac_class
     from envs.vector import EnvInfo
     from learners import learner_class
-    from run import readers
+    from parts import readers
     from utils.config import load
 
     pymarl = {"optimizer": "rmsprop", "double_q": True, "joint_use_state": True, "v_input": "state", "use_rnn": True}

@@ -92,7 +92,7 @@ def of_environments(algorithm, game):
 
 def values_of(algorithm, game, words):
     """The configuration of the run."""
-    from run import readers
+    from parts import readers
     from utils import config as configuration
 
     return configuration.load(algorithm, game, configuration.parse_overrides(words), readers).values

@@ -53,7 +53,8 @@ def act(options, words):
 
     if options.list:
         return show_list()
-    from run import launch, readers
+    from parts import readers
+    from run import launch
 
     overrides = configuration.parse_overrides(words)
     if options.from_:

@@ -83,7 +83,7 @@ def at_least(low):
 def act(options, argv):
     from rich.console import Console
 
-    from run import readers
+    from parts import readers
     from sweeping.jobs import cores
     from sweeping.plan import read_plan
     from sweeping.work import interruptions, locked

@@ -158,7 +158,7 @@ def learned(run, wanted):
 
 def tables_at(run, step):
     """One of `tables.learned_tables`, from the run's checkpoint of a step."""
-    from run import Parts, readers
+    from parts import Parts, readers
     from tables import learned_tables
     from utils.config import load_from
     from utils.logging import Logger

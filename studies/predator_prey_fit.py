@@ -26,7 +26,7 @@ from optima import Transitions
 from components.episode_buffer import EpisodeBatch, make_scheme
 from controllers import mac_class
 from learners import learner_class
-from run import readers
+from parts import readers
 from utils.config import load, parse_overrides
 
 OWN = {"updates": 10_000, "every": 2_500, "batch": 512, "penalty": 1.5, "seed": 1001}

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 import main
-from run import readers
+from parts import readers
 from utils.config import load
 
 ROOT = Path(__file__).parents[1]

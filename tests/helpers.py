@@ -11,7 +11,7 @@ import torch
 from components.episode_buffer import EpisodeBatch, make_scheme
 from controllers import mac_class
 from learners import learner_class
-from run import readers
+from parts import readers
 from utils.config import load
 
 SIZES = dict(n_agents=3, n_actions=4, obs_shape=5, state_shape=6)

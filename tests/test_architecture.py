@@ -13,6 +13,7 @@ FILES = sorted(path.relative_to(SRC) for path in SRC.rglob("*.py"))
 LAYERS = [
     ["main", "sweep", "report", "doctor"],
     ["run"],
+    ["parts"],
     ["training", "tables", "checks", "sweeping", "reporting"],
     ["runners", "learners"],
     ["controllers"],

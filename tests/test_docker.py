@@ -11,7 +11,7 @@ import pytest
 import yaml
 from command import ROOT
 
-from run import readers
+from parts import readers
 from utils.config import load, parse_overrides
 
 DOCKER = ROOT / "docker"

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from command import ROOT, SHORT
 
-from run import readers
+from parts import readers
 from sweeping import estimate
 from sweeping.estimate import Estimate, duration, makespan, probe
 from sweeping.plan import read_plan

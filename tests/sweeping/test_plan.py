@@ -7,7 +7,7 @@ import pytest
 import yaml
 from command import ROOT
 
-from run import readers
+from parts import readers
 from sweeping.plan import Lying, differences, folder_name, literal, read_plan
 from utils.args import ConfigError
 from utils.config import load, parse_overrides

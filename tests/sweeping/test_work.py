@@ -11,7 +11,7 @@ import pytest
 import yaml
 from command import ROOT
 
-from run import readers
+from parts import readers
 from sweeping import jobs
 from sweeping.jobs import Job, stop
 from sweeping.plan import read_plan

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from run import readers
+from parts import readers
 from utils import config as configuration
 from utils.args import ConfigError
 from utils.config import explain, load, load_from, names, parse_overrides, task_name

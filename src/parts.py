@@ -1,0 +1,155 @@
+"""What a run is made of: configuration → environment, controller, learner, runner, replay."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import torch
+
+import envs
+from components.action_selectors import selector_class
+from components.episode_buffer import ReplayBuffer, make_scheme, nbytes
+from controllers import mac_class
+from learners import learner_class
+from modules.agents import agent_class
+from modules.mixers import mixer_class
+from runners import runner_class
+from training import Training
+from utils.args import ConfigError, key, read
+from utils.checkpoint import find_checkpoint
+from utils.logging import Logger
+from utils.rundir import check_same_algorithm
+from utils.seeding import seed_weights, streams
+
+
+class Experiment:
+    """The keys that say what is run, and on what."""
+
+    @dataclass(frozen=True)
+    class Config:
+        name: str = key("name of the algorithm in results and figures")
+        env: str = key("environment")
+        preset: str | None = key("which of an algorithm's presets the environment calls for; null: its own keys")
+        runner: str = key("who plays the episodes; `episode` and `parallel` (EPyMARL's names) mean the same")
+        mac: str = key("controller")
+        learner: str = key("learner")
+        mixer: str | None = key("what makes a joint value from the agents' values; null: nothing (IQL)")
+        seed: int = key("fixes everything random; null: chosen and printed", low=0, high=2**32 - 1)
+        env_workers: bool = key("one process for each environment; False: arrays in this process, where it can")
+        reward_scalarisation: str = key(
+            "how an environment that pays each agent makes one team reward of it", choices=("sum", "mean")
+        )
+        use_cuda: bool = key("learn on the GPU, where there is one")
+        buffer_cpu_only: bool = key("keep the replay in main memory even when learning on the GPU")
+        num_threads: int = key("CPU threads of torch; one is fastest for small networks", low=1)
+        checkpoint_path: str = key("folder of checkpoints to start from; empty: start anew")
+        load_step: int = key("which of them: the nearest; 0: the last", unit="environment steps", low=0)
+        evaluate: bool = key("play `test_nepisode` test episodes with the loaded checkpoint, and stop")
+        save_replay: bool = key("after `evaluate`, save the environment's replay")
+        label: str = key("free text, kept with the results")
+        hypergroup: str | None = key("free text, kept with the results (EPyMARL's search sets it)")
+        repeat_id: int = key("number of a repetition, kept with the results")
+
+
+def readers(values):
+    """The classes that will read the configuration `values`, and [(key, problem)] of unknown choices."""
+    choices = (
+        ("env", envs.env_class),
+        ("runner", runner_class),
+        ("mac", mac_class),
+        ("agent", agent_class),
+        ("action_selector", selector_class),
+        ("learner", learner_class),
+        ("mixer", mixer_class),
+    )
+    classes, problems = [Experiment, Training, Logger], []
+    for name, find in choices:
+        if values.get(name) is not None:
+            try:
+                classes.append(find(str(values[name])))
+            except ConfigError as error:
+                problems.append((name, str(error)))
+    return [cls for cls in classes if hasattr(cls, "Config")], problems
+
+
+class Parts:
+    """All that a run is made of. Building it finds bad input before anything is written."""
+
+    def __init__(self, values, logger):
+        self.values, self.logger = values, logger
+        self.args = args = SimpleNamespace(**values)
+        self.experiment = read(Experiment.Config, args)
+        self.training = read(Training.Config, args)
+        torch.set_num_threads(self.experiment.num_threads)
+        args.device = self.device = self._device()
+        seeds = streams(self.experiment.seed)
+        args.action_seed = seeds["exploration"]
+        self.env = envs.make(
+            self.experiment.env, values["env_args"], self.training.batch_size_run, seeds["environment"],
+            workers=self.experiment.env_workers,
+        )  # fmt: skip
+        try:
+            self._build(args, seeds)
+        except BaseException:
+            self.env.close()
+            raise
+
+    def _build(self, args, seeds):
+        info = self.env.env_info
+        if self.training.t_max < info.episode_limit:
+            raise ConfigError(f"t_max = {self.training.t_max} is shorter than one episode ({info.episode_limit} steps)")
+        if args.common_reward != self.env.common_reward:
+            kind = "one team reward" if self.env.common_reward else "each agent its own reward"
+            raise ConfigError(
+                f"common_reward={args.common_reward}: {self.experiment.env} pays {kind}; "
+                f"give common_reward={not args.common_reward}"
+            )
+        memory = [name for name in ("use_rnn", "obs_last_action") if getattr(args, name, False)]
+        if self.training.batch_steps and memory:
+            raise ConfigError(
+                f"batch_steps = {self.training.batch_steps} cuts episodes into stretches, which agents that look back "
+                f"cannot learn from: give {memory[0]}=False, or batch_steps=null for whole episodes"
+            )
+        args.n_agents, args.n_actions, args.episode_limit = info.n_agents, info.n_actions, info.episode_limit
+        args.obs_shape, args.state_shape = info.obs_shape, info.state_shape
+        self.scheme, self.groups = make_scheme(info, args.common_reward), {"agents": info.n_agents}
+        seed_weights(seeds["weights"])
+        self.mac = mac_class(args.mac)(self.scheme, self.groups, args)
+        self.learner = learner_class(args.learner)(self.mac, self.scheme, self.logger, args)
+        self.runner = runner_class(args.runner)(self.env, self.mac, self.scheme, self.groups, self.logger, args)
+        if self.device == "cuda":
+            self.learner.cuda()
+        if self.experiment.checkpoint_path:
+            self._load()
+        elif self.experiment.evaluate:
+            raise ConfigError("evaluate=True needs checkpoint_path=FOLDER: what to evaluate")
+        if self.experiment.evaluate and self.experiment.save_replay and not self._saves_replays():
+            raise ConfigError(f"save_replay=True: {self.experiment.env} cannot save replays")
+        self.buffer = None if self.experiment.evaluate else self._replay(seeds["replay"])
+
+    def _device(self):
+        if self.experiment.use_cuda and not torch.cuda.is_available():
+            self.logger.console_logger.warning("use_cuda=True but torch sees no GPU: running on the CPU")
+        return "cuda" if self.experiment.use_cuda and torch.cuda.is_available() else "cpu"
+
+    def _load(self):
+        folder, step = find_checkpoint(self.experiment.checkpoint_path, self.experiment.load_step)
+        check_same_algorithm(folder, self.values)
+        if step >= self.training.t_max and not self.experiment.evaluate:
+            raise ConfigError(
+                f"t_max = {self.training.t_max}: the checkpoint {folder} is that far already; "
+                "give a larger t_max to train on, or evaluate=True"
+            )
+        self.learner.load_models(folder)
+        self.runner.t_env = step
+        self.logger.console_logger.info(f"loaded {folder}")
+
+    def _saves_replays(self):
+        return envs.env_class(self.experiment.env).save_replay is not envs.VectorEnv.save_replay
+
+    def _replay(self, seed):
+        device = "cpu" if self.experiment.buffer_cpu_only else self.device
+        shape = (self.scheme, self.groups, self.training.buffer_size, self.env.env_info.episode_limit + 1)
+        self.logger.console_logger.info(
+            f"replay: {self.training.buffer_size} episodes, {nbytes(*shape) / 2**30:.3f} GiB on {device}"
+        )
+        return ReplayBuffer(*shape, device=device, seed=seed)
