@@ -1,12 +1,15 @@
-"""Runs inside a host (PYTHONPATH is its src): `python drive.py JOB OUT`.
+"""Runs inside a host (PYTHONPATH is its src), for `test_agreement.py`: learns what it is told to.
 
-JOB, a torch file: args (the host's configuration), sizes, batches [{field: [B, T+1, …]}], weights {"agent", "mixer",
-"target_agent", "target_mixer"}, agent_file (agent.th to start from, or None), repaired. Each batch is learned from
-once. OUT gets `result.th` (weights afterwards, and q [B, T+1, N, A] on the last batch) and what the learner saves.
+Each line of standard input is a folder with `job.th`: args (the host's configuration), sizes, batches
+[{field: [B, T+1, …]}], updates (how many batches are learned from), weights {"agent", "mixer", "target_agent",
+"target_mixer"}, agent_folder (of agent.th to start from, or None), repaired. The folder gets what the learner saves and
+`result.th`: the weights afterwards, and q [B, T+1, N, A] on the last batch; or `error.txt`. `done` follows on standard
+output.
 """
 
 import logging
 import sys
+import traceback
 from types import SimpleNamespace
 
 import torch
@@ -37,7 +40,7 @@ def host_batch(fields, args):
     b, t = fields["filled"].shape[:2]
     onehot = {"actions": ("actions_onehot", [OneHot(out_dim=args.n_actions)])}
     batch = EpisodeBatch(scheme, {"agents": args.n_agents}, b, t, preprocess=onehot)
-    batch.update({k: v for k, v in fields.items() if k in scheme and k != "filled"}, mark_filled=False)
+    batch.update({k: fields[k] for k in scheme}, mark_filled=False)
     batch["filled"][:] = fields["filled"]
     return batch
 
@@ -55,9 +58,8 @@ def repair(mac):
     mac.__class__ = Repaired
 
 
-def main(job_file, out):
-    torch.set_num_threads(1)
-    job = torch.load(job_file, weights_only=True)
+def act(folder):
+    job = torch.load(f"{folder}/job.th", weights_only=True)
     args = SimpleNamespace(**job["args"], **job["sizes"], device="cpu", use_cuda=False)
     batches = [host_batch(fields, args) for fields in job["batches"]]
     mac = MACS[args.mac](batches[0].scheme, {"agents": args.n_agents}, args)
@@ -65,21 +67,27 @@ def main(job_file, out):
         repair(mac)
     learner = LEARNERS[args.learner](mac, batches[0].scheme, SilentLogger(), args)
     modules = {"agent": mac.agent, "target_agent": learner.target_mac.agent}
-    if learner.mixer is not None:
-        modules |= {"mixer": learner.mixer, "target_mixer": learner.target_mixer}
+    modules |= {"mixer": learner.mixer, "target_mixer": learner.target_mixer}
     for name, weights in job["weights"].items():
         modules[name].load_state_dict(weights)
-    if job["agent_file"]:
-        mac.load_models(job["agent_file"])
+    if job["agent_folder"]:
+        mac.load_models(job["agent_folder"])
     for i, batch in enumerate(batches[: job["updates"]]):
         learner.train(batch, i, i)
     with torch.no_grad():
         mac.init_hidden(batches[-1].batch_size)
         q = torch.stack([mac.forward(batches[-1], t=t) for t in range(batches[-1].max_seq_length)], dim=1)
-    learner.save_models(out)
+    learner.save_models(folder)
     result = {name: module.state_dict() for name, module in modules.items()}
-    torch.save({**result, "q": q, "learner": type(learner).__module__}, f"{out}/result.th")
+    torch.save({**result, "q": q, "learner": type(learner).__module__}, f"{folder}/result.th")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        try:
+            act(line.strip())
+        except Exception:
+            with open(f"{line.strip()}/error.txt", "w") as f:
+                f.write(traceback.format_exc())
+        print("\ndone", flush=True)
