@@ -5,6 +5,8 @@ python src/plugin.py install PATH
 
 import sys
 
+from hosts import check as checks
+from hosts import manifest, plan, recognise
 from utils import command
 from utils.args import ConfigError
 
@@ -22,13 +24,16 @@ and then, in that checkout:
 
 docs/plugin.md tells what works where.
 
-exit status: 0 done, or with `check`: the checkout runs; 1 it needs something first; 2 refused, or bad input
+exit status: 0 done, or with `check`: the checkout starts; 1 it needs something first; 2 refused, or bad input
 """
 
 
 def main(argv=None):
     """Returns the exit status."""
     options = parser().parse_args(argv)
+    if sys.version_info < (3, 10):  # noqa: UP036, checkouts are often run by an older one
+        print(f"error: Python {sys.version.split()[0]}: the plugin needs 3.10 or later", file=sys.stderr)
+        return 2
     acts = {"check": check, "install": install, "uninstall": uninstall}
     return command.status_of(acts[options.act], options)
 
@@ -40,55 +45,45 @@ def parser():
     )  # fmt: skip
     p.add_argument("act", metavar="check|install|uninstall", choices=("check", "install", "uninstall"))
     p.add_argument("path", metavar="PATH", help="the checkout: the folder that holds its src/")
-    p.add_argument("--dry-run", action="store_true", help="install: say what would change, and change nothing")
+    p.add_argument("--dry-run", action="store_true", help="say what would change, and change nothing")
     p.add_argument("--with-games", action="store_true", help="install: the paper's 3x3 matrix game too")
     return p
 
 
 def check(options):
-    from hosts import install as installing
-    from hosts import plan
-    from hosts.check import first_error, needs
-    from hosts.recognise import commit, recognise
-
-    host = recognise(options.path)
-    at = commit(host.root)
-    print(f"{host.root}: {host}{f', at commit {at}' if at else ''}")
-    installed = installing.read(host.root)
+    host = recognise.recognise(options.path)
+    commit = recognise.commit(host.root)
+    print(f"{host.root}: {host}{f', at commit {commit}' if commit else ''}")
+    installed = manifest.read(host.root)
     if installed is None:
-        work(host, None, with_games=True)  # raises where the plugin does not fit
+        plan_for(host, None, with_games=True)  # raises where the plugin does not fit
         print("plugin: not installed; it fits")
     else:
         news = "this version" if installed.version == plan.version() else "another version than this: install again"
         print(f"plugin: version {installed.version} is installed, {news}")
-        for path in installing.changed(host.root, installed):
+        for path in manifest.changed(host.root, installed):
             print(f"  changed since: {path}")
-    found = needs(host.root)
-    for need in found:
+    needs = checks.needs(host.root)
+    for need in needs:
         print(f"needs: {need.says}\n    {need.fix}")
-    error = first_error(host.root)
-    if error is None and not found:
-        print(f"it starts in this Python ({sys.executable})")
-        return 0
+    error = checks.first_error(host.root)
     if error is not None:
         print(f"it does not start in this Python ({sys.executable}) yet: {error}")
-    return 1
+    elif not needs:
+        print(f"it starts in this Python ({sys.executable})")
+    return 1 if needs or error is not None else 0
 
 
 def install(options):
-    from hosts import install as installing
-    from hosts import plan
-    from hosts.recognise import recognise
-
-    host = recognise(options.path)
-    installed = installing.read(host.root)
+    host = recognise.recognise(options.path)
+    installed = manifest.read(host.root)
     with_games = options.with_games or (installed is not None and installed.with_games)
-    changes = work(host, installed, with_games)
+    changes = plan_for(host, installed, with_games)
     print(f"{host.root}: {host}")
     if installed is not None:
         refuse_changed(host.root, installed)
         same = (installed.version, installed.with_games) == (plan.version(), with_games)
-        if same and installing.complete(host.root, installed):
+        if same and manifest.complete(host.root, installed):
             print(f"plugin version {installed.version} is installed already; nothing to do")
             return 0
         print(f"takes out version {installed.version}, then")
@@ -98,53 +93,49 @@ def install(options):
         print("dry run: nothing was changed")
         return 0
     if installed is not None:
-        installing.restore(host.root, installed)
-    installing.apply(host.root, changes, plan.version(), with_games)
-    print(f"installed version {plan.version()}; what was there before is in {installing.STORE}/backup")
+        manifest.restore(host.root, installed)
+    manifest.apply(host.root, changes, plan.version(), with_games)
+    print(f"installed version {plan.version()}; what was there before is in {manifest.STORE}/backup")
     return 0
 
 
 def uninstall(options):
-    from hosts import install as installing
-    from hosts.recognise import recognise
-
-    root = recognise(options.path).root
-    installed = installing.read(root)
+    root = recognise.recognise(options.path).root
+    installed = manifest.read(root)
     if installed is None:
-        raise ConfigError(f"{root}: no plugin that this command installed (there is no {installing.STORE}/manifest.json)")
-    installing.originals(root, installed)  # raises where one is damaged, before anything is touched
+        raise ConfigError(f"{root}: no plugin that this command installed (there is no {manifest.STORE}/manifest.json)")
+    manifest.originals(root, installed)  # raises where one is damaged, before anything is touched
     refuse_changed(root, installed)
-    installing.restore(root, installed)
-    print(f"{root}: {len(installed.after)} files are as they were before the plugin")
+    for path, before in installed.before.items():
+        print(f"{'removes' if before is None else 'restores':<9} {path}")
+    if options.dry_run:
+        print("dry run: nothing was changed")
+        return 0
+    manifest.restore(root, installed)
+    print(f"{root} is as it was before the plugin")
     return 0
 
 
-def work(host, installed, with_games):
+def plan_for(host, installed, with_games):
     """The changes that put the plugin into `host`; ConfigError where that cannot, or should not, be done."""
-    from hosts import install as installing
-    from hosts import plan
-    from hosts.recognise import uncommitted
-
     if installed is not None:
-        return plan.changes(host, with_games, installing.originals(host.root, installed))
+        return plan.changes(host, with_games, manifest.originals(host.root, installed))
     changes = plan.changes(host, with_games, {})
-    dirty = uncommitted(host.root, [change.path for change in changes if (host.root / change.path).exists()])
+    dirty = recognise.uncommitted(host.root, [change.path for change in changes if (host.root / change.path).exists()])
     if dirty:
         raise ConfigError(
-            "these files would be replaced or edited, and hold changes that are not committed; commit or stash them:\n  "
-            + "\n  ".join(dirty)
+            "these files would be replaced or edited, and hold changes that are not committed; "
+            "commit or stash them:\n  " + "\n  ".join(dirty)
         )
     return changes
 
 
 def refuse_changed(root, installed):
-    from hosts import install as installing
-
-    changed = installing.changed(root, installed)
+    changed = manifest.changed(root, installed)
     if changed:
         raise ConfigError(
             "these files were changed since the plugin was installed, and your changes would be lost; take them out "
-            f"first (the files before the install are in {root / installing.STORE / 'backup'}):\n  "
+            f"first (the files before the install are in {root / manifest.STORE / 'backup'}):\n  "
             + "\n  ".join(changed)
         )
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from hosts.recognise import text
 
+GYM = 'pip install "setuptools==65.5.0" "wheel<0.40" && pip install --no-build-isolation gym==0.21.0'
 SMAC = 'pip install "git+https://github.com/oxwhirl/smac.git"  # StarCraft II itself only for its own maps'
 
 
@@ -35,7 +36,7 @@ class Need:
 
 def needs(root):
     """[Need] of what keeps the checkout, or the plugin in it, from running in this Python."""
-    found = _python() + _packages(root)
+    found = _packages(root)
     found += [
         Need(fault.says, fault.fix)
         for fault in FAULTS
@@ -55,15 +56,6 @@ def first_error(root):
     return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no reason given"])[-1]
 
 
-def _python():
-    out = []
-    if sys.version_info < (3, 10):
-        out.append(Need("the plugin needs Python 3.10 or later", "conda create -n marl python=3.11"))
-    if version("torch") and version("torch") < (2, 4):
-        out.append(Need("the plugin needs torch 2.4 or later (Adam's fused step on the CPU)", "pip install torch==2.13.0"))
-    return out
-
-
 def _packages(root):
     """Packages that its `main.py` cannot start without."""
     out = []
@@ -71,13 +63,15 @@ def _packages(root):
     gymma = text(root / "src/envs/gymma.py")
     if "gymnasium" in gymma:
         names["gymnasium"] = "gymnasium"
-    elif gymma:
-        names["gym"] = "gym==0.26.2"
+    elif gymma and not installed("gym"):
+        out.append(Need("not installed: gym 0.21, which new setuptools refuse (later ones have another step)", GYM))
     if "matplotlib" in text(root / "src/components/action_selectors.py"):
         names["matplotlib"] = "matplotlib"
     missing = [pip for module, pip in names.items() if not installed(module)]
     if missing:
         out.append(Need(f"not installed: {', '.join(missing)}", f"pip install {' '.join(missing)}"))
+    if version("torch") and version("torch") < (2, 4):
+        out.append(Need("the plugin needs torch 2.4 or later, for Adam's fused step", "pip install torch==2.13.0"))
     if installed("sacred") and version("setuptools") >= (82,) or not installed("pkg_resources"):
         says = "sacred imports pkg_resources, which setuptools 82 and later do not bring"
         out.append(Need(says, 'pip install "setuptools<82"'))

@@ -151,15 +151,15 @@ def _repointed(modules, moved):
         content = before
         for target in moved:
             package, name = target.removeprefix("src/").removesuffix(".py").replace("/", ".").rsplit(".", 1)
-            relative = PurePosixPath(path).parent == PurePosixPath(target).parent
-            package, name = re.escape(package), re.escape(name)
-            prefix = rf"(?:{package}\.|\.)" if relative else rf"{package}\."
+            near = PurePosixPath(path).parent == PurePosixPath(target).parent
+            dotted = package.replace(".", r"\.")
+            prefix = rf"(?:{dotted}\.|\.)" if near else rf"{dotted}\."
             content = re.sub(rf"(?m)^(\s*from\s+{prefix})({name}\s+import\b)".encode(), rb"\1host_\2", content)
-            other = rf"(?m)^\s*(?:import\s+{package}\.{name}\b|from\s+(?:{package}|\.)\s+import\b.*\b{name}\b).*$"
+            other = rf"(?m)^\s*(?:import\s+{dotted}\.{name}\b|from\s+(?:{dotted}|\.)\s+import\b.*\b{name}\b).*$"
             if found := re.search(other.encode(), content):
                 raise ConfigError(
                     f"{path} has `{found.group().decode().strip()}`, which cannot be pointed at host_{name}; "
-                    f"write it as `from {package}.{name} import …`".replace("\\", "")
+                    f"write it as `from {package}.{name} import …`"
                 )
         if content != before:
             out[path] = content

@@ -35,7 +35,7 @@ def recognise(path):
     """The Host at `path`; ConfigError when it is none that the plugin fits."""
     root = Path(path).expanduser().resolve()
     if not root.is_dir():
-        raise ConfigError(f"{path} is not a folder")
+        raise ConfigError(f"{path} {'is a file; give the folder' if root.exists() else 'does not exist'}")
     if (root / "src/plugin.py").is_file():
         raise ConfigError(f"{path} is this project itself; give a checkout of EPyMARL, PyMARL2 or PyMARL")
     if root.name == "src" and (root / "learners").is_dir():

@@ -43,9 +43,8 @@ MIXER = {"encode_q": "action_encoding", "f_r": "Q", "f_v": "V"}  # our names of 
 class Host:
     """A checkout with the plugin in it, and a process that learns there (drive.py)."""
 
-    def __init__(self, root):
-        self.root, self.layout = root, recognise(root).layout
-        self.real = "HOST" in str(root)
+    def __init__(self, root, real):
+        self.layout, self.real = recognise(root).layout, real
         self.process = subprocess.Popen(
             [sys.executable, "-W", "ignore", Path(__file__).with_name("drive.py")],
             env={**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
@@ -83,7 +82,7 @@ def host(request, tmp_path_factory):
     else:
         stand_in_host.make(folder, request.param)
     assert plugin.main(["install", str(folder)]) == 0
-    host = Host(folder)
+    host = Host(folder, real=request.param == "HOST_DIR")
     yield host
     host.close()
 
@@ -260,7 +259,7 @@ def test_padding_in_a_host_changes_nothing(host, alg, tmp_path):
 def test_missing_keys_are_named_in_one_message(host, tmp_path):
     learner = make_learner("qtran_alt", **OURS)
     args = plugin_args("qtran_alt")
-    missing = ("td_target", "t_max", "lr_decay", "gamma")
+    missing = ("td_target", "t_max", "lr_decay", "gamma", "agent_pool", "v_input")
     for name in missing:
         del args[name]
     with pytest.raises(AssertionError) as caught:

@@ -86,7 +86,7 @@ def apply(root, changes, version, with_games):
     except OSError as error:
         with contextlib.suppress(OSError):
             restore(root, installed)
-        raise ConfigError(f"cannot write into {root}: {error}; nothing was installed") from error
+        raise ConfigError(f"cannot write into {root}: {error}; the checkout is as it was without the plugin") from error
 
 
 def restore(root, installed):
