@@ -54,15 +54,7 @@ def check(options):
     host = recognise.recognise(options.path)
     commit = recognise.commit(host.root)
     print(f"{host.root}: {host}{f', at commit {commit}' if commit else ''}")
-    installed = manifest.read(host.root)
-    if installed is None:
-        plan_for(host, None, with_games=True)  # raises where the plugin does not fit
-        print("plugin: not installed; it fits")
-    else:
-        news = "this version" if installed.version == plan.version() else "another version than this: install again"
-        print(f"plugin: version {installed.version} is installed, {news}")
-        for path in manifest.changed(host.root, installed):
-            print(f"  changed since: {path}")
+    fits = show_plugin(host)
     needs = checks.needs(host.root)
     for need in needs:
         print(f"needs: {need.says}\n    {need.fix}")
@@ -71,7 +63,25 @@ def check(options):
         print(f"it does not start in this Python ({sys.executable}) yet: {error}")
     elif not needs:
         print(f"it starts in this Python ({sys.executable})")
-    return 1 if needs or error is not None else 0
+    return 0 if fits and not needs and error is None else 1
+
+
+def show_plugin(host):
+    """Prints whether the plugin is installed, or can be; False where something is in its way."""
+    installed = manifest.read(host.root)
+    if installed is None:
+        try:
+            plan_for(host, None, with_games=True)
+        except ConfigError as error:
+            print(f"plugin: not installed, and cannot be yet: {error}")
+            return False
+        print("plugin: not installed; it fits")
+        return True
+    news = "this version" if installed.version == plan.version() else "another version than this: install again"
+    print(f"plugin: version {installed.version} is installed, {news}")
+    for path in manifest.changed(host.root, installed):
+        print(f"  changed since: {path}")
+    return True
 
 
 def install(options):

@@ -54,12 +54,12 @@ def recognise(path):
 
 def uncommitted(root, paths):
     """Those of `paths`, relative to `root`, that git knows to differ from the last commit; none outside git."""
-    return [path for path in paths if git(root, "status", "--porcelain", "--", path)]
+    return [line[3:] for line in git(root, "status", "--porcelain", "--", *paths).splitlines()]
 
 
 def commit(root):
     """The short commit of a checkout; None outside git."""
-    return git(root, "rev-parse", "--short", "HEAD") or None
+    return git(root, "rev-parse", "--short", "HEAD").strip() or None
 
 
 def git(root, *words):
@@ -68,7 +68,7 @@ def git(root, *words):
         done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return done.stdout if done.returncode == 0 else ""
 
 
 def text(path):
