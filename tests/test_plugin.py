@@ -25,8 +25,16 @@ def run(capsys):
     return lambda *words: outcome(plugin.main, capsys, words)
 
 
-def git_says(folder):
-    return subprocess.run(["git", "-C", folder, "status", "--porcelain"], capture_output=True, text=True).stdout
+@pytest.fixture(autouse=True)
+def starts(request, monkeypatch):
+    """Checkouts start; a test that asks for `starts_really` finds out, by importing torch each time."""
+    if "starts_really" not in request.fixturenames:
+        monkeypatch.setattr(check, "first_error", lambda root: None)
+
+
+@pytest.fixture
+def starts_really():
+    pass
 
 
 # ---- in and out
@@ -46,7 +54,6 @@ def test_uninstall_brings_the_tree_back(layout, games, tmp_path, run):
     undone = run("uninstall", host)
     assert undone.code == 0 and "as it was" in undone.out
     assert state(host) == before
-    assert git_says(host).strip() == f"M {LEARNERS}" or git_says(host) == ""  # modes, where git heeds them
     assert not list(host.rglob("*qtran_loss*"))
 
 
@@ -63,6 +70,7 @@ def test_the_same_twice_changes_nothing(host, run):
     before = state(host)
     again = run("install", host)
     assert again.code == 0 and "nothing to do" in again.out
+    assert "is installed, this version" in run("check", host).out
     assert state(host) == before
 
 
@@ -329,7 +337,7 @@ def test_uninstall_without_an_install(host, run):
 @pytest.mark.parametrize(
     "layout, says", [("EPyMARL", "EPyMARL with gymnasium"), ("PyMARL2", "PyMARL2"), ("PyMARL", "PyMARL")]
 )
-def test_check_says_what_it_is(layout, says, tmp_path, run, monkeypatch):
+def test_check_says_what_it_is(layout, says, tmp_path, run, monkeypatch, starts_really):
     monkeypatch.setattr(check, "installed", lambda module: True)
     host = make(tmp_path / "host", layout, git=True)
     before = state(host)
@@ -337,8 +345,6 @@ def test_check_says_what_it_is(layout, says, tmp_path, run, monkeypatch):
     assert checked.code == 0 and f"{host}: {says}, at commit" in checked.out, checked.out
     assert "not installed; it fits" in checked.out and "it starts in this Python" in checked.out
     assert state(host) == before
-    run("install", host)
-    assert "this version" in run("check", host).out
 
 
 MAIN = "import collections\nx = yaml.load(f)\ny = collections.Mapping\n"
@@ -358,7 +364,7 @@ def faulty(host, monkeypatch):
     return host
 
 
-def test_check_names_what_is_missing_and_the_line_that_mends_it(faulty, run):
+def test_check_names_what_is_missing_and_the_line_that_mends_it(faulty, run, starts_really):
     commit(faulty)
     checked = run("check", faulty)
     assert checked.code == 1 and "it does not start in this Python" in checked.out
