@@ -83,9 +83,11 @@ def apply(root, changes, version, with_games):
         for change in changes:
             (root / change.path).parent.mkdir(parents=True, exist_ok=True)
             _write(root / change.path, change.content)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C too
         with contextlib.suppress(OSError):
             restore(root, installed)
+        if not isinstance(error, OSError):
+            raise
         raise ConfigError(f"cannot write into {root}: {error}; the checkout is as it was without the plugin") from error
 
 

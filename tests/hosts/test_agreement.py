@@ -68,8 +68,8 @@ class Host:
         return torch.load(folder / "result.th", weights_only=True)
 
     def close(self):
-        self.process.stdin.close()
-        self.process.wait(timeout=60)
+        self.process.kill()
+        self.process.communicate()
 
 
 @pytest.fixture(scope="module", params=[*stand_in_host.LAYOUTS, pytest.param("HOST_DIR", marks=pytest.mark.host)])
