@@ -113,7 +113,7 @@ def assert_same(learner, result, names=None):
 def plugin_args(alg, **changes):
     """THEIRS, and what the plugin reads beside it."""
     names = "td_lambda double_q td_target alt_td_target v_input joint_use_state agent_pool detach_encoder_for_joint "
-    names += "fix_q_jt lr_decay target_update_unit bootstrap_on_truncation mixer"
+    names += "fix_q_jt lr_decay_start target_update_unit bootstrap_on_truncation mixer"
     ours = vars(make_args(alg, **(OURS | changes)))
     return THEIRS | {name: ours[name] for name in names.split()}
 
@@ -259,7 +259,7 @@ def test_padding_in_a_host_changes_nothing(host, alg, tmp_path):
 def test_missing_keys_are_named_in_one_message(host, tmp_path):
     learner = make_learner("qtran_alt", **OURS)
     args = plugin_args("qtran_alt")
-    missing = ("td_target", "t_max", "lr_decay", "gamma", "agent_pool", "v_input")
+    missing = ("td_target", "t_max", "lr_decay_start", "gamma", "agent_pool", "v_input")
     for name in missing:
         del args[name]
     with pytest.raises(AssertionError) as caught:
