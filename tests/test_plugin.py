@@ -1,5 +1,6 @@
 """plugin.py: QTRAN into a checkout and out again. The checkouts are our own small ones (stand_in_host.py)."""
 
+import os
 import subprocess
 import sys
 
@@ -456,6 +457,7 @@ for words in {lines}:
     runpy.run_path("src/main.py", run_name="__main__")
     print("=====")
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=host, capture_output=True, text=True)
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=host, env=one_thread, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.split("=====")[:-1]
