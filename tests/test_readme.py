@@ -6,10 +6,13 @@ import shlex
 import pytest
 import yaml
 from command import ROOT, SHORT, SHORT_GAMES, files, here, outcome
+from stand_in_host import make, state
 
 import doctor
+import plugin
 import report
 import sweep
+from hosts import check
 
 README = (ROOT / "README.md").read_text()
 SKIP = "# not run by the tests"
@@ -48,6 +51,20 @@ def test_the_doctor_finds_nothing_broken(line, tmp_path, capsys, monkeypatch):
     run = outcome(doctor.main, capsys, shlex.split(line)[2:])
     assert run.code == 0, run.out
     assert files(tmp_path) == []
+
+
+def test_the_plugin_goes_in_and_out(tmp_path, capsys, monkeypatch):
+    lines = [line for line in LINES if line.startswith("python src/plugin.py")]
+    assert len(lines) == 3
+    before = state(make(tmp_path / "epymarl", "EPyMARL"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(check, "first_error", lambda root: None)
+    monkeypatch.setattr(check, "needs", lambda root: [])
+    for line in lines:
+        run = outcome(plugin.main, capsys, shlex.split(line)[2:])
+        assert run.code == 0, run.err
+    assert state(tmp_path / "epymarl") == before
 
 
 def test_the_commands_of_a_study_work_one_after_the_other(tmp_path, capfd, monkeypatch):

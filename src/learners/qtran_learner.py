@@ -10,7 +10,7 @@ import torch
 
 from learners.qtran_loss import counterfactual_sum, nopt_loss, nopt_min_loss, opt_loss, td_loss
 from learners.value_learner import ValueLearner, chosen, greedy_actions, unroll
-from modules.mixers.qtran import QTranAlt, QTranBase
+from modules.mixers.qtran import JointValue, QTranAlt, QTranBase
 from utils.args import ConfigError, key
 
 MIXERS = {"qtran_base": QTranBase, "qtran_alt": QTranAlt}
@@ -34,6 +34,8 @@ class QTranLearner(ValueLearner):
         )
         detach_encoder_for_joint: bool = key("keep L_td out of the agents' shared lower layers")
         fix_q_jt: bool = key("hold Q_jt fixed in L_opt, L_nopt and L_nopt-min, as the paper does")
+
+    reads_too = (JointValue.Config,)
 
     def make_mixer(self, args):
         if not self.config.common_reward:

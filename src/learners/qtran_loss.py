@@ -13,6 +13,7 @@ reaches neither a loss nor a gradient.
 
 A hat in the paper, Q̂_jt, is a value held fixed. The detach that is the hat stands inside the functions
 here (`fixed=True`). Deviation: `fixed=False` lets Q_jt learn from L_opt, L_nopt and L_nopt-min too.
+Plugin file: imports torch only.
 """
 
 import torch

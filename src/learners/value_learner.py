@@ -65,11 +65,12 @@ class ValueLearner:
         bootstrap_on_truncation: bool = key("a time limit is not an end: bootstrap past it")
         learner_log_interval: int = key("time between two records of the losses", unit="environment steps", low=1)
 
+    reads_too = ()  # the Configs of what `make_mixer` makes: a host's missing keys are told in one message
     config: Any  # of the subclass's own Config
     mixer: Any  # of its own kind, or None
 
     def __init__(self, mac, scheme, logger, args):
-        self.config = read(type(self).Config, args)
+        self.config = read(type(self).Config, args, also=self.reads_too)
         self.args, self.mac, self.logger = args, mac, logger
         self.mixer = self.make_mixer(args)
         self.target_mac = copy.deepcopy(mac)

@@ -73,11 +73,22 @@ def convert(value, type_, meta):
     return value
 
 
-def read(config_class, args):
+def read(config_class, args, also=()):
     """An instance of `config_class` from the attributes of `args`.
 
-    Raises ConfigError that names every key that is missing or wrong, not only the first.
+    Raises ConfigError that names every key that is missing or wrong, not only the first. also: other
+    Config dataclasses that will be read from the same `args`; their problems are in the same message.
     """
+    values, problems = _read(config_class, args)
+    for other in also:
+        problems += [problem for problem in _read(other, args)[1] if problem not in problems]
+    if problems:
+        raise ConfigError(f"{config_class.__qualname__}:\n  " + "\n  ".join(problems))
+    return config_class(**values)
+
+
+def _read(config_class, args):
+    """({name: value}, [problem])."""
     values, problems = {}, []
     for name, (type_, meta) in declared(config_class).items():
         present = [n for n in (name, *meta["aliases"]) if hasattr(args, n)]
@@ -90,9 +101,7 @@ def read(config_class, args):
             values[name] = convert(value, type_, meta)
         except ValueError as error:
             problems.append(f"{present[0]}: {value!r} {error}")
-    if problems:
-        raise ConfigError(f"{config_class.__qualname__}:\n  " + "\n  ".join(problems))
-    return config_class(**values)
+    return values, problems
 
 
 def _is_union(type_):

@@ -6,7 +6,7 @@ is reported in one message, with file, key, value and a suggestion.
 
 An algorithm's YAML may say `extends: OTHER` (its keys on top of those of algs/OTHER.yaml) and
 `presets: {NAME: {key: value}}`: the keys that replace its own where the environment's YAML says
-`preset: NAME`.
+`preset: NAME`. Keys that it repeats under `in_hosts` are for an EPyMARL checkout alone (docs/plugin.md).
 """
 
 import difflib
@@ -203,7 +203,7 @@ def _flatten(values):
 def _hint(name, schema):
     if f"env_args.{name}" in schema:
         return f"; did you mean 'env_args.{name}'?"
-    owners = [n for kind in ("algs", "envs") for n in names(kind) if name in _flatten(_read_yaml(_path(kind, n)))]
+    owners = [n for kind in ("algs", "envs") for n in names(kind) if name in _flatten(_read_named(kind, n)[-1][1])]
     if owners:
         return f"; it belongs to {', '.join(owners)}"
     nested = str(name).startswith("env_args.")  # compared without the prefix, which makes all look alike
@@ -239,6 +239,8 @@ def _path(kind, name):
 def _read_named(kind, name):
     """[(source, values)] of config/kind/name.yaml, after what it extends."""
     values = _read_yaml(_path(kind, name))
+    for key in values.pop("in_hosts", {}):
+        values.pop(key, None)
     base = values.pop("extends", None)
     return (_read_named(kind, base) if base else []) + [(f"config/{kind}/{name}.yaml", values)]
 

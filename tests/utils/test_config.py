@@ -54,7 +54,7 @@ def test_a_preset_applies_where_the_environment_or_the_command_line_asks_for_it(
     folder("envs", "e", "env: two_step\nenv_args: {}\npreset: battle\n")
     for config in (loaded("qtran_alt", "e"), loaded("qtran_alt", "two_step", "preset=battle")):
         assert config.values["v_input"] == "state_hidden"
-        assert config.sources["v_input"] == "config/algs/qtran_base.yaml [battle]"
+        assert config.sources["v_input"] == "config/algs/qtran_alt.yaml [battle]"
     assert loaded("qtran_alt", "e", "v_input=none").values["v_input"] == "none"
     assert loaded("qtran_alt", "e", "preset=None").values["v_input"] == "hidden"
     assert loaded("vdn", "e").values["preset"] == "battle"  # an algorithm without presets stays as it is

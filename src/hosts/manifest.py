@@ -1,0 +1,137 @@
+"""Puts the planned changes into a checkout, and takes them out again.
+
+What was there before, and hashes of what was written, stay in `.qtran_plugin/` of the checkout:
+
+    manifest.json  backup/<path of each file that was replaced or edited>
+
+The manifest is written first and `uninstall` takes a file in either state, so an interrupted install can be undone.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from utils.args import ConfigError
+
+STORE = ".qtran_plugin"
+
+
+@dataclass(frozen=True)
+class Installed:
+    version: str
+    with_games: bool
+    before: dict  # {path: hash, or None where the plugin added the file}
+    after: dict  # {path: hash}
+    folders: list  # that were made, outermost first
+
+
+def read(root):
+    """What is Installed in the checkout at `root`, or None."""
+    path = root / STORE / "manifest.json"
+    if not path.is_file():
+        return None
+    try:
+        return Installed(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{path} is damaged: {error}; the files before the install lie beside it") from error
+
+
+def changed(root, installed):
+    """Files that are neither as the plugin left them nor as they were before."""
+    return [
+        path
+        for path, written in installed.after.items()
+        if _hash(_content(root / path)) not in (written, installed.before[path])
+    ]
+
+
+def complete(root, installed):
+    """Whether every file is as the plugin left it."""
+    return all(_hash(_content(root / path)) == written for path, written in installed.after.items())
+
+
+def originals(root, installed):
+    """{path: bytes before the install, or None where the plugin added the file}."""
+    out = {path: None for path in installed.before}
+    for path, before in installed.before.items():
+        if before is not None:
+            out[path] = _content(root / STORE / "backup" / path)
+            if _hash(out[path]) != before:
+                raise ConfigError(f"{root / STORE / 'backup' / path}: the saved original is missing or damaged")
+    return out
+
+
+def apply(root, changes, version, with_games):
+    """Write the Changes; on an error everything is as it was, and ConfigError says why."""
+    links = [change.path for change in changes if (root / change.path).is_symlink()]
+    if links:
+        raise ConfigError(f"symbolic links are not written through: {', '.join(links)}")
+    before = {change.path: _hash(_content(root / change.path)) for change in changes}
+    after = {change.path: _hash(change.content) for change in changes}
+    installed = Installed(version, with_games, before, after, _missing_folders(root, after))
+    try:
+        for path in (path for path, old in before.items() if old is not None):
+            saved = root / STORE / "backup" / path
+            saved.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / path, saved)
+        (root / STORE).mkdir(exist_ok=True)
+        _write(root / STORE / "manifest.json", (json.dumps(vars(installed), indent=2) + "\n").encode())
+        for change in changes:
+            (root / change.path).parent.mkdir(parents=True, exist_ok=True)
+            _write(root / change.path, change.content)
+    except BaseException as error:  # Ctrl-C too
+        with contextlib.suppress(OSError):
+            restore(root, installed)
+        if not isinstance(error, OSError):
+            raise
+        raise ConfigError(f"cannot write into {root}: {error}; the checkout is as it was without the plugin") from error
+
+
+def restore(root, installed):
+    """Bring back what was there before the install: contents, modes and times; what it added goes."""
+    for path, old in installed.before.items():
+        target, saved = root / path, root / STORE / "backup" / path
+        if old is None:
+            target.unlink(missing_ok=True)
+            for compiled in target.parent.glob(f"__pycache__/{target.stem}.*.pyc"):
+                compiled.unlink()
+        elif saved.is_file():
+            partial = target.with_name(f"{target.name}.partial")
+            shutil.copy2(saved, partial)
+            os.replace(partial, target)
+    for folder in reversed(installed.folders):
+        with contextlib.suppress(OSError):  # holds something else by now
+            (root / folder / "__pycache__").rmdir()
+        with contextlib.suppress(OSError):
+            (root / folder).rmdir()
+    shutil.rmtree(root / STORE, ignore_errors=True)
+
+
+def _missing_folders(root, paths):
+    parents = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
+    return sorted(parent for parent in parents if not (root / parent).exists())
+
+
+def _write(path, content):
+    """Whole or not at all; a file that is there keeps its mode."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_bytes(content)
+        if path.exists():
+            shutil.copymode(path, partial)
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _content(path):
+    return path.read_bytes() if path.is_file() else None
+
+
+def _hash(content):
+    return None if content is None else hashlib.sha256(content).hexdigest()

@@ -1,0 +1,5 @@
+from .basic_controller import BasicMAC
+
+
+class NonSharedMAC(BasicMAC):
+    hidden_per_agent = True
