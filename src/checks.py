@@ -55,9 +55,15 @@ def packages(requirements, needed=True):
         from packaging.requirements import Requirement
     except ImportError:
         return Check(requirements, "broken", "its packages are not installed", fix)
-    lines = (line.partition(" #")[0].strip() for line in (ROOT / requirements).read_text().splitlines())
+    try:
+        lines = [line.partition(" #")[0].strip() for line in (ROOT / requirements).read_text().splitlines()]
+        asked = [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
+    except (OSError, ValueError) as error:  # ValueError: a line that is no requirement, a file that is no text
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        again = f"take {requirements} from the repository again"
+        return Check(requirements, "broken" if needed else "missing", f"{ROOT / requirements}: {reason}", again)
     there, absent = [], []
-    for wanted in (Requirement(line) for line in lines if line and not line.startswith(("#", "-"))):
+    for wanted in asked:
         if wanted.marker and not wanted.marker.evaluate():
             continue
         try:

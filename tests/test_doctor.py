@@ -188,6 +188,16 @@ def test_a_requirements_file_tells_each_absent_package_and_each_other_version(mo
     assert check.state == "ok" and "(tested with ==0.1)" in check.detail
 
 
+@pytest.mark.parametrize("content, said", [(None, "No such file"), (b"numpy = 1", "Expected"), (b"\xff", "decode")])
+def test_a_requirements_file_that_is_not_there_or_none(content, said, monkeypatch, tmp_path):
+    monkeypatch.setattr(checks, "ROOT", tmp_path)
+    if content:
+        (tmp_path / "requirements.txt").write_bytes(content)
+    check = checks.packages("requirements.txt")
+    assert check.state == "broken" and f"{tmp_path}/requirements.txt: " in check.detail and said in check.detail
+    assert "\n" not in check.detail and "take requirements.txt from the repository" in check.fix
+
+
 def test_a_game_whose_package_is_missing(told, monkeypatch):
     monkeypatch.setitem(REGISTRY, "two_step", "no_such_package.env:Env")
     monkeypatch.setitem(EXTRAS, "no_such_package", "requirements/dev.txt")

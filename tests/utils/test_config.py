@@ -129,6 +129,12 @@ def test_bad_values(words, said):
     assert said in message("qtran_alt", "matrix_game", *words)
 
 
+@pytest.mark.parametrize("game, said", [("sc2", "the map says how many"), ("sc2v2", "the scenario says who fights")])
+def test_more_agents_than_the_map_has(game, said):
+    told = message("qtran_alt", game, "env_args.n_agents=9")
+    assert f"unknown key 'env_args.n_agents' (value 9); {said}" in told and "give another env_args.map_name" in told
+
+
 def test_all_problems_are_in_one_message():
     said = message(
         "qtran_alt", "matrix_game", "lr=abc", "gama=1", "batch_size=0", "batch_size_run=3000", "env_args.x=1"
