@@ -89,11 +89,10 @@ def draw(distributions, stream):
 
 def check_teams(drawn, sizes):
     """ConfigError unless both teams are as large as `sizes`, or the game would be asked for them in vain."""
-    teams = [len(drawn["team_gen"].get(team, ())) for team in ("ally_team", "enemy_team")]
-    if tuple(teams) != sizes:
-        raise ConfigError(
-            f"team_gen draws {teams[0]} agents and {teams[1]} enemies where n_units, n_enemies are {sizes[0]}, {sizes[1]}"
-        )
+    ours, theirs = (len(drawn["team_gen"].get(team, ())) for team in ("ally_team", "enemy_team"))
+    if (ours, theirs) != sizes:
+        asked = f"where n_units, n_enemies are {sizes[0]}, {sizes[1]}"
+        raise ConfigError(f"team_gen draws {ours} agents and {theirs} enemies {asked}")
 
 
 def reseed(distribution, stream):

@@ -275,10 +275,8 @@ def test_bad_input_is_told_in_one_message(env, changes, said, game):
     ],
 )
 def test_a_scenario_that_asks_for_more_units_than_it_draws(team, said, game, tmp_path):
-    (tmp_path / "own.yaml").write_text(
-        "{map_name: 10gen_terran, capability_config: {n_units: 3, n_enemies: 5, team_gen: %s,"
-        " start_positions: {dist_type: reflect_position}}}" % team
-    )
+    capabilities = f"{{n_units: 3, n_enemies: 5, team_gen: {team}, start_positions: {{dist_type: reflect_position}}}}"
+    (tmp_path / "own.yaml").write_text(f"{{map_name: 10gen_terran, capability_config: {capabilities}}}")
     with pytest.raises(ConfigError, match=f"own.yaml: smacv2 cannot play this capability_config: .*{said}"):
         game("sc2v2", map_name=str(tmp_path / "own.yaml"))
 
