@@ -266,9 +266,11 @@ def test_starcraft_that_lacks_something(needed, word, tmp_path, monkeypatch):
     assert check.state == word and "SC2PATH=/no/where is not a folder" in check.detail and "install_sc2.sh" in check.fix
     monkeypatch.setenv("SC2PATH", str(game(tmp_path / "old", "Base5", maps=["3m"])))
     _, version, maps = checks.starcraft(needed)
-    assert (version.state, maps.state) == (word, word) and "too old" in version.detail
+    assert (version.state, maps.state) == (word, "missing") and "too old" in version.detail
     assert "8m, 25m" in maps.detail and "3m," not in maps.detail.split("not there:")[1].split(" 8m")[0]
     assert maps.fix == f"SC2PATH={tmp_path}/old docker/install_sc2.sh --accept-licence"
+    monkeypatch.setenv("SC2PATH", str(game(tmp_path / "bare")))
+    assert checks.starcraft(needed)[2].state == word
 
 
 # ---- the machine

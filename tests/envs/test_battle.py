@@ -281,6 +281,17 @@ def test_a_scenario_that_asks_for_more_units_than_it_draws(team, said, game, tmp
         game("sc2v2", map_name=str(tmp_path / "own.yaml"))
 
 
+@pytest.mark.parametrize("backend, other", [("smacv2", "smac"), ("smac", "smacv2")])
+def test_one_package_never_imports_the_other(backend, other, game, tmp_path, monkeypatch):
+    """Both register their maps with pysc2, which does not allow that twice."""
+    for package in {other, "smac"}:
+        (tmp_path / package / "env").mkdir(parents=True)
+    (tmp_path / "smac" / "env" / "__init__.py").write_text((FAKES / "smacv2" / "env.py").read_text())
+    (tmp_path / other / "__init__.py").write_text("raise AssertionError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert play(game(backend=backend))[1] == pytest.approx(20)
+
+
 def test_a_package_that_protobuf_keeps_from_being_imported(game, tmp_path, monkeypatch):
     broken = tmp_path / "broken" / "smacv2"
     broken.mkdir(parents=True)
