@@ -10,9 +10,9 @@ from envs import make
 
 FAKES = ROOT / "tests" / "fakes"
 GAME = """#!/bin/sh
-echo $$ > "$FAKE_GAMES/$$"
 echo "fake game: $*"
 echo "fake game: imaginary memory is full" >&2
+echo $$ > "$FAKE_GAMES/$$" # it is there now
 exec sleep 1000
 """
 
@@ -43,7 +43,12 @@ def order(folder, *faults):
 
 def battle(env="sc2", n_envs=1, seed=1, **changes):
     """An environment of worker processes, with the settings of its YAML."""
-    return make(env, env_args_of(env) | {"timeout": 1} | changes, n_envs, seed)
+    return make(env, env_args_of(env) | changes, n_envs, seed)
+
+
+def patience(fault):
+    """`env_args.timeout` for a fault: where a game hangs it is waited for, elsewhere a busy machine is not mistaken."""
+    return 4 if fault.startswith("hang") else 60
 
 
 def env_args_of(env):
@@ -55,10 +60,15 @@ def games(folder):
     return [int(file.name) for file in (folder / "games").iterdir()]
 
 
-def gone(pids, seconds=10):
+def gone(pids):
     """Whether all these processes end in time."""
+    return within(lambda: not any(running(pid) for pid in pids))
+
+
+def within(true, seconds=30):
+    """Whether `true()` holds in time."""
     deadline = time.monotonic() + seconds
-    while any(running(pid) for pid in pids):
+    while not true():
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)

@@ -188,6 +188,16 @@ def test_a_requirements_file_tells_each_absent_package_and_each_other_version(mo
     assert check.state == "ok" and "(tested with ==0.1)" in check.detail
 
 
+@pytest.mark.parametrize("content, said", [(None, "No such file"), (b"numpy = 1", "Expected"), (b"\xff", "decode")])
+def test_a_requirements_file_that_is_not_there_or_none(content, said, monkeypatch, tmp_path):
+    monkeypatch.setattr(checks, "ROOT", tmp_path)
+    if content:
+        (tmp_path / "requirements.txt").write_bytes(content)
+    check = checks.packages("requirements.txt")
+    assert check.state == "broken" and f"{tmp_path}/requirements.txt: " in check.detail and said in check.detail
+    assert "\n" not in check.detail and "take requirements.txt from the repository" in check.fix
+
+
 def test_a_game_whose_package_is_missing(told, monkeypatch):
     monkeypatch.setitem(REGISTRY, "two_step", "no_such_package.env:Env")
     monkeypatch.setitem(EXTRAS, "no_such_package", "requirements/dev.txt")
@@ -256,9 +266,11 @@ def test_starcraft_that_lacks_something(needed, word, tmp_path, monkeypatch):
     assert check.state == word and "SC2PATH=/no/where is not a folder" in check.detail and "install_sc2.sh" in check.fix
     monkeypatch.setenv("SC2PATH", str(game(tmp_path / "old", "Base5", maps=["3m"])))
     _, version, maps = checks.starcraft(needed)
-    assert (version.state, maps.state) == (word, word) and "too old" in version.detail
+    assert (version.state, maps.state) == (word, "missing") and "too old" in version.detail
     assert "8m, 25m" in maps.detail and "3m," not in maps.detail.split("not there:")[1].split(" 8m")[0]
     assert maps.fix == f"SC2PATH={tmp_path}/old docker/install_sc2.sh --accept-licence"
+    monkeypatch.setenv("SC2PATH", str(game(tmp_path / "bare")))
+    assert checks.starcraft(needed)[2].state == word
 
 
 # ---- the machine

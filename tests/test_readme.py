@@ -85,6 +85,12 @@ def test_the_commands_of_a_study_work_one_after_the_other(tmp_path, capfd, monke
     assert "1 of 1 runs complete" in said and (tmp_path / "results/studies/two_step/report/report.html").is_file(), said
 
 
+@pytest.mark.parametrize("path", ["README.md", *(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md"))])
+def test_the_rows_of_a_table_stand_together(path):
+    tables = re.findall(r"(?:^\|.*\n)+", (ROOT / path).read_text(), re.MULTILINE)
+    assert all(re.fullmatch(r"[|: -]+", table.splitlines()[1]) for table in tables), tables
+
+
 def test_make_targets_exist():
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {word for line in LINES for word in re.findall(r"^make (\w+)", line)}

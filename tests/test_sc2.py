@@ -1,8 +1,12 @@
 """Whole runs on StarCraft, with the fake smacv2: what they leave when games fail, and when they give up."""
 
+import re
+
 import pytest
 from battles import FAKES, games, gone, install, order
-from command import here, words
+from command import here, outcome, words
+
+import doctor
 
 
 @pytest.fixture
@@ -53,6 +57,18 @@ def test_a_replay_is_saved_where_it_is_said(machine, tmp_path, capsys):
     values = (f"checkpoint_path={trained.path}", "evaluate=True", "save_replay=True", "env_args.replay_dir=there")
     run = here(capsys, words("vdn", "sc2", tmp_path, *values))
     assert run.code == 0 and "replay: there/3m.SC2Replay" in run.err, run.err
+
+
+def test_the_doctor_plays_an_episode(machine, capsys, monkeypatch):
+    monkeypatch.setenv("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")  # any protobuf will do then
+    run = outcome(doctor.main, capsys, ["--start", "sc2", "with", "buffer_size=50", "seed=1", "use_cuda=False"])
+    assert run.code == 0, run.out
+    assert re.search("one episode of sc2 .*3 agents, 9 actions.* starcraft 4.10.0.75689; battle_won [01]", run.out)
+    order(machine, "crash step 1")
+    run = outcome(doctor.main, capsys, ["--start", "sc2", "with", "buffer_size=50", "seed=1", "use_cuda=False"])
+    assert run.code == 1 and "failed in the middle of the episode" in run.out and "Traceback" not in run.err
+    run = outcome(doctor.main, capsys, ["--start", "sc2", "with", "buffer_size=50", "env_args.map_name=8m"])
+    assert run.code == 1 and "the map '8m' is not in" in run.out
 
 
 def test_a_machine_without_the_game_is_told_what_to_do(tmp_path, capsys, monkeypatch):

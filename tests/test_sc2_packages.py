@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from battles import battle, env_args_of, gone, install, order, running
+from battles import battle, env_args_of, gone, install, order, patience, running
 from command import PROGRAM, ROOT, words
 
 from envs.starcraft import SMAC_MAPS
@@ -50,7 +50,7 @@ def game(machine):
     made = []
 
     def start(*args, **kwargs):
-        made.append(battle(*args, **{"timeout": 3} | kwargs))
+        made.append(battle(*args, **kwargs))
         return made[-1]
 
     yield start
@@ -142,7 +142,7 @@ FAULTS = [
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_game_that_fails_is_started_again(fault, map_name, game, machine):
     order(machine, fault)
-    env = game(map_name=map_name)
+    env = game(map_name=map_name, timeout=patience(fault))
     for _ in range(4):
         play(env, np.random.default_rng(0))
     assert env.restarts == 1 and not env.lost[0]

@@ -15,6 +15,10 @@ class SMAC(Battle):
     """obs [E, N, O] and state [E, S] as SMAC has them. Actions: 0 for the dead only, 1 stop, 2 to 5 move north, south,
     east, west, then one for each enemy to attack (for medivacs: agent to heal)."""
 
+    not_keys = dict.fromkeys(
+        ("n_agents", "n_enemies"), "the map says how many there are: give another env_args.map_name"
+    )
+
     @dataclass(frozen=True)
     class Config(Battle.Config):
         map_name: str = key("the map", choices=tuple(SMAC_MAPS))

@@ -17,6 +17,7 @@ RACES = {  # {race: {type of unit: probability}}, and those that a team cannot c
     "terran": ({"marine": 0.45, "marauder": 0.45, "medivac": 0.1}, ["medivac"]),
     "zerg": ({"zergling": 0.45, "baneling": 0.1, "hydralisk": 0.45}, ["baneling"]),
 }
+SIDE = 32  # cells of the map
 MAPS = tuple(f"10gen_{race}" for race in RACES)  # smacv2's names, for teams of any size
 
 
@@ -25,6 +26,11 @@ class SMACv2(Battle):
 
     Rewards are scaled by the enemies of the first episode, as in smacv2.
     """
+
+    not_keys = dict.fromkeys(
+        ("n_agents", "n_units", "n_enemies", "capability_config"),
+        "the scenario says who fights: give another env_args.map_name, which may be a YAML file of yours",
+    )
 
     @dataclass(frozen=True)
     class Config(Battle.Config):
@@ -55,19 +61,38 @@ class SMACv2(Battle):
     def _make_core(self, seed):
         map_name, capabilities = read_scenario(self.config)
         package = import_env("smacv2")
-        wrapper = package.StarCraftCapabilityEnvWrapper(
-            map_name=map_name, seed=seed, capability_config=capabilities, **core_arguments(self.config)
-        )
-        self.distributions = wrapper.env_key_to_distribution_map
+        sizes = capabilities["n_units"], capabilities["n_enemies"]
+        try:
+            wrapper = package.StarCraftCapabilityEnvWrapper(
+                map_name=map_name, seed=seed, capability_config=capabilities, **core_arguments(self.config)
+            )
+            self.distributions = list(wrapper.env_key_to_distribution_map.values())
+            check_teams(draw(copy.deepcopy(self.distributions), np.random.SeedSequence(seed)), sizes)
+        except Exception as error:  # each distribution has needs of its own, which it tells by any error
+            reason = error if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+            raise ConfigError(f"{self.config.map_name}: smacv2 cannot play this capability_config: {reason}") from error
         return wrapper.env
 
     def _begin(self, stream):
         """The wrapper's own reset may return nothing, and draws without a seed."""
-        drawn = {}
-        for distribution, child in zip(self.distributions.values(), stream.spawn(len(self.distributions))):
-            reseed(distribution, child)
-            drawn |= distribution.generate()
-        return self.core.reset(drawn)[0]
+        return self.core.reset(draw(self.distributions, stream))[0]
+
+
+def draw(distributions, stream):
+    """What smacv2's distributions give for an episode, with random numbers made of the SeedSequence `stream`."""
+    drawn = {}
+    for distribution, child in zip(distributions, stream.spawn(len(distributions))):
+        reseed(distribution, child)
+        drawn |= distribution.generate()
+    return drawn
+
+
+def check_teams(drawn, sizes):
+    """ConfigError unless both teams are as large as `sizes`, or the game would be asked for them in vain."""
+    ours, theirs = (len(drawn["team_gen"].get(team, ())) for team in ("ally_team", "enemy_team"))
+    if (ours, theirs) != sizes:
+        asked = f"where n_units, n_enemies are {sizes[0]}, {sizes[1]}"
+        raise ConfigError(f"team_gen draws {ours} agents and {theirs} enemies {asked}")
 
 
 def reseed(distribution, stream):
@@ -104,7 +129,7 @@ def capability_config(race, n_agents, n_enemies):
             "exception_unit_types": list(never_alone),
             "observe": True,
         },
-        "start_positions": {"dist_type": "surrounded_and_reflect", "p": 0.5, "map_x": 32, "map_y": 32},
+        "start_positions": {"dist_type": "surrounded_and_reflect", "p": 0.5, "map_x": SIDE, "map_y": SIDE},
     }
 
 
@@ -117,6 +142,8 @@ def _read_file(path, config):
         map_name, capabilities = values.pop("map_name"), copy.deepcopy(values.pop("capability_config"))
         sizes = [capabilities[k] for k in ("n_units", "n_enemies")]
         [capabilities[k]["dist_type"] for k in ("team_gen", "start_positions")]
+        units = list(capabilities["team_gen"].get("unit_types", []))
+        sides = [float(capabilities["start_positions"].get(k, SIDE)) for k in ("map_x", "map_y")]
     except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{path} is no scenario ({type(error).__name__}: {error}); it needs map_name ({', '.join(MAPS)}) and a "
@@ -127,9 +154,10 @@ def _read_file(path, config):
         problems.append(f"map_name: {map_name!r} is none of {', '.join(MAPS)}{nearest(map_name, MAPS)}")
     if not all(isinstance(n, int) and n > 0 for n in sizes):
         problems.append(f"n_units, n_enemies: {sizes} are not numbers of units")
-    for team in capabilities["team_gen"].get("items", []):
-        if len(team) != capabilities["n_units"]:
-            problems.append(f"team_gen: the team {team} is not of {capabilities['n_units']} units (n_units)")
+    known = RACES[map_name.removeprefix("10gen_")][0] if map_name in MAPS else units
+    problems += [f"unit_types: {u!r} is none of {', '.join(known)}{nearest(u, known)}" for u in units if u not in known]
+    if not all(0 < side <= SIDE for side in sides):
+        problems.append(f"start_positions: map_x, map_y are {sides}, but the map is {SIDE} cells wide and high")
     ours = asdict(config)
     for name, value in values.items():
         if name not in ours:

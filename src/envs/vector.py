@@ -56,6 +56,7 @@ class VectorEnv:
     n_envs: int
     common_reward = True  # one team reward, [E]
     reads_env_args = True  # the keys of its `Config` stand under `env_args`
+    not_keys = {}  # {key that somebody may expect there: what to do instead}
     own_process = False  # True: it plays in worker processes only, which are replaced when the game fails
     restarts = None  # games that were replaced so far, where that can happen
     lost = None  # [E] bool: episodes that a failure of the game has cut off, where that can happen

@@ -16,6 +16,7 @@ import os
 import pickle
 import select
 import shutil
+import subprocess
 import tempfile
 import time
 from multiprocessing.shared_memory import SharedMemory
@@ -34,6 +35,7 @@ STARTING = 3  # timeouts that a game may take to start, or to begin an episode
 PYTHON = 60  # seconds that a worker gets to import what it needs
 IN_A_ROW = 5  # failures of a game without a whole episode between them, before the run gives up
 LAST_WORDS = 5  # lines
+CLEAN = 'read -r _; rm -rf "$0" || { sleep 1; rm -rf "$0"; }'  # again where a game that was dying wrote a last file
 
 
 class WorkerEnv(VectorEnv):
@@ -52,10 +54,12 @@ class WorkerEnv(VectorEnv):
         self.states = [None] * n_envs  # of games that may fail, after their last reset
         self.workers, self.arrays = [], {}
         self.memory: Any = None
+        self.cleaner = None
         atexit.register(self.close)  # before multiprocessing waits for workers that nobody told to end
         try:
+            self.folder, self.cleaner = temporary_folder()
             for i in range(n_envs):
-                self.workers.append(Worker(i, *self.game, self.seeds[i]))
+                self.workers.append(Worker(i, *self.game, self.seeds[i], self.folder))
             infos = [worker.receive() for worker in self.workers]
             self.env_info, self.common_reward, self.versions = infos[0]
             self.n_rewards = 1 if self.common_reward else self.env_info.n_agents
@@ -64,7 +68,7 @@ class WorkerEnv(VectorEnv):
             for i in range(n_envs):
                 self._attach(i)
             self._answers()
-        except GameError as error:
+        except (GameError, OSError) as error:
             self.close()
             raise ConfigError(f"{env_class.__name__}: a worker process cannot start: {error}") from error
         except BaseException:
@@ -137,6 +141,9 @@ class WorkerEnv(VectorEnv):
             self.memory.close()
             self.memory.unlink()
             self.memory = None
+        if self.cleaner is not None:
+            self.cleaner.communicate()
+            self.cleaner = None
 
     # ---- games that fail
 
@@ -184,7 +191,7 @@ class WorkerEnv(VectorEnv):
     def _replace(self, i, seed=None, delay=0):
         """Another worker for environment i; without a seed it draws other numbers than all that were before it."""
         self.workers[i].end()
-        self.workers[i] = Worker(i, *self.game, seed or self.seeds[i].spawn(1)[0], delay)
+        self.workers[i] = Worker(i, *self.game, seed or self.seeds[i].spawn(1)[0], self.folder, delay)
 
     # ---- messages
 
@@ -203,20 +210,30 @@ class WorkerEnv(VectorEnv):
         return [worker.settle() for worker in self.workers]
 
 
+def temporary_folder():
+    """(a folder, a process that deletes it when its stdin ends: at the latest when this process does, even killed)."""
+    folder = tempfile.mkdtemp(prefix="workers-")
+    nowhere = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
+    # A session of its own: Ctrl-C is not meant for it.
+    return folder, subprocess.Popen(
+        ["sh", "-c", CLEAN, folder], stdin=subprocess.PIPE, start_new_session=True, **nowhere
+    )
+
+
 class Worker:
-    """A process that plays environment i, the pipe to it, and a folder for its temporary files.
+    """A process that plays environment i, the pipe to it, and a folder in `folder` for its temporary files.
 
     It begins by sending (env_info, common_reward, versions). owes: answers that have not been received.
     delay: seconds that it waits first.
     """
 
-    def __init__(self, i, env_class, config, seed, delay=0):
+    def __init__(self, i, env_class, config, seed, folder, delay=0):
         self.name = f"environment {i}"
         context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads half
         self.pipe, theirs = context.Pipe()
         self.poll = select.poll()
         self.poll.register(self.pipe.fileno(), select.POLLIN)
-        self.folder, self.delay = tempfile.mkdtemp(prefix="worker-"), delay
+        self.folder, self.delay = tempfile.mkdtemp(prefix="worker-", dir=folder), delay
         self.owes, self.greeted, self.attached, self.episodes = 1, False, False, 0
         arguments = (theirs, env_class, config, seed, self.folder, os.getpid(), delay)
         self.process = context.Process(target=serve, args=arguments, daemon=True)

@@ -125,7 +125,7 @@ def _as(value, wanted):
         return wanted(value)
     if wanted is str:
         if not isinstance(value, str):
-            raise ValueError("must be text")
+            raise ValueError("must be text (a number as text: '4.10' in YAML, \"'4.10'\" on a command line)")
         return value
     if not isinstance(value, wanted):
         raise ValueError(f"must be a {wanted.__name__}")

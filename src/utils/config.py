@@ -146,7 +146,8 @@ def _assemble(layers, readers):
         problems.append(f"missing key {name!r}, which {schema[name].reader} reads: {schema[name].meta['doc']}")
     if not unknown:  # else some keys belong to a class that could not be named
         for name in flat.keys() - schema.keys():
-            problems.append(f"{sources[name]}: unknown key {name!r} (value {flat[name]!r}){_hint(name, schema)}")
+            hint = _hint(name, schema, classes)
+            problems.append(f"{sources[name]}: unknown key {name!r} (value {flat[name]!r}){hint}")
     problems += [problem for cls in classes for problem in _cross_checks(cls, flat, sound)]
     if problems:
         raise ConfigError("configuration:\n  " + "\n  ".join(sorted(problems)))
@@ -200,7 +201,10 @@ def _flatten(values):
     return flat | {f"env_args.{k}": v for k, v in env_args.items()}
 
 
-def _hint(name, schema):
+def _hint(name, schema, classes):
+    expected = {f"env_args.{k}": v for cls in classes for k, v in getattr(cls, "not_keys", {}).items()}
+    if name in expected:
+        return f"; {expected[name]}"
     if f"env_args.{name}" in schema:
         return f"; did you mean 'env_args.{name}'?"
     owners = [n for kind in ("algs", "envs") for n in names(kind) if name in _flatten(_read_named(kind, n)[-1][1])]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from battles import FAKES, battle, env_args_of, games, gone, install, order, running
+from battles import FAKES, battle, env_args_of, games, gone, install, order, patience, running, within
 from command import ROOT
 
 from envs.sc2_process import reserve_port
@@ -106,7 +106,7 @@ MOMENTS = [
 @pytest.mark.parametrize("fault", MOMENTS)
 def test_a_game_that_fails_costs_its_episode_and_nothing_else(fault, game, tmp_path):
     order(tmp_path, fault)
-    env, lost = game(), 0
+    env, lost = game(timeout=patience(fault)), 0
     for _ in range(4):
         length, paid, step = play(env)
         if env.lost[0]:
@@ -211,7 +211,7 @@ def test_nothing_is_left_in_the_temporary_folder(game, tmp_path, monkeypatch):
     env.reset()
     env.step(ATTACK)
     env.close()
-    assert not list((tmp_path / "games").glob("worker-*"))
+    assert not list((tmp_path / "games").glob("worker*"))
 
 
 PROGRAM = """
@@ -228,16 +228,18 @@ if __name__ == "__main__":
 def test_no_game_outlives_the_program(end, game, tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM.format(env_args_of("sc2")))
     path = os.pathsep.join(str(p) for p in (FAKES, ROOT / "src"))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
     program = subprocess.Popen(
-        [sys.executable, tmp_path / "program.py"], env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
+        [sys.executable, tmp_path / "program.py"], env=os.environ | {"PYTHONPATH": path, "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert program.stdout.readline() == "playing\n", program.stderr.read()
     started = games(tmp_path)
-    assert len(started) == 2 and all(map(running, started))
+    assert len(started) == 2 and all(map(running, started)) and any(temporary.iterdir())
     program.send_signal(end)
-    program.communicate(timeout=20)
-    assert gone(started)
+    program.communicate(timeout=60)
+    assert gone(started) and within(lambda: not any(temporary.iterdir()))
 
 
 # ---- bad input
@@ -262,6 +264,32 @@ def test_a_worker_that_cannot_start(game, monkeypatch):
 def test_bad_input_is_told_in_one_message(env, changes, said, game):
     with pytest.raises(ConfigError, match=f"(?s){said}"):
         game(env, **changes)
+
+
+@pytest.mark.parametrize(
+    "team, said",
+    [
+        ("{dist_type: fixed}", "KeyError: 'test_mode'"),
+        ("{dist_type: fixed, test_mode: False}", "draws 0 agents and 0 enemies where n_units, n_enemies are 3, 5"),
+        ("{dist_type: all_teams}", "draws 3 agents and 3 enemies where n_units, n_enemies are 3, 5"),
+    ],
+)
+def test_a_scenario_that_asks_for_more_units_than_it_draws(team, said, game, tmp_path):
+    capabilities = f"{{n_units: 3, n_enemies: 5, team_gen: {team}, start_positions: {{dist_type: reflect_position}}}}"
+    (tmp_path / "own.yaml").write_text(f"{{map_name: 10gen_terran, capability_config: {capabilities}}}")
+    with pytest.raises(ConfigError, match=f"own.yaml: smacv2 cannot play this capability_config: .*{said}"):
+        game("sc2v2", map_name=str(tmp_path / "own.yaml"))
+
+
+@pytest.mark.parametrize("backend, other", [("smacv2", "smac"), ("smac", "smacv2")])
+def test_one_package_never_imports_the_other(backend, other, game, tmp_path, monkeypatch):
+    """Both register their maps with pysc2, which does not allow that twice."""
+    for package in {other, "smac"}:
+        (tmp_path / package / "env").mkdir(parents=True)
+    (tmp_path / "smac" / "env" / "__init__.py").write_text((FAKES / "smacv2" / "env.py").read_text())
+    (tmp_path / other / "__init__.py").write_text("raise AssertionError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert play(game(backend=backend))[1] == pytest.approx(20)
 
 
 def test_a_package_that_protobuf_keeps_from_being_imported(game, tmp_path, monkeypatch):

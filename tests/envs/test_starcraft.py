@@ -117,7 +117,7 @@ env_args:
   capability_config:
     n_units: 3
     n_enemies: 4
-    team_gen: {dist_type: fixed, items: [[marine, marine, medivac]]}
+    team_gen: {dist_type: weighted_teams, unit_types: [marine, medivac], weights: [0.5, 0.5], observe: True}
     start_positions: {dist_type: reflect_position, map_x: 32, map_y: 32}
 """
 
@@ -133,7 +133,9 @@ def test_a_scenario_of_ones_own(tmp_path):
     "old, new, said",
     [
         ("10gen_terran", "10gen_teran", "is none of 10gen_protoss.*did you mean '10gen_terran'"),
-        ("n_units: 3", "n_units: 4", "is not of 4 units"),
+        ("[marine, medivac]", "[marine, zealot]", "unit_types: 'zealot' is none of marine, marauder, medivac$"),
+        ("map_x: 32", "map_x: 64", r"map_x, map_y are \[64.0, 32.0\], but the map is 32 cells wide"),
+        ("map_x: 32", "map_x: wide", "is no scenario .ValueError"),
         ("n_units: 3", "n_units: many", "are not numbers of units"),
         ("    n_units: 3\n", "", "KeyError: 'n_units'"),
         ("capability_config", "conic_fov: True\n  capability_config", "give env_args.conic_fov=True"),

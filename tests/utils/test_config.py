@@ -1,5 +1,7 @@
 """From YAML and the command line to one configuration: precedence, names, messages, explanation."""
 
+import shlex
+
 import pytest
 import yaml
 
@@ -127,6 +129,19 @@ def test_a_seed_is_chosen_where_none_is_given():
 )  # fmt: skip
 def test_bad_values(words, said):
     assert said in message("qtran_alt", "matrix_game", *words)
+
+
+def test_a_number_where_text_belongs_says_how_to_write_it():
+    said = message("vdn", "sc2", "env_args.game_version=4.10")
+    assert """game_version = 4.1 must be text (a number as text: '4.10' in YAML, "'4.10'" on a command line)""" in said
+    config = loaded("vdn", "sc2", *shlex.split("""env_args.game_version="'4.10'" env_args.difficulty="'3'\""""))
+    assert config.values["env_args"]["game_version"] == "4.10" and config.values["env_args"]["difficulty"] == "3"
+
+
+@pytest.mark.parametrize("game, said", [("sc2", "the map says how many"), ("sc2v2", "the scenario says who fights")])
+def test_more_agents_than_the_map_has(game, said):
+    told = message("qtran_alt", game, "env_args.n_agents=9")
+    assert f"unknown key 'env_args.n_agents' (value 9); {said}" in told and "give another env_args.map_name" in told
 
 
 def test_all_problems_are_in_one_message():

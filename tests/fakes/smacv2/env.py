@@ -150,10 +150,26 @@ class Nested:
         return {"start": self.rng.random() + inner}
 
 
+class Teams:
+    """By `dist_type`: weighted_teams; all_teams, which gives both sides one team; fixed, which gives none."""
+
+    def __init__(self, config):
+        self.kind, self.sizes = config["dist_type"], (config["n_units"], config["n_enemies"])
+        self.mode = config["test_mode"] if self.kind == "fixed" else None
+
+    def generate(self):
+        allies, enemies = (["marine"] * n for n in self.sizes)
+        if self.kind == "fixed":
+            return {"team_gen": {"item": allies}}
+        return {"team_gen": {"ally_team": allies, "enemy_team": allies if self.kind == "all_teams" else enemies}}
+
+
 class StarCraftCapabilityEnvWrapper:
     def __init__(self, **kwargs):
-        kwargs["capability_config"]["team_gen"]["n_units"] = kwargs["capability_config"]["n_units"]  # smacv2 writes too
-        self.env_key_to_distribution_map = {"start_positions": Nested(Nested())}
+        capabilities = kwargs["capability_config"]
+        teams = capabilities["team_gen"]
+        teams |= {k: capabilities[k] for k in ("n_units", "n_enemies")}  # smacv2 writes too
+        self.env_key_to_distribution_map = {"team_gen": Teams(teams), "start_positions": Nested(Nested())}
         self.env = StarCraft2Env(**kwargs)
 
     def reset(self):
