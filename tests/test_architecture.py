@@ -15,8 +15,6 @@ FILES = sorted(path.relative_to(SRC) for path in SRC.rglob("*.py"))
 LAYERS = [
     ["main", "sweep", "report", "doctor", "plugin"],
     ["run"],
-    ["main", "sweep", "report", "doctor", "plugin"],
-    ["run"],
     ["parts"],
     ["training", "tables", "checks", "sweeping", "reporting", "hosts"],
     ["runners", "learners"],
