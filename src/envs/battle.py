@@ -68,6 +68,7 @@ class Battle(VectorEnv):
         )
 
     own_process = True
+    extra = "requirements/sc2.txt"
     map_file: str  # name of the map's file
 
     def __init__(self, config, n_envs=1, seed=None):
