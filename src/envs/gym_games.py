@@ -17,13 +17,13 @@ import numpy as np
 from utils.args import ConfigError, nearest
 from utils.registry import MissingPackage
 
-EXTRA = "requirements/gym.txt"
+INSTALL = "pip install -r requirements/gym.txt"
 OWNERS = {"Foraging": "lbforaging", "rware": "rware"}  # {how an id begins: the package that registers it}
 OWN_LIMITS = ("_max_episode_steps", "max_steps")  # where lbforaging and rware keep limits that they report as ends
 WANTED = (
     "QTRAN and its like are for two or more agents, each with a finite set of actions, that share what they are paid"
 )
-GIT_ONLY = {"matrixgames": "git+https://github.com/uoe-agents/matrix-games.git"}
+GIT_ONLY = {"matrixgames": "pip install git+https://github.com/uoe-agents/matrix-games.git"}
 
 
 def make_game(key, time_limit, kwargs, wrapper=None):
@@ -90,9 +90,6 @@ class GymGame:
     def _flat(self, obs):
         return [np.asarray(self.flatten(space, o), dtype=np.float32) for space, o in zip(self.spaces, obs)]
 
-    def render(self):
-        return str(self.env.render())
-
     def close(self):
         self.env.close()
 
@@ -128,9 +125,6 @@ class ParallelGame:
             for agent, size in zip(self.agents, self.obs_sizes)
         ]
 
-    def render(self):
-        return str(self.env.render())
-
     def close(self):
         self.env.close()
 
@@ -157,9 +151,6 @@ class VmasGame:
     def _flat(self, obs):
         return [o[0].numpy().ravel() for o in obs]
 
-    def render(self):
-        return "VMAS draws in windows only"
-
     def close(self):
         pass
 
@@ -170,7 +161,7 @@ class LastAgent:
     def __init__(self, game, wrapper):
         self.game, self.by_chance, self.limit = game, wrapper == "RandomTag", game.limit
         self.n_actions, self.obs_sizes = game.n_actions[:-1], game.obs_sizes[:-1]
-        self.render, self.close = game.render, game.close
+        self.close = game.close
 
     def reset(self, seed):
         self.rng = np.random.default_rng(seed)
@@ -198,8 +189,8 @@ def _need(package):
     """MissingPackage, with the pip line where it is known, unless `package` can be found."""
     if importlib.util.find_spec(package.partition(".")[0]) is None:
         ours = package in ("mpe2", "pettingzoo", "vmas", *OWNERS.values())
-        line = f"-r {EXTRA}" if ours else GIT_ONLY.get(package)
-        mend = f"install it with: pip install {line}" if line else "install the package that has it"
+        line = INSTALL if ours else GIT_ONLY.get(package)
+        mend = f"install it with: {line}" if line else "install the package that has it"
         raise MissingPackage(f"the module {package!r} is not installed; {mend}")
 
 

@@ -1,4 +1,4 @@
-"""EPyMARL's `gymma`: lbforaging, rware, the particle worlds, PettingZoo, VMAS, and any Gymnasium id with several agents.
+"""EPyMARL's `gymma`: lbforaging, rware, particle worlds, PettingZoo, VMAS, and any Gymnasium id with several agents.
 
 The games are objects of Python, stepped one after the other in this process; `env_workers=True` gives each a process,
 which pays where a step takes much more than 0.1 ms.
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.gym_games import make_game
+from envs.gym_games import INSTALL, make_game
 from envs.vector import ArrayEnv, EnvInfo, GameError, Observation
 from utils.args import ConfigError
 from utils.args import key as declare  # `key` is one of the keys
@@ -29,13 +29,13 @@ class Gymma(ArrayEnv):
         key: str | None = declare(f"the game, as EPyMARL writes it: {EXAMPLES}")
         time_limit: int = declare("time limit; a lower one of the game's own counts", unit="steps", low=1)
         pretrained_wrapper: str | None = declare(
-            "who plays the last agent, the prey of simple-tag: FrozenTag: nobody, RandomTag: chance; null: it learns too",
+            "who plays the last agent, the prey of simple-tag: FrozenTag: nobody, RandomTag: chance; null: it learns",
             choices=("FrozenTag", "RandomTag", "PretrainedTag", "PretrainedAdversary"),
         )
         kwargs: dict = declare("further arguments of the game, such as env_args.kwargs.max_cycles=50")
         seed: int | None = declare("of the games; null: from the run's seed", low=0, high=2**32 - 1)
 
-    needs, extra = ("gymnasium",), "requirements/gym.txt"
+    needs, install = ("gymnasium",), INSTALL
 
     def __init__(self, config, n_envs=1, seed=None):
         self.config = config
@@ -114,7 +114,8 @@ class Gymma(ArrayEnv):
         return Observation(self.obs.copy(), self.state.copy(), self.avail.copy())
 
     def render(self):
-        return self.games[0].render()
+        """What the agents of the first environment see; the games draw in windows only."""
+        return "\n".join(f"agent {i}: {o.round(2).tolist()}" for i, o in enumerate(self.obs[0]))
 
     def close(self):
         for game in self.games:

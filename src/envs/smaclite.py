@@ -1,6 +1,5 @@
 """SMAClite (Michalski et al. 2023), battles in numpy. A git package with a broken pin; its results are never SMAC's."""
 
-import importlib.util
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,9 +7,10 @@ import numpy as np
 from envs.gym_games import GymGame
 from envs.gymma import Gymma
 from utils.args import key
-from utils.registry import MissingPackage
 
-PIP = "pip install Rtree pygame scikit-learn gymnasium==1.3.0 && pip install --no-deps " + (
+# Its own pin, Rtree 1.0.0, is too old for today's Python; rtree 1.4.1 does the same.
+INSTALL = (
+    "pip install rtree==1.4.1 pygame-ce scikit-learn gymnasium==1.3.0 && pip install --no-deps "
     "git+https://github.com/uoe-agents/smaclite@0d6abbea1334011984ae4704a0ef7a33c36057d6"
 )
 MAPS = (
@@ -29,10 +29,7 @@ class SMAClite(Gymma):
         use_cpp_rvo2: bool = key("collisions by the C++ library of the package, which has to be built")
         seed: int | None = key("of the games; null: from the run's seed", low=0, high=2**32 - 1)
 
-    @classmethod
-    def check_installed(cls):
-        if importlib.util.find_spec("smaclite") is None:
-            raise MissingPackage(f"the package 'smaclite' is not installed; install it with: {PIP}")
+    needs, install = ("smaclite",), INSTALL
 
     def _make_game(self):
         import smaclite  # noqa: F401  # registers its maps

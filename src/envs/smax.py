@@ -1,16 +1,18 @@
-"""SMAX, the SMAC-like battles of jaxmarl (Rutherford et al. 2024): no StarCraft II needed. Its results are never SMAC's.
+"""SMAX, the SMAC-like battles of jaxmarl (Rutherford et al. 2024), without StarCraft II. Its results are not SMAC's.
 
-All environments are one array: `vmap` of jaxmarl's `step_env`, compiled once for a scenario and a number of environments.
+All environments are one array: `vmap` of jaxmarl's `step_env`, compiled for one scenario and number of environments.
 Axes: E environments, N agents, M enemies, A actions, O observation, S state.
 """
 
 import contextlib
+import functools
 import importlib.metadata
 import io
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,13 +46,13 @@ class SMAX(ArrayEnv):
         see_enemy_actions: bool = key("agents see what the enemies in sight did last")
         walls_cause_death: bool = key("who touches the edge of the map dies")
 
-    needs, extra = ("jaxmarl",), "requirements/smax.txt"
+    needs, install = ("jaxmarl",), "pip install -r requirements/smax.txt"
 
     def __init__(self, config, n_envs=1, seed=None):
         self.config, self.game = config, _make_game(config)
+        self._programs = _programs(config)
         self.versions = {"jaxmarl": importlib.metadata.version("jaxmarl")}
         n, m = self.game.num_allies, self.game.num_enemies
-        self._programs: Any = None  # (reset, step), compiled at the first reset
         self._carry: Any = None  # on jax's side: random key and state of each environment
         self.alive = np.ones((n_envs, n + m), dtype=bool)  # agents, then enemies
         info = EnvInfo(n, 5 + m, self.game.obs_size, self.game.state_size, config.episode_limit)
@@ -59,13 +61,13 @@ class SMAX(ArrayEnv):
     def _reset(self, mask):
         seeds = np.zeros(self.n_envs, dtype=np.uint32)
         seeds[mask] = self.rng.integers(2**32, size=mask.sum(), dtype=np.uint32)
-        if self._programs is None:
-            self._compile(seeds)
-        self._carry, seen = self._programs[0](self._carry, seeds, mask)
+        if self._carry is None:
+            self._start(seeds)
+        self._carry, seen = self._programs.reset(self._carry, seeds, mask)
         self._take(seen)
 
     def _step(self, actions, live):
-        self._carry, reward, seen = self._programs[1](self._carry, actions, live)
+        self._carry, reward, seen = self._programs.step(self._carry, actions, live)
         self._take(seen)
         allies, enemies = self._sides()
         return np.asarray(reward), ~(allies.any(axis=1) & enemies.any(axis=1))
@@ -89,17 +91,18 @@ class SMAX(ArrayEnv):
             "dead_enemies": (~enemies).sum(axis=1),
         }
 
-    def _compile(self, seeds):
-        """Make the programs and let them run once, as jax compiles at the first call. It takes 10 to 60 seconds."""
-        log, start = logging.getLogger("qtran"), time.monotonic()
-        name = f"SMAX {self.config.map_name}, {self.n_envs} environments"
-        log.info(f"{name}: compiling, once a run; 10 to 60 s")
-        self._carry, reset, step = _programs(self.game, self.config.reward_scale, seeds)
-        everywhere = np.ones(self.n_envs, dtype=bool)
-        carry, _ = reset(self._carry, seeds, everywhere)
-        step(carry, np.full((self.n_envs, self.env_info.n_agents), 4), everywhere)
-        self._programs = reset, step
-        log.info(f"{name}: compiled in {time.monotonic() - start:.0f} s")
+    def _start(self, seeds):
+        """Make room for the states, and compile, by running everything once: 10 to 60 seconds the first time."""
+        programs, log, start = self._programs, logging.getLogger("qtran"), time.monotonic()
+        self._carry = programs.empty(seeds)
+        if self.n_envs not in programs.sizes:
+            name = f"SMAX {self.config.map_name}, {self.n_envs} environments"
+            log.info(f"{name}: compiling, once a run; 10 to 60 s")
+            everywhere = np.ones(self.n_envs, dtype=bool)
+            carry, _ = programs.reset(self._carry, seeds, everywhere)
+            programs.step(carry, np.full((self.n_envs, self.env_info.n_agents), 4), everywhere)
+            programs.sizes.add(self.n_envs)
+            log.info(f"{name}: compiled in {time.monotonic() - start:.0f} s")
 
     def render(self):
         """Of the first environment: the health of each unit, 0 for the dead, and where it is."""
@@ -110,15 +113,28 @@ class SMAX(ArrayEnv):
         return f"agents:  {'  '.join(units[:n])}\nenemies: {'  '.join(units[n:])}"
 
 
+class Programs(NamedTuple):
+    """jax's functions for one Config, compiled at their first call with a number of environments E.
+
+    empty(seeds [E]) → carry: (random keys, states), to begin with. reset(carry, seeds [E], mask [E]) → carry, seen;
+    step(carry, actions [E, N], live [E]) → carry, reward [E], seen; what mask or live leaves out stays as it is.
+    seen: obs [E, N, O], state [E, S], avail [E, N, A], alive [E, N + M]. sizes: numbers E that are compiled.
+    """
+
+    empty: Callable
+    reset: Callable
+    step: Callable
+    sizes: set
+
+
+@functools.lru_cache(maxsize=4)
 def _make_game(config):
     """jaxmarl's environment; importing jaxmarl prints."""
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             from jaxmarl.environments.smax import HeuristicEnemySMAX, map_name_to_scenario
     except ImportError as error:
-        raise ConfigError(
-            f"jaxmarl cannot be imported: {error}; install it with: pip install -r {SMAX.extra}"
-        ) from error
+        raise ConfigError(f"jaxmarl cannot be imported: {error}; install it with: {SMAX.install}") from error
     return HeuristicEnemySMAX(
         scenario=map_name_to_scenario(config.map_name),
         attack_mode=config.attack_mode,
@@ -128,16 +144,13 @@ def _make_game(config):
     )
 
 
-def _programs(game, reward_scale, seeds):
-    """(a carry to begin with, reset, step), the last two compiled by jax at their first call.
-
-    A carry is (random keys, states) of E environments. reset(carry, seeds [E], mask [E]) → carry, seen;
-    step(carry, actions [E, N], live [E]) → carry, reward [E], seen; what mask or live leaves out stays as it is.
-    seen: obs [E, N, O], state [E, S], avail [E, N, A], alive [E, N + M].
-    """
+@functools.lru_cache(maxsize=4)
+def _programs(config):
+    """The Programs of a Config."""
     import jax
     import jax.numpy as jnp
 
+    game = _make_game(config)
     agents, scale = game.agents, jnp.asarray(_state_scale(game))
 
     def look(state):
@@ -156,7 +169,7 @@ def _programs(game, reward_scale, seeds):
     def play(random, state, actions):
         random, now = jax.random.split(random)
         _, state, reward, _, _ = game.step_env(now, state, dict(zip(agents, actions)))
-        return (random, state), reward[agents[0]] * reward_scale
+        return (random, state), reward[agents[0]] * config.reward_scale
 
     def choose(mask, new, old):
         return jax.tree.map(lambda a, b: jnp.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, old)
@@ -172,8 +185,10 @@ def _programs(game, reward_scale, seeds):
         carry = choose(live, new, carry)
         return carry, reward, jax.vmap(look)(carry[1])
 
-    empty = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(jax.vmap(begin), seeds))
-    return empty, reset, step
+    def empty(seeds):
+        return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(jax.vmap(begin), seeds))
+
+    return Programs(empty, reset, step, set())
 
 
 def _state_scale(game):

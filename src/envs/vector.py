@@ -63,7 +63,7 @@ class VectorEnv:
     lost = None  # [E] bool: episodes that a failure of the game has cut off, where that can happen
     versions = {}  # {program: version} that results depend on, for the summary
     needs = ()  # packages beyond the core
-    extra = None  # the requirements file that has them
+    install = None  # the line that installs them
 
     @classmethod
     def check_installed(cls):
@@ -71,8 +71,8 @@ class VectorEnv:
         absent = [package for package in cls.needs if importlib.util.find_spec(package) is None]
         if absent:
             raise MissingPackage(
-                f"{cls.__name__} needs {', '.join(absent)}, not installed here; "
-                f"install what it needs with: pip install -r {cls.extra}"
+                f"{cls.__name__} needs the package {', '.join(absent)}, which is not installed; "
+                f"install it with: {cls.install}"
             )
 
     def reset(self, seed=None, mask=None) -> Observation:
