@@ -49,7 +49,7 @@ class SMAX(ArrayEnv):
     needs, install = ("jaxmarl",), "pip install -r requirements/smax.txt"
 
     def __init__(self, config, n_envs=1, seed=None):
-        self.config, self.game = config, _make_game(config)
+        self.config, self.game = config, make_game(config)
         self._programs = _programs(config)
         self.versions = {"jaxmarl": importlib.metadata.version("jaxmarl")}
         n, m = self.game.num_allies, self.game.num_enemies
@@ -128,7 +128,7 @@ class Programs(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4)
-def _make_game(config):
+def make_game(config):
     """jaxmarl's environment; importing jaxmarl prints."""
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -150,7 +150,7 @@ def _programs(config):
     import jax
     import jax.numpy as jnp
 
-    game = _make_game(config)
+    game = make_game(config)
     agents, scale = game.agents, jnp.asarray(_state_scale(game))
 
     def look(state):

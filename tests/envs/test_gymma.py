@@ -1,4 +1,4 @@
-"""gymma with a stand-in for gymnasium: what it shows, pays and refuses. The real packages: tests/test_gym_packages.py."""
+"""gymma with a stand-in for gymnasium: what it shows, pays, refuses. Real packages: tests/test_gym_packages.py."""
 
 import sys
 
