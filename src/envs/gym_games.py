@@ -81,6 +81,8 @@ class GymGame:
         return limit
 
     def reset(self, seed):
+        for player in getattr(self.env.unwrapped, "players", ()):
+            player.position = None  # lbforaging would keep the new ones off the cells of the old, so not repeat itself
         return self._flat(self.env.reset(seed=seed)[0])
 
     def step(self, actions):
