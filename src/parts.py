@@ -35,9 +35,6 @@ class Experiment:
         mixer: str | None = key("what makes a joint value from the agents' values; null: nothing (IQL)")
         seed: int = key("fixes everything random; null: chosen and printed", low=0, high=2**32 - 1)
         env_workers: bool = key("one process for each environment; False: arrays in this process, where it can")
-        reward_scalarisation: str = key(
-            "how an environment that pays each agent makes one team reward of it", choices=("sum", "mean")
-        )
         use_cuda: bool = key("learn on the GPU, where there is one")
         buffer_cpu_only: bool = key("keep the replay in main memory even when learning on the GPU")
         num_threads: int = key("CPU threads of torch; one is fastest for small networks", low=1)
@@ -97,11 +94,9 @@ class Parts:
         info = self.env.env_info
         if self.training.t_max < info.episode_limit:
             raise ConfigError(f"t_max = {self.training.t_max} is shorter than one episode ({info.episode_limit} steps)")
-        if args.common_reward != self.env.common_reward:
-            kind = "one team reward" if self.env.common_reward else "each agent its own reward"
+        if self.env.common_reward and not args.common_reward:
             raise ConfigError(
-                f"common_reward={args.common_reward}: {self.experiment.env} pays {kind}; "
-                f"give common_reward={not args.common_reward}"
+                f"common_reward=False: {self.experiment.env} pays one team reward; give common_reward=True"
             )
         memory = [name for name in ("use_rnn", "obs_last_action") if getattr(args, name, False)]
         if self.training.batch_steps and memory:

@@ -13,12 +13,12 @@ from wire_mongo import WireMongo, free_port
 
 import checks
 import doctor
-from envs import EXTRAS, REGISTRY
+from envs import EXTRAS, REGISTRY, env_class
 from envs.starcraft import SMAC_MAPS, SMACV2_MAP
 from envs.vector import ArrayEnv, EnvInfo, Observation
 
 SOURCE = ROOT / "src"
-EMBEDDED = [name for name in REGISTRY if not name.startswith("sc2")]
+EMBEDDED = [name for name in REGISTRY if not env_class(name).install]
 
 
 @pytest.fixture(autouse=True)

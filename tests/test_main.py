@@ -114,7 +114,7 @@ def test_what_only_a_game_can_refuse(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(REGISTRY, "toy", "toy_env:Toy")
     for changes, said in (
         (dict(fault="refuse"), "this game cannot be made"),
-        (dict(pays_each=True), "common_reward=True: toy pays each agent its own reward; give common_reward=False"),
+        (dict(common_reward=False), "common_reward=False: toy pays one team reward; give common_reward=True"),
         (dict(pays_each=True, common_reward=False, alg="qtran_alt"), "QTRAN factorises one team reward"),
         (dict(pays_each=True, common_reward=False, alg="vdn"), "vdn needs one team reward; only iql"),
         (dict(lr="5e-4"), "lr = '5e-4' is text (YAML 1.1 reads 5e-4 as text; write 0.0005)"),

@@ -15,7 +15,7 @@ from tables import draw
 from utils.config import environment_of, names
 
 ALGORITHMS = names("algs")
-ENVIRONMENTS = [name for name in names("envs") if not envs.env_class(environment_of(name)).own_process]
+ENVIRONMENTS = [name for name in names("envs") if not envs.env_class(environment_of(name)).install]
 SIX = ["iql", "vdn", "qmix", "qatten", "qtran_base", "qtran_alt"]
 EPYMARL_METRICS = {
     "return_mean", "return_std", "ep_length_mean", "epsilon", "test_return_mean", "test_return_std",

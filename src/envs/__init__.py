@@ -12,6 +12,9 @@ REGISTRY = {
     "predator_prey": "envs.predator_prey:PredatorPrey",
     "sc2": "envs.smac:SMAC",
     "sc2v2": "envs.smacv2:SMACv2",
+    "smax": "envs.smax:SMAX",
+    "gymma": "envs.gymma:Gymma",
+    "smaclite": "envs.smaclite:SMAClite",
 }
 EXTRAS = {}  # {top-level package: requirements file}
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from envs.sc2_process import game_processes
-from envs.starcraft import check_map, game_version, import_problem, package_problem, sc2_path
+from envs.starcraft import REQUIREMENTS, check_map, game_version, import_problem, package_problem, sc2_path
 from envs.vector import EnvInfo, GameError, Observation, Step, VectorEnv
 from utils.args import ConfigError, key
 from utils.registry import MissingPackage
@@ -68,6 +68,7 @@ class Battle(VectorEnv):
         )
 
     own_process = True
+    install = REQUIREMENTS
     map_file: str  # name of the map's file
 
     def __init__(self, config, n_envs=1, seed=None):

@@ -3,12 +3,14 @@
 Axes: E environments, N agents, A actions, O observation, S state.
 """
 
+import importlib.util
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from utils.args import ConfigError, TrainingError
+from utils.registry import MissingPackage
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,18 @@ class VectorEnv:
     restarts = None  # games that were replaced so far, where that can happen
     lost = None  # [E] bool: episodes that a failure of the game has cut off, where that can happen
     versions = {}  # {program: version} that results depend on, for the summary
+    needs = ()  # packages beyond the core
+    install = None  # the line that installs them
 
     @classmethod
     def check_installed(cls):
         """ConfigError, with the line that mends it, where this machine lacks what the game needs."""
+        absent = [package for package in cls.needs if importlib.util.find_spec(package) is None]
+        if absent:
+            raise MissingPackage(
+                f"{cls.__name__} needs the package {', '.join(absent)}, which is not installed; "
+                f"install it with: {cls.install}"
+            )
 
     def reset(self, seed=None, mask=None) -> Observation:
         raise NotImplementedError
@@ -114,7 +124,7 @@ class ArrayEnv(VectorEnv):
         raise NotImplementedError
 
     def _step(self, actions, live):
-        """Play actions [E, N] where live [E]; return reward [E] and terminated [E]."""
+        """Play actions [E, N] where live [E]; return reward [E] or [E, N], and terminated [E]."""
         raise NotImplementedError
 
     def reset(self, seed=None, mask=None):
@@ -134,7 +144,8 @@ class ArrayEnv(VectorEnv):
         self.t += live
         self.terminated |= live & over
         self.truncated |= live & ~over & (self.t >= self.env_info.episode_limit)
-        reward = np.where(live, reward, 0.0).astype(np.float32)
+        paid = live if reward.ndim == 1 else live[:, None]
+        reward = np.where(paid, reward, 0.0).astype(np.float32)
         return Step(*self._observe(), reward, self.terminated.copy(), self.truncated.copy(), self._info())
 
     def _info(self):

@@ -21,6 +21,10 @@ class EpisodeRunner:
     class Config:
         runner_log_interval: int = key("time between two records of training returns", unit="environment steps", low=1)
         render: bool = key("with `evaluate`: print the first environment at each step")
+        common_reward: bool = key("one reward for the team; False: one for each agent (IQL only)")
+        reward_scalarisation: str = key(
+            "how one team reward is made where an environment pays each agent", choices=("sum", "mean")
+        )
 
     def __init__(self, env, mac, scheme, groups, logger, args):
         self.config = read(self.Config, args)
@@ -73,7 +77,7 @@ class EpisodeRunner:
             self._store(data, rows, t, obs=obs, state=state, avail_actions=avail, filled=True)
             actions = self.mac.select_actions(obs, avail, actions, self.t_env, test_mode)
             step = self.env.step(actions)
-            reward = step.reward.reshape(n_envs, -1)  # [E, 1], or [E, N]
+            reward = self._reward(step.reward)  # [E, 1], or [E, N]
             self._refuse_not_finite(step, ("reward", "obs", "state"), rows, t, test_mode)
             self._store(
                 data, rows, t,
@@ -118,6 +122,12 @@ class EpisodeRunner:
         self.t_env, self.episodes, self.log_stats_t = state["t_env"], state["episodes"], state["log_stats_t"]
         self.env.load_state_dict(state["env"])
         self.mac.action_selector.load_state_dict(state["action_selector"])
+
+    def _reward(self, paid):
+        """[E, 1], or [E, N] where each agent learns from its own; paid: [E] or [E, N]."""
+        if paid.ndim == 2 and self.config.common_reward:
+            paid = getattr(paid, self.config.reward_scalarisation)(axis=1)
+        return paid.reshape(len(paid), -1)
 
     def _store(self, data, rows, t, **fields):
         for name, values in fields.items():

@@ -1,5 +1,5 @@
 """What every environment of the registry owes the runner, with the settings of its YAML: those that are arrays. Those
-that are processes have them, and their failures, tested in test_battle.py."""
+that need other packages have theirs tested in test_battle.py, test_smax.py and test_gymma.py."""
 
 from pathlib import Path
 
@@ -11,20 +11,27 @@ from envs import REGISTRY, env_class, make
 
 CONFIG = Path(__file__).parents[2] / "src" / "config" / "envs"
 E = 5
-# {test case: (name, changes to its YAML)}: every entry of the registry, then other sizes and games
-CASES = {name: (name, {}) for name in REGISTRY if not env_class(name).own_process} | {
+# {test case: (name, changes to its YAML)}: every entry of the registry that the core plays, then other sizes and games
+CASES = {name: (name, {}) for name in REGISTRY if not env_class(name).install} | {
     "matrix_game, two states": ("matrix_game", {"key": "two_state", "observe_state": "first"}),
     "matrix_game, unequal": ("matrix_game", {"payoff": [[[1, 2], [3, 4], [5, 6]]]}),
     "predator_prey, large": ("predator_prey", {"map_size": 7, "n_predators": 4, "n_prey": 2, "sight": None}),
 }
+# Those that need more than the core, by their markers.
+OPT_IN = {
+    "smax": (pytest.mark.smax, ("smax", {"map_name": "2s3z", "episode_limit": 20})),
+    "gymma, lbforaging": (pytest.mark.gym, ("gymma", {"key": "lbforaging:Foraging-8x8-2p-3f-v3", "time_limit": 10})),
+    "gymma, particles": (pytest.mark.gym, ("gymma", {"key": "pz-mpe-simple-spread-v3", "time_limit": 10})),
+}
 WITHOUT_CHANCE = {"two_step", "matrix_game", "matrix_game, unequal"}  # the same episodes under every seed
 
-every_game = pytest.mark.parametrize("case", sorted(CASES))
-every_game_of_chance = pytest.mark.parametrize("case", sorted(set(CASES) - WITHOUT_CHANCE))
+opt_in = [pytest.param(name, marks=mark) for name, (mark, _) in OPT_IN.items()]
+every_game = pytest.mark.parametrize("case", [*sorted(CASES), *opt_in])
+every_game_of_chance = pytest.mark.parametrize("case", [*sorted(set(CASES) - WITHOUT_CHANCE), *opt_in])
 
 
 def create(case, seed=0):
-    name, changes = CASES[case]
+    name, changes = CASES[case] if case in CASES else OPT_IN[case][1]
     env_args = yaml.safe_load((CONFIG / f"{name}.yaml").read_text())["env_args"]
     return make(name, env_args | changes, n_envs=E, seed=seed)
 

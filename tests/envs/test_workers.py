@@ -59,7 +59,7 @@ def same(a, b):
     return len(a) == len(b) and all(x.dtype == y.dtype and np.array_equal(x, y) for x, y in zip(a, b))
 
 
-@pytest.mark.parametrize("name", [*(name for name in REGISTRY if not envs.env_class(name).own_process), "toy"])
+@pytest.mark.parametrize("name", [*(name for name in REGISTRY if not envs.env_class(name).install), "toy"])
 def test_each_worker_plays_as_one_array_environment_with_its_stream_of_the_seed(name, workers):
     env = workers(name, env_args_of(name))
     alone = [make(name, env_args_of(name), 1, child) for child in np.random.SeedSequence(3).spawn(E)]

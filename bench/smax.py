@@ -1,0 +1,143 @@
+"""What the runner costs on SMAX: acting and stepping without learning, against the same loop without it.
+
+    PYTHONPATH=src python bench/smax.py [--map 3m] [--n-envs 32] [--rounds 20]
+    PYTHONPATH=src python bench/smax.py --train 100000
+
+The bare loop is jaxmarl's vmapped step_env, the same agent network and ε-greedy, and nothing else: no state, no batch,
+no statistics, no checks. Both play whole rounds, until the last of the environments has ended, in turn, so that a noisy
+machine slows both; CPU time, medians over rounds. The aim is a ratio of at least 0.6. About 2 minutes on one core.
+
+--train: CPU minutes of a run of QMIX of so many steps, compiling and tests included, and the same rate for 1M steps.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+import envs
+from components.episode_buffer import make_scheme
+from controllers import mac_class
+from envs.smax import make_game
+from parts import readers
+from runners.episode_runner import EpisodeRunner
+from utils.config import load
+
+MAIN = Path(__file__).parents[1] / "src" / "main.py"
+
+
+class Silent:
+    def log_stat(self, *_):
+        pass
+
+
+def parts(map_name, n_envs):
+    """A runner of ours, and the MAC that it acts with, as a run of QMIX has them."""
+    values = load("qmix", "smax", {"env_args.map_name": map_name, "seed": 0, "epsilon_anneal_time": 0}, readers).values
+    env = envs.make("smax", values["env_args"], n_envs, seed=0)
+    info = env.env_info
+    args = SimpleNamespace(**values, **vars(info), action_seed=0)
+    scheme, groups = make_scheme(info, True), {"agents": info.n_agents}
+    mac = mac_class(args.mac)(scheme, groups, args)
+    return EpisodeRunner(env, mac, scheme, groups, Silent(), args), mac
+
+
+class Bare:
+    """The loop that somebody in a hurry writes."""
+
+    def __init__(self, config, mac, n_envs):
+        import jax
+        import jax.numpy as jnp
+
+        self.game, self.mac, self.n_envs = make_game(config), mac, n_envs
+        game, agents = self.game, self.game.agents
+        self.rng, self.keys = np.random.default_rng(0), jax.random.split(jax.random.PRNGKey(0), n_envs)
+
+        def look(obs, state):
+            avail = game.get_avail_actions(state)
+            return jnp.stack([obs[a] for a in agents]), jnp.stack([avail[a] for a in agents])
+
+        def begin(key):
+            key, now = jax.random.split(key)
+            obs, state = game.reset(now)
+            return key, state, *look(obs, state)
+
+        def step(key, state, actions):
+            key, now = jax.random.split(key)
+            obs, state, reward, done, _ = game.step_env(now, state, dict(zip(agents, actions)))
+            return key, state, *look(obs, state), reward[agents[0]], done["__all__"]
+
+        self.begin, self.step = jax.jit(jax.vmap(begin)), jax.jit(jax.vmap(step))
+
+    @torch.inference_mode()
+    def round(self):
+        """Returns the steps of one episode in each environment."""
+        n_agents, n_actions = self.game.num_allies, 5 + self.game.num_enemies
+        self.keys, state, obs, avail = self.begin(self.keys)
+        hidden = self.mac.agent.init_hidden(self.n_envs, n_agents)
+        actions, live, steps = np.full((self.n_envs, n_agents), n_actions), np.ones(self.n_envs, dtype=bool), 0
+        while live.any():
+            last = torch.from_numpy(actions)
+            q, hidden = self.mac.agent(torch.from_numpy(np.array(obs)), last, self.mac.agent_ids, hidden)
+            free = np.asarray(avail).astype(bool)
+            greedy = np.where(free, q.numpy(), -np.inf).argmax(axis=-1)
+            explore = self.rng.random(greedy.shape) < 0.05
+            actions = np.where(explore, np.where(free, self.rng.random(free.shape), -1).argmax(axis=-1), greedy)
+            self.keys, state, obs, avail, reward, done = self.step(self.keys, state, actions)
+            steps += live.sum()
+            live &= ~np.asarray(done)
+        return int(steps)
+
+
+def rate(play):
+    """Environment steps per second of CPU time; play() returns the steps."""
+    start = time.process_time()
+    return play() / (time.process_time() - start)
+
+
+def throughput(args):
+    runner, mac = parts(args.map, args.n_envs)
+    bare = Bare(runner.env.config, mac, args.n_envs)
+
+    def ours():
+        before = runner.t_env
+        runner.run()
+        return runner.t_env - before
+
+    rates = np.array([[rate(ours), rate(bare.round)] for _ in range(args.rounds + 1)][1:])  # the first one compiles
+    for name, column in zip(("our runner", "bare loop"), rates.T):
+        print(f"{name:10s} {np.median(column):8.0f} environment steps a CPU second")
+    low, middle, high = np.quantile(rates[:, 0] / rates[:, 1], (0.25, 0.5, 0.75))
+    print(f"ratio {middle:.2f} (quartiles {low:.2f} to {high:.2f}, {args.rounds} rounds, {args.n_envs} of {args.map})")
+
+
+def training(steps, map_name):
+    with tempfile.TemporaryDirectory() as folder:
+        values = [f"t_max={steps}", f"env_args.map_name={map_name}", f"local_results_path={folder}", "use_cuda=False"]
+        command = [sys.executable, MAIN, "--config=qmix", "--env-config=smax", "with", "seed=1000", *values]
+        subprocess.run(command, check=True)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    minutes = (used.ru_utime + used.ru_stime) / 60
+    print(f"{minutes:.2f} CPU minutes for {steps} steps; at that rate {minutes * 1e6 / steps:.1f} for 1,000,000")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--map", default="3m", help="the scenario (default: 3m)")
+    parser.add_argument("--n-envs", type=int, default=32, help="environments (default: 32)")
+    parser.add_argument("--rounds", type=int, default=20, help="rounds that are measured (default: 20)")
+    parser.add_argument("--train", type=int, metavar="STEPS", help="measure a run of QMIX of so many steps instead")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    training(args.train, args.map) if args.train else throughput(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""One game of the outside world each: a Gymnasium id, a parallel PettingZoo environment, a scenario of VMAS.
+
+`make_game(key)` takes a key as EPyMARL writes them. All have the same small face: n_actions and obs_sizes
+(lists, one number an agent), `limit` (the game's own time limit, or None), reset(seed) → observations (flat, one an
+agent), step(actions) → observations, reward (a number, or a list of the agents'), terminated, truncated.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from utils.args import ConfigError, nearest
+from utils.registry import MissingPackage
+
+INSTALL = "pip install -r requirements/gym.txt"
+OWNERS = {"Foraging": "lbforaging", "rware": "rware"}  # {how an id begins: the package that registers it}
+OWN_LIMITS = ("_max_episode_steps", "max_steps")  # where lbforaging and rware keep limits that they report as ends
+WANTED = (
+    "QTRAN and its like are for two or more agents, each with a finite set of actions, that share what they are paid"
+)
+GIT_ONLY = {"matrixgames": "pip install git+https://github.com/uoe-agents/matrix-games.git"}
+
+
+def make_game(key, time_limit, kwargs, wrapper=None):
+    """The game of EPyMARL's `key`. wrapper: see LastAgent. ConfigError for what is unknown, or no game for a team."""
+    game_class, name = find(key)
+    try:
+        game = game_class(name, time_limit, kwargs)
+    except ConfigError:
+        raise
+    except Exception as error:  # the game's own: an argument that it does not know, a package that it needs
+        given = f" with env_args.kwargs = {kwargs}" if kwargs else ""
+        raise ConfigError(f"env_args.key = {key!r}{given} cannot be made: {type(error).__name__}: {error}") from error
+    if wrapper:
+        game = LastAgent(game, wrapper)
+    if len(game.n_actions) < 2:
+        raise ConfigError(f"{key} has one agent; {WANTED}")
+    return game
+
+
+def find(name):
+    """(class of the game, the name that it is made by) of EPyMARL's key `name`. ConfigError for an unknown one."""
+    for prefix, game, known in (("pz-", ParallelGame, _parallel_modules), ("vmas-", VmasGame, _vmas_scenarios)):
+        if name.startswith(prefix):
+            there = known()
+            if name not in there:
+                raise _unknown(name, there)
+            return game, there[name]
+    return GymGame, _gym_id(name)
+
+
+class GymGame:
+    """An environment registered with Gymnasium whose spaces are Tuples, one entry an agent."""
+
+    def __init__(self, name, time_limit, kwargs):
+        import gymnasium
+
+        self.env = gymnasium.make(name, disable_env_checker=True, **kwargs)
+        spaces = self.env.action_space, self.env.observation_space
+        if not all(isinstance(space, gymnasium.spaces.Tuple) for space in spaces):
+            raise ConfigError(f"{name} has one agent (it acts in {spaces[0]}); {WANTED}")
+        self.spaces, self.flatten = list(spaces[1]), gymnasium.spaces.flatten
+        self.n_actions = [count(space, name) for space in spaces[0]]
+        self.first = [int(space.start) for space in spaces[0]]
+        self.obs_sizes = [gymnasium.spaces.flatdim(space) for space in self.spaces]
+        self.limit = self._lift_limit(time_limit)
+
+    def _lift_limit(self, time_limit):
+        """The game's own limit. It is moved beyond ours, as it would look like an end."""
+        game, limit = self.env.unwrapped, None
+        for attribute in OWN_LIMITS:
+            own = getattr(game, attribute, None)
+            if isinstance(own, int):
+                limit = own
+                setattr(game, attribute, max(own, time_limit) + 1)
+        return limit
+
+    def reset(self, seed):
+        for player in getattr(self.env.unwrapped, "players", ()):
+            player.position = None  # lbforaging would keep the new ones off the cells of the old, so not repeat itself
+        return self._flat(self.env.reset(seed=seed)[0])
+
+    def step(self, actions):
+        obs, reward, terminated, truncated, _ = self.env.step([a + first for a, first in zip(actions, self.first)])
+        return self._flat(obs), reward, bool(np.all(terminated)), bool(np.all(truncated))
+
+    def _flat(self, obs):
+        return [np.asarray(self.flatten(space, o), dtype=np.float32) for space, o in zip(self.spaces, obs)]
+
+    def close(self):
+        self.env.close()
+
+
+class ParallelGame:
+    """A parallel environment of PettingZoo or mpe2. Agents that have left see zeros and are paid nothing."""
+
+    limit = None
+
+    def __init__(self, name, time_limit, kwargs):
+        from gymnasium.spaces import flatdim, flatten
+
+        self.env, self.flatten = importlib.import_module(name).parallel_env(**kwargs), flatten
+        self.agents = list(self.env.possible_agents)
+        self.n_actions = [count(self.env.action_space(agent), name) for agent in self.agents]
+        self.spaces = {agent: self.env.observation_space(agent) for agent in self.agents}
+        self.obs_sizes = [flatdim(space) for space in self.spaces.values()]
+
+    def reset(self, seed):
+        return self._flat(self.env.reset(seed=seed)[0])
+
+    def step(self, actions):
+        chosen = {agent: a for agent, a in zip(self.agents, actions) if agent in self.env.agents}
+        obs, reward, _, truncated, _ = self.env.step(chosen)
+        over, cut = not self.env.agents, any(truncated.values())
+        return self._flat(obs), [reward.get(agent, 0.0) for agent in self.agents], over and not cut, over and cut
+
+    def _flat(self, obs):
+        return [
+            np.asarray(self.flatten(self.spaces[agent], obs[agent]), dtype=np.float32)
+            if agent in obs
+            else np.zeros(size)
+            for agent, size in zip(self.agents, self.obs_sizes)
+        ]
+
+    def close(self):
+        self.env.close()
+
+
+class VmasGame:
+    """A scenario of VMAS, one world, discrete actions."""
+
+    limit = None
+
+    def __init__(self, name, time_limit, kwargs):
+        self.env = _import_vmas().make_env(
+            name, num_envs=1, continuous_actions=False, terminated_truncated=True, seed=0, **kwargs
+        )
+        self.n_actions = [count(space, name) for space in self.env.action_space]
+        self.obs_sizes = [int(np.prod(space.shape)) for space in self.env.observation_space]
+
+    def reset(self, seed):
+        return self._flat(self.env.reset(seed=seed))
+
+    def step(self, actions):
+        obs, reward, terminated, truncated, _ = self.env.step([[a] for a in actions])
+        return self._flat(obs), [float(r[0]) for r in reward], bool(terminated[0]), bool(truncated[0])
+
+    def _flat(self, obs):
+        return [o[0].numpy().ravel() for o in obs]
+
+    def close(self):
+        pass
+
+
+class LastAgent:
+    """A game whose last agent is played by nobody (FrozenTag: always its first action) or by chance (RandomTag)."""
+
+    def __init__(self, game, wrapper):
+        self.game, self.by_chance, self.limit = game, wrapper == "RandomTag", game.limit
+        self.n_actions, self.obs_sizes = game.n_actions[:-1], game.obs_sizes[:-1]
+        self.close = game.close
+
+    def reset(self, seed):
+        self.rng = np.random.default_rng(seed)
+        return self.game.reset(seed)[:-1]
+
+    def step(self, actions):
+        last = int(self.rng.integers(self.game.n_actions[-1])) if self.by_chance else 0
+        obs, reward, terminated, truncated = self.game.step([*actions, last])
+        return obs[:-1], reward[:-1] if np.ndim(reward) else reward, terminated, truncated
+
+
+def count(space, name):
+    """The number of actions of a Discrete space; ConfigError for another one."""
+    if type(space).__name__ != "Discrete":
+        raise ConfigError(f"{name} has actions that are not discrete ({space}); {WANTED}")
+    return int(space.n)
+
+
+def _unknown(name, known):
+    close = nearest(name, known) or f"; known are {', '.join(sorted(known)[:5])} and {max(0, len(known) - 5)} more"
+    return ConfigError(f"env_args.key = {name!r} is not known{close}")
+
+
+def _need(package):
+    """MissingPackage, with the pip line where it is known, unless `package` can be found."""
+    if importlib.util.find_spec(package.partition(".")[0]) is None:
+        ours = package in ("mpe2", "pettingzoo", "vmas", *OWNERS.values())
+        line = INSTALL if ours else GIT_ONLY.get(package)
+        mend = f"install it with: {line}" if line else "install the package that has it"
+        raise MissingPackage(f"the module {package!r} is not installed; {mend}")
+
+
+def _gym_id(name):
+    """The id of a registered environment, with the package to import first, as gymnasium.make takes it."""
+    import gymnasium
+
+    package, _, bare = name.rpartition(":")
+    package = package or next((owner for start, owner in OWNERS.items() if bare.startswith(start)), "")
+    if package:
+        _need(package)
+        importlib.import_module(package)
+    if bare not in gymnasium.registry:
+        prefix = f"{package}:" if package else ""
+        raise _unknown(name, [prefix + known for known in gymnasium.registry])
+    return bare
+
+
+def _parallel_modules():
+    """{"pz-mpe-simple-spread-v3": "mpe2.simple_spread_v3"}: EPyMARL's names, and where these games live now."""
+    found = {}
+    for package, pattern in (("mpe2", "*_v?.py"), ("pettingzoo", "*/*_v?.py")):
+        _need(package)
+        spec = importlib.util.find_spec(package)
+        root = Path(spec.submodule_search_locations[0])
+        for path in root.glob(pattern):
+            family = "mpe" if package == "mpe2" else path.parent.name
+            name = f"pz-{family}-{path.stem.replace('_', '-')}"
+            found.setdefault(name, ".".join([package, *path.relative_to(root).with_suffix("").parts]))
+    return found
+
+
+def _vmas_scenarios():
+    """{"vmas-balance": "balance"}."""
+    _need("vmas")
+    root = Path(importlib.util.find_spec("vmas").submodule_search_locations[0])
+    return {f"vmas-{path.stem}": path.stem for path in root.glob("scenarios/**/*.py") if "__" not in path.stem}
+
+
+def _import_vmas():
+    """The package, without what the old gym that it brings along says of itself."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        return importlib.import_module("vmas")

@@ -1,0 +1,182 @@
+"""gymma with a stand-in for gymnasium: what it shows, pays, refuses. Real packages: tests/test_gym_packages.py."""
+
+import sys
+
+import fake_gymnasium
+import numpy as np
+import pytest
+import yaml
+from command import CONFIG, here, words
+
+import checks
+from envs import make
+from envs.vector import GameError
+from utils.args import ConfigError
+
+E = 3
+STAY = np.zeros((E, 2), dtype=np.int64)
+
+
+@pytest.fixture(autouse=True)
+def gymnasium(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gymnasium", fake_gymnasium)
+
+
+def gymma(n_envs=E, seed=1, key="Team-v1", time_limit=5, wrapper=None, **kwargs):
+    env_args = yaml.safe_load((CONFIG / "envs" / "gymma.yaml").read_text())["env_args"]
+    changes = {"key": key, "time_limit": time_limit, "kwargs": kwargs, "pretrained_wrapper": wrapper}
+    return make("gymma", env_args | changes, n_envs, seed)
+
+
+def test_unequal_agents_are_padded_and_masked():
+    env = gymma()
+    assert tuple(vars(env.env_info).values()) == (2, 4, 4, 8, 5) and not env.common_reward
+    seen = env.reset()
+    assert seen.avail.tolist() == [[[True, True, False, False], [True] * 4]] * E
+    draw = seen.obs[:, 0, 0]
+    assert len(set(draw)) == E and not seen.obs[:, 0, 1:].any() and not seen.obs[:, 1].any()
+    step = env.step(np.array([[1, 3]] * E))
+    assert (step.obs[:, 1] == 1).all() and step.reward.tolist() == [[1, 4]] * E  # the second's actions begin at 1
+    assert np.array_equal(step.state, step.obs.reshape(E, -1)) and step.state.dtype == np.float32
+
+
+def test_one_reward_for_the_team_stays_one():
+    env = gymma(pays="team")
+    env.reset()
+    assert env.common_reward and env.step(STAY).reward.tolist() == [5, 5, 5]
+
+
+@pytest.mark.parametrize("kwargs, length", [({}, 5), ({"limit": 3}, 3), ({"limit": 5}, 5), ({"limit": 50}, 5)])
+def test_a_time_limit_truncates_the_games_own_too(kwargs, length):
+    env = gymma(**kwargs)
+    assert env.env_info.episode_limit == length
+    env.reset()
+    for t in range(1, length + 1):
+        step = env.step(STAY)
+        assert not step.terminated.any() and step.truncated.all() == (t == length)
+    assert (step.obs[:, 1] == length).all()  # the true last observation
+    after = env.step(STAY)
+    assert not after.reward.any() and np.array_equal(after.obs, step.obs) and after.truncated.all()
+
+
+def test_an_end_terminates_also_at_the_limit_and_a_cut_of_the_games_truncates():
+    for kwargs, length, flags in (({"ends": 5}, 5, (True, False)), ({"fault": "cut"}, 2, (False, True))):
+        env = gymma(**kwargs)
+        env.reset()
+        for _ in range(length):
+            step = env.step(STAY)
+        assert (step.terminated.all(), step.truncated.all()) == flags
+
+
+def test_same_seed_same_episodes_and_a_resume_goes_on():
+    def draws(env, episodes=3):
+        return [env.reset().obs[:, 0, 0].tolist() for _ in range(episodes)]
+
+    first, again, other = draws(gymma(seed=4)), draws(gymma(seed=4)), draws(gymma(seed=5))
+    assert first == again and not any(a == b for a, b in zip(first, other)) and first[0] != first[1]
+    env = gymma(seed=4)
+    draws(env, 1)
+    resumed = gymma(seed=9)
+    resumed.load_state_dict(env.state_dict())
+    assert draws(resumed, 2) == first[1:]
+
+
+@pytest.mark.parametrize("wrapper", ["FrozenTag", "RandomTag"])
+def test_the_last_agent_is_played_by_nobody_or_by_chance(wrapper, monkeypatch):
+    monkeypatch.setattr(fake_gymnasium.Team, "__init__", three_agents(fake_gymnasium.Team.__init__))
+    env = gymma(1, wrapper=wrapper, time_limit=50)
+    assert env.env_info.n_agents == 2
+    env.reset()
+    assert env.step(STAY[:1]).reward.shape == (1, 2)
+    for _ in range(30):
+        env.step(STAY[:1])
+    last = {actions[-1] for actions in env.games[0].game.env.played}
+    assert last == ({0} if wrapper == "FrozenTag" else {0, 1, 2})
+
+
+def three_agents(make_two):
+    def init(self, **kwargs):
+        make_two(self, **kwargs)
+        self.action_space.append(fake_gymnasium.Discrete(3))
+        self.observation_space.append(fake_gymnasium.Box(1))
+        self._show = lambda: (np.zeros(1), np.zeros((2, 2)), np.zeros(1))
+
+    return init
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"key": "Taem-v1"}, "'Taem-v1' is not known; did you mean 'Team-v1'?"),
+        ({"key": "zzz"}, "known are Single-v1, Team-v1"),
+        ({"key": "no_such.module:Team-v1"}, "'no_such.module' is not installed; install the package that has it"),
+        ({"key": "Foraging-8x8-2p-3f-v3"}, "'lbforaging' is not installed.*pip install -r requirements/gym.txt"),
+        ({"key": "rware:rware-tiny-2ag-v2"}, "'rware' is not installed.*pip install -r requirements/gym.txt"),
+        ({"key": "pz-mpe-simple-spread-v3"}, "'mpe2' is not installed.*pip install -r requirements/gym.txt"),
+        ({"key": "vmas-balance"}, "'vmas' is not installed.*pip install -r requirements/gym.txt"),
+        ({"key": "matrixgames:penalty-0-v0"}, "'matrixgames' is not installed.*pip install git"),
+        ({"key": "Single-v1"}, "Single-v1 has one agent .*two or more agents"),
+        ({"agents": 1}, "Team-v1 has one agent; .*two or more agents"),
+        ({"discrete": False}, "actions that are not discrete .*a finite set of actions"),
+        ({"fault": "rewards"}, "'Team-v1': the game pays .1.0, 1.0, 1.0., not a list of 2 rewards"),
+        ({"fault": "obs"}, r"the game shows observations of \[1\] numbers, not of \[1, 4\]"),
+        ({"speed": 3}, "with env_args.kwargs = {'speed': 3} cannot be made: TypeError: .*'speed'"),
+        ({"wrapper": "PretrainedTag"}, "'PretrainedTag' needs weights that come with EPyMARL only"),
+        ({"key": None}, "env_args.key is not given.*lbforaging:Foraging-8x8-2p-3f-v3"),
+        ({"time_limit": 0}, "env_args.time_limit: 0 must be at least 1"),
+        ({"wrapper": "FrozenTak"}, "is not one of FrozenTag.*did you mean 'FrozenTag'?"),
+    ],
+)
+def test_what_cannot_be_played_is_refused_in_one_line(changes, said, monkeypatch):
+    for package in ("lbforaging", "rware", "mpe2", "vmas", "matrixgames"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: "there" if name == "gymnasium" else None)
+    with pytest.raises(ConfigError, match=said) as error:
+        gymma(**changes)
+    assert "\n" not in str(error.value)
+
+
+def test_rewards_that_change_their_number_on_the_way_stop_the_game():
+    env = gymma(fault="later")
+    env.reset()
+    env.step(STAY)
+    with pytest.raises(GameError, match="not a list of 2 rewards, one an agent"):
+        env.step(STAY)
+
+
+def test_the_absence_of_gymnasium_is_told_with_the_pip_line(monkeypatch, tmp_path, capsys):
+    monkeypatch.delitem(sys.modules, "gymnasium")
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    run = here(capsys, words("qmix", "gymma", tmp_path, "env_args.key=Team-v1"))
+    assert run.code == 2 and run.err.count("\n") == 1
+    assert "needs the package gymnasium" in run.err and "pip install -r requirements/gym.txt" in run.err
+    check = checks.environment("gymma", needed=False)
+    assert check.state == "missing" and check.fix == "pip install -r requirements/gym.txt"
+
+
+# ---- whole runs
+
+
+def team(tmp_path, alg, *values):
+    return words(alg, "gymma", tmp_path, "env_args.key=Team-v1", "env_args.time_limit=4", *values)
+
+
+@pytest.mark.parametrize("how, paid", [("sum", 4 * 1), ("mean", 4 * 0.5)])
+def test_the_run_makes_one_reward_of_the_agents(how, paid, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("components.action_selectors.EpsilonGreedy.select", lambda self, q, *_: STAY[: len(q)])
+    run = here(capsys, team(tmp_path, "qtran_alt", f"reward_scalarisation={how}"))
+    assert run.code == 0, run.err
+    assert run.path.parent.name == "Team-v1"
+    assert {value for _, value in run.series["test_return_mean"]} == {paid}
+
+
+def test_each_agent_may_learn_from_its_own(tmp_path, capsys):
+    run = here(capsys, team(tmp_path, "iql", "common_reward=False"))
+    assert run.code == 0 and "agent_1_return_mean" in run.series, run.err
+
+
+def test_a_reward_that_is_no_number_ends_the_run_and_is_named(tmp_path, capsys):
+    run = here(capsys, team(tmp_path, "vdn", "env_args.kwargs.fault=nan"))
+    assert (
+        run.code == 1 and "t_env 2, step 1 of training: the environment's reward is not finite (nan)" in run.last_line
+    )

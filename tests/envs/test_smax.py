@@ -1,0 +1,141 @@
+"""SMAX: what it refuses without jaxmarl, and with it (`pytest -m smax`) what its battles show and pay.
+
+What every environment owes the runner is tested in test_vector_contract.py.
+"""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+import yaml
+from command import CONFIG, here, words
+
+import checks
+from envs import env_class, make
+from envs.smax import SCENARIOS
+
+# {scenario: n_agents, n_actions, obs_shape, state_shape}
+SIZES = {
+    "3m": (3, 8, 75, 72), "2s3z": (5, 10, 127, 120), "smacv2_5_units": (5, 10, 127, 120), "5m_vs_6m": (5, 11, 140, 132),
+    "3s_vs_5z": (3, 10, 101, 96), "8m": (8, 13, 205, 192), "3s5z": (8, 13, 205, 192), "27m_vs_30m": (27, 35, 738, 684),
+}  # fmt: skip
+STOP = 4
+
+
+def test_the_absence_of_jaxmarl_is_told_with_the_pip_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    run = here(capsys, words("qmix", "smax", tmp_path))
+    assert run.code == 2 and run.err.count("\n") == 1
+    assert "needs the package jaxmarl" in run.err and "pip install -r requirements/smax.txt" in run.err
+    check = checks.environment("smax", needed=True)
+    assert check.state == "broken" and check.fix == "pip install -r requirements/smax.txt"
+
+
+def test_an_unknown_scenario_is_refused_with_the_nearest(tmp_path, capsys):
+    for name, said in (("2s3x", "did you mean '2s3z'?"), ("3M", "is not one of 3m, 8m")):
+        run = here(capsys, words("qmix", "smax", tmp_path, f"env_args.map_name={name}"))
+        assert run.code == 2 and "env_args.map_name" in run.err and said in run.err
+    run = here(capsys, words("qmix", "smax", tmp_path, "env_args.episode_limit=0"))
+    assert run.code == 2 and "env_args.episode_limit = 0 must be at least 1" in run.err
+
+
+def test_its_algorithms_are_those_for_battles():
+    assert yaml.safe_load((CONFIG / "envs/smax.yaml").read_text())["preset"] == "battle"
+
+
+def smax(n_envs=1, seed=1, **changes):
+    env_args = yaml.safe_load((CONFIG / "envs" / "smax.yaml").read_text())["env_args"]
+    return make("smax", env_args | changes, n_envs, seed)
+
+
+def charge(env, seen):
+    """Shoot the first enemy in range, else walk east, where the enemies are."""
+    shoots = seen.avail[..., 5:]
+    actions = np.where(shoots.any(axis=-1), 5 + shoots.argmax(axis=-1), 1)
+    return np.where(seen.avail[..., 0], actions, STOP)
+
+
+def fight(env, episodes=1):
+    """[(return, last Step)] of environment 0, one an episode, of agents that charge."""
+    out = []
+    for _ in range(episodes):
+        seen, paid = env.reset(), 0.0
+        while True:
+            seen = env.step(charge(env, seen))
+            paid += seen.reward[0]
+            if (seen.terminated | seen.truncated).all():
+                break
+        out.append((paid, seen))
+    return out
+
+
+@pytest.mark.smax
+def test_every_scenario_has_its_sizes():
+    from jaxmarl.environments.smax import smax_env
+
+    assert set(SCENARIOS) == set(smax_env.MAP_NAME_TO_SCENARIO)
+    for name, sizes in SIZES.items():
+        info = smax(map_name=name).env_info
+        assert tuple(vars(info).values()) == (*sizes, 100)
+
+
+@pytest.mark.smax
+def test_importing_says_nothing_on_stdout(capfd):
+    smax()
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.smax
+def test_a_battle_pays_its_share_and_tells_how_it_ended():
+    fights = [f for seed in range(4) for f in fight(smax(map_name="3m", seed=seed), episodes=4)]
+    won = [bool(step.info["battle_won"][0]) for _, step in fights]
+    assert any(won) and not all(won)
+    for (paid, step), victory in zip(fights, won):
+        dead, killed = step.info["dead_allies"][0], step.info["dead_enemies"][0]
+        assert step.terminated[0] and not step.truncated[0]
+        assert victory == (killed == 3 and dead < 3)
+        assert paid == pytest.approx(20, abs=1e-3) if victory else paid < 10 + 1e-3
+        alive = step.state[0, :30:10] > 0  # health of the agents
+        assert 3 - alive.sum() == dead
+
+
+@pytest.mark.smax
+def test_the_reward_scale_multiplies():
+    (ten, _), (one, _) = fight(smax(seed=2))[0], fight(smax(seed=2, reward_scale=1))[0]
+    assert ten == pytest.approx(10 * one, rel=1e-4) and one > 0
+
+
+@pytest.mark.smax
+def test_the_time_limit_truncates_with_the_true_last_observation():
+    short, long = smax(episode_limit=3, seed=5), smax(seed=5)
+    seen = [short.reset(), long.reset()]
+    for t in range(1, 4):
+        seen = [env.step(np.full((1, 3), STOP)) for env in (short, long)]
+        assert seen[0].truncated[0] == (t == 3) and not seen[0].terminated[0] and not seen[1].truncated[0]
+    assert np.array_equal(seen[0].obs, seen[1].obs) and np.array_equal(seen[0].state, seen[1].state)
+    assert seen[0].info["battle_won"][0] == 0
+
+
+@pytest.mark.smax
+def test_the_dead_may_only_stop_and_the_state_lies_in_0_to_1():
+    env, rng = smax(n_envs=8, map_name="2s3z"), np.random.default_rng(0)
+    seen, dead = env.reset(), 0
+    for _ in range(40):
+        seen = env.step((rng.random(seen.avail.shape) * seen.avail).argmax(axis=-1))
+        gone = ~env.alive[:, :5]
+        dead += gone.sum()
+        assert (seen.avail[gone].sum(axis=-1) == 1).all() and seen.avail[gone][:, STOP].all()
+        positions_and_types = np.delete(seen.state, np.arange(3, 100, 10), axis=1)  # all but cooldowns, in seconds
+        assert positions_and_types.min() >= 0 and positions_and_types.max() <= 1
+    assert dead and seen.state[:, 1:100:10].max() > 0.2
+
+
+@pytest.mark.smax
+def test_a_run_trains_and_says_that_it_compiles(tmp_path, capsys):
+    run = here(capsys, words("qtran_alt", "smax", tmp_path, "env_args.episode_limit=8"))
+    assert run.code == 0, run.err
+    assert run.err.count("compiling, once a run") == 1 and "compiled in" in run.err
+    assert "test_battle_won_mean" in run.series and run.path.parent.name == "3m"
+    assert "jaxmarl" in json.loads((run.path / "summary.json").read_text())["versions"]
+    assert importlib.util.find_spec("jaxmarl") and env_class("smax").check_installed() is None

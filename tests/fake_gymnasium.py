@@ -1,0 +1,71 @@
+"""Stands for the package gymnasium: what gymma asks of it, and a game for a team that goes wrong on demand."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+
+class Tuple(list):
+    pass
+
+
+class Discrete:
+    def __init__(self, n, start=0):
+        self.n, self.start = n, start
+
+
+class Box:
+    def __init__(self, *shape):
+        self.shape = shape
+
+
+spaces = SimpleNamespace(
+    Tuple=Tuple, flatdim=lambda space: int(np.prod(space.shape)), flatten=lambda space, shown: np.ravel(shown)
+)
+
+
+class Team:
+    """Two agents with 2 and 4 actions (the second's are 1 to 4), that see 1 and 2x2 numbers: a draw, then the step."""
+
+    def __init__(self, fault="", pays="each", ends=99, limit=None, agents=2, discrete=True):
+        self.fault, self.pays, self.ends, self.unwrapped = fault, pays, ends, self
+        self.action_space = Tuple([Discrete(2), Discrete(4, start=1) if discrete else Box(4)][:agents])
+        self.observation_space = Tuple([Box(1), Box(2, 2)][:agents])
+        if limit is not None:
+            self._max_episode_steps = limit
+        self.played = []
+
+    def reset(self, seed=None):
+        self.t, self.draw = 0, np.random.default_rng(seed).random()
+        return self._show(), {}
+
+    def step(self, actions):
+        self.played.append(actions)
+        self.t += 1
+        reward = [float(a) for a in actions] if self.pays == "each" else 5.0
+        if self.fault == "rewards" or (self.fault == "later" and self.t > 1):
+            reward = [1.0, 1.0, 1.0]
+        if self.fault == "nan" and self.t > 1:
+            reward = [1.0, np.nan]
+        over = self.t >= getattr(self, "_max_episode_steps", 99)  # a limit that it calls an end
+        return self._show(), reward, [over or self.t >= self.ends] * 2, self.fault == "cut" and self.t == 2, {}
+
+    def _show(self):
+        obs = (np.array([self.draw]), np.full((2, 2), self.t))
+        return obs[:1] if self.fault == "obs" else obs
+
+    def close(self):
+        self.t = None
+
+
+class Single(Team):
+    def __init__(self):
+        super().__init__()
+        self.action_space = Discrete(2)
+
+
+registry = {"Team-v1": Team, "Single-v1": Single}
+
+
+def make(name, disable_env_checker=None, **kwargs):
+    return registry[name](**kwargs)
