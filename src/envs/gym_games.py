@@ -215,9 +215,7 @@ def _parallel_modules():
     """{"pz-mpe-simple-spread-v3": "mpe2.simple_spread_v3"}: EPyMARL's names, and where these games live now."""
     found = {}
     for package, pattern in (("mpe2", "*_v?.py"), ("pettingzoo", "*/*_v?.py")):
-        _need(package)
-        spec = importlib.util.find_spec(package)
-        root = Path(spec.submodule_search_locations[0])
+        root = _folder(package)
         for path in root.glob(pattern):
             family = "mpe" if package == "mpe2" else path.parent.name
             name = f"pz-{family}-{path.stem.replace('_', '-')}"
@@ -227,9 +225,17 @@ def _parallel_modules():
 
 def _vmas_scenarios():
     """{"vmas-balance": "balance"}."""
-    _need("vmas")
-    root = Path(importlib.util.find_spec("vmas").submodule_search_locations[0])
-    return {f"vmas-{path.stem}": path.stem for path in root.glob("scenarios/**/*.py") if "__" not in path.stem}
+    return {
+        f"vmas-{path.stem}": path.stem for path in _folder("vmas").glob("scenarios/**/*.py") if "__" not in path.stem
+    }
+
+
+def _folder(package):
+    """Where an installed package lies, without importing it."""
+    _need(package)
+    spec = importlib.util.find_spec(package)
+    assert spec is not None and spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0])
 
 
 def _import_vmas():

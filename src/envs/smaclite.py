@@ -1,6 +1,7 @@
 """SMAClite (Michalski et al. 2023), battles in numpy. A git package with a broken pin; its results are never SMAC's."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,7 @@ class SMAClite(Gymma):
         seed: int | None = key("of the games; null: from the run's seed", low=0, high=2**32 - 1)
 
     needs, install = ("smaclite",), INSTALL
+    games: Any  # [GymGame]
 
     def _make_game(self):
         import smaclite  # noqa: F401  # registers its maps

@@ -213,11 +213,11 @@ class WorkerEnv(VectorEnv):
 def temporary_folder():
     """(a folder, a process that deletes it when its stdin ends: at the latest when this process does, even killed)."""
     folder = tempfile.mkdtemp(prefix="workers-")
-    nowhere = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
-    # A session of its own: Ctrl-C is not meant for it.
-    return folder, subprocess.Popen(
-        ["sh", "-c", CLEAN, folder], stdin=subprocess.PIPE, start_new_session=True, **nowhere
-    )
+    process = subprocess.Popen(
+        ["sh", "-c", CLEAN, folder], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        cwd="/", start_new_session=True,  # of its own: Ctrl-C is not meant for it
+    )  # fmt: skip
+    return folder, process
 
 
 class Worker:

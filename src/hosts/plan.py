@@ -108,7 +108,7 @@ def changes(host, with_games, originals):
     if with_games:
         registries["src/envs/__init__.py"] = GAME.format(step_values=host.step_values)
     for path, lines in registries.items():
-        content = after.get(path, tree.read(path))
+        content = after.get(path) or tree.read(path) or b""
         newline = b"\r\n" if b"\r\n" in content else b"\n"
         end = b"" if content.endswith(b"\n") else newline
         after[path] = content + end + lines.encode().replace(b"\n", newline)
