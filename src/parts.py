@@ -76,6 +76,11 @@ class Parts:
         self.args = args = SimpleNamespace(**values)
         self.experiment = read(Experiment.Config, args)
         self.training = read(Training.Config, args)
+        if self.training.learning_starts > self.training.t_max and not self.experiment.evaluate:
+            logger.console_logger.warning(
+                f"learning_starts = {self.training.learning_starts}: nothing is learned before "
+                f"t_max = {self.training.t_max} (steps); give a smaller learning_starts"
+            )
         torch.set_num_threads(self.experiment.num_threads)
         args.device = self.device = self._device()
         seeds = streams(self.experiment.seed)

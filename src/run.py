@@ -119,7 +119,8 @@ def _run(parts, directory, sacred_run):
     if learner.training_steps == 0:
         logger.console_logger.warning(
             f"nothing was learned: {runner.episodes} episodes were played, and updates begin at "
-            f"batch_size = {parts.training.batch_size}; raise t_max or lower batch_size"
+            f"batch_size = {parts.training.batch_size} episodes and learning_starts = {parts.training.learning_starts} "
+            "steps; raise t_max or lower those"
         )
     checkpoint = f"checkpoint {runner.t_env} ({saver.failure})" if saver.failure else None
     _refuse_losses([checkpoint, _report_tables(parts, directory)])

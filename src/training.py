@@ -30,8 +30,6 @@ class Training:
 
         def problems(self):
             """What is wrong with these keys taken together."""
-            if self.learning_starts >= self.t_max:
-                yield f"learning_starts = {self.learning_starts} leaves no time to learn: t_max = {self.t_max} (steps)"
             for name in ("batch_size", "batch_size_run"):
                 if getattr(self, name) > self.buffer_size:
                     yield f"{name} = {getattr(self, name)} is larger than buffer_size = {self.buffer_size} (episodes)"

@@ -238,6 +238,14 @@ def test_a_run_too_short_to_learn_says_so(tmp_path, capsys):
     assert run.code == 0 and "nothing was learned" in run.err
 
 
+def test_a_run_that_begins_to_learn_too_late_says_so_before_and_after(tmp_path, capsys):
+    run = here(capsys, words("vdn", "two_step", tmp_path, "t_max=24", "learning_starts=100"))
+    said = [line for line in run.err.splitlines() if "learning_starts = 100" in line]
+    assert run.code == 0 and len(said) == 2
+    assert "nothing is learned before t_max = 24" in said[0] and "nothing was learned" in said[1]
+    assert "learning_starts" not in here(capsys, words("vdn", "two_step", tmp_path, "t_max=24")).err
+
+
 def test_a_full_disk_costs_warnings_until_the_end(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("learners.value_learner.save_weights", full_disk)
     monkeypatch.setattr("tables.write_json", full_disk)

@@ -114,17 +114,8 @@ def test_every():
     assert [t for t in (3, 8, 13, 14, 22, 23) if every(t)] == [3, 13, 23]
 
 
-ONES = dict.fromkeys(Training.Config.__dataclass_fields__, 1) | {"learning_starts": 0}
-
-
 @pytest.mark.parametrize("key", ["batch_size", "batch_size_run"])
 def test_batches_have_to_fit_into_the_replay(key):
-    numbers = ONES | {"buffer_size": 5, key: 6}
+    numbers = dict.fromkeys(Training.Config.__dataclass_fields__, 1) | {"buffer_size": 5, key: 6}
     assert list(Training.Config(**numbers).problems()) == [f"{key} = 6 is larger than buffer_size = 5 (episodes)"]
     assert list(Training.Config(**numbers | {key: 5}).problems()) == []
-
-
-def test_there_has_to_be_time_to_learn():
-    late = Training.Config(**ONES | {"learning_starts": 500, "t_max": 500})
-    assert list(late.problems()) == ["learning_starts = 500 leaves no time to learn: t_max = 500 (steps)"]
-    assert list(Training.Config(**ONES | {"learning_starts": 500, "t_max": 501}).problems()) == []
