@@ -216,9 +216,11 @@ def running(tmp_path):
     process = subprocess.Popen(
         [*PROGRAM, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not list(tmp_path.glob("qmix/*/*/checkpoints/*/meta.json")):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()  # its workers end with it
+            pytest.fail(f"no checkpoint: {process.communicate()}")
         time.sleep(0.1)
     return process
 
