@@ -1,5 +1,6 @@
 """From environments to episode batches: what is stored, counted and logged."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -84,7 +85,7 @@ class Log:
 
 @pytest.fixture
 def runner():
-    args = SimpleNamespace(runner_log_interval=9, render=False)
+    args = SimpleNamespace(runner_log_interval=9, render=False, common_reward=True, reward_scalarisation="sum")
     return EpisodeRunner(Script(), Mac(), make_scheme(Script.env_info, True), {"agents": N}, Log(), args)
 
 
@@ -134,7 +135,7 @@ def test_returns_lengths_and_what_the_game_says_at_an_end_are_logged(runner):
 
 
 def test_training_statistics_wait_for_their_interval_and_test_statistics_for_the_call(runner):
-    runner.config = SimpleNamespace(runner_log_interval=10)
+    runner.config = replace(runner.config, runner_log_interval=10)
     for _ in range(3):
         runner.run()
     assert [t for t, _ in runner.logger.stats["return_mean"]] == [9, 27]
