@@ -28,8 +28,8 @@ GIT_ONLY = {"matrixgames": "pip install git+https://github.com/uoe-agents/matrix
 
 def make_game(key, time_limit, kwargs, wrapper=None):
     """The game of EPyMARL's `key`. wrapper: see LastAgent. ConfigError for what is unknown, or no game for a team."""
-    game_class, name = find(key)
     try:
+        game_class, name = find(key)
         game = game_class(name, time_limit, kwargs)
     except ConfigError:
         raise
@@ -215,9 +215,7 @@ def _parallel_modules():
     """{"pz-mpe-simple-spread-v3": "mpe2.simple_spread_v3"}: EPyMARL's names, and where these games live now."""
     found = {}
     for package, pattern in (("mpe2", "*_v?.py"), ("pettingzoo", "*/*_v?.py")):
-        _need(package)
-        spec = importlib.util.find_spec(package)
-        root = Path(spec.submodule_search_locations[0])
+        root = _folder(package)
         for path in root.glob(pattern):
             family = "mpe" if package == "mpe2" else path.parent.name
             name = f"pz-{family}-{path.stem.replace('_', '-')}"
@@ -227,9 +225,15 @@ def _parallel_modules():
 
 def _vmas_scenarios():
     """{"vmas-balance": "balance"}."""
-    _need("vmas")
-    root = Path(importlib.util.find_spec("vmas").submodule_search_locations[0])
-    return {f"vmas-{path.stem}": path.stem for path in root.glob("scenarios/**/*.py") if "__" not in path.stem}
+    found = _folder("vmas").glob("scenarios/**/*.py")
+    return {f"vmas-{path.stem}": path.stem for path in found if "__" not in path.stem}
+
+
+def _folder(package):
+    """Where the files of an installed package are. Imports nothing."""
+    _need(package)
+    spec = importlib.util.find_spec(package)
+    return Path(next(iter(spec.submodule_search_locations))) if spec and spec.submodule_search_locations else Path()
 
 
 def _import_vmas():
