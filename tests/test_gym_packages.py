@@ -84,3 +84,14 @@ def test_a_run_trains(alg, key, tmp_path, capsys):
     wrapper = ["env_args.pretrained_wrapper=RandomTag"] if "tag" in key else []
     run = here(capsys, words(alg, "gymma", tmp_path, f"env_args.key={key}", "env_args.time_limit=5", *wrapper))
     assert run.code == 0 and run.summary["status"] == "finished", run.err
+
+
+def test_smaclite_plays_where_it_is_installed():
+    pytest.importorskip("smaclite")
+    env_args = yaml.safe_load((CONFIG / "envs" / "smaclite.yaml").read_text())["env_args"]
+    env = make("smaclite", env_args | {"time_limit": 30}, seed=1)
+    assert tuple(vars(env.env_info).values()) == (5, 11, 80, 120 + 5 * 11, 30) and env.common_reward
+    length, last = to_the_end(env, np.random.default_rng(0))
+    assert last.truncated[0] == (length == 30 and not last.terminated[0]) and last.info["battle_won"][0] == 0
+    dead = [i for i in range(5) if i not in env.games[0].env.unwrapped.agents]
+    assert (last.avail[0, dead].argmax(axis=-1) == 0).all() and last.state.any()

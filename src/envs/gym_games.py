@@ -28,8 +28,8 @@ GIT_ONLY = {"matrixgames": "pip install git+https://github.com/uoe-agents/matrix
 
 def make_game(key, time_limit, kwargs, wrapper=None):
     """The game of EPyMARL's `key`. wrapper: see LastAgent. ConfigError for what is unknown, or no game for a team."""
-    game_class, name = find(key)
     try:
+        game_class, name = find(key)
         game = game_class(name, time_limit, kwargs)
     except ConfigError:
         raise
@@ -225,17 +225,15 @@ def _parallel_modules():
 
 def _vmas_scenarios():
     """{"vmas-balance": "balance"}."""
-    return {
-        f"vmas-{path.stem}": path.stem for path in _folder("vmas").glob("scenarios/**/*.py") if "__" not in path.stem
-    }
+    found = _folder("vmas").glob("scenarios/**/*.py")
+    return {f"vmas-{path.stem}": path.stem for path in found if "__" not in path.stem}
 
 
 def _folder(package):
-    """Where an installed package lies, without importing it."""
+    """Where the files of an installed package are. Imports nothing."""
     _need(package)
     spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.submodule_search_locations
-    return Path(spec.submodule_search_locations[0])
+    return Path(next(iter(spec.submodule_search_locations))) if spec and spec.submodule_search_locations else Path()
 
 
 def _import_vmas():

@@ -6,6 +6,7 @@ Axes: E environments, N agents, A actions, O observation.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class Gymma(ArrayEnv):
 
     def __init__(self, config, n_envs=1, seed=None):
         self.config = config
-        self.games = [self._make_game() for _ in range(n_envs)]
+        self.games: list[Any] = [self._make_game() for _ in range(n_envs)]
         game = self.games[0]
         n, o = len(game.n_actions), max(game.obs_sizes)
         limit = min(config.time_limit, game.limit or config.time_limit)

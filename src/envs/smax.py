@@ -9,6 +9,7 @@ import functools
 import importlib.metadata
 import io
 import logging
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -113,6 +114,20 @@ class SMAX(ArrayEnv):
         return f"agents:  {'  '.join(units[:n])}\nenemies: {'  '.join(units[n:])}"
 
 
+@contextlib.contextmanager
+def _silence():
+    """Importing jaxmarl prints, and leaves sys.__stdout__ and sys.__stderr__ in the places of sys.stdout and stderr."""
+    names = ("stdout", "__stdout__", "stderr")
+    kept = {name: getattr(sys, name) for name in names}
+    sys.stdout = io.StringIO()
+    setattr(sys, "__stdout__", sys.stdout)  # noqa: B010  # it is declared to be final
+    try:
+        yield
+    finally:
+        for name in names:
+            setattr(sys, name, kept[name])
+
+
 class Programs(NamedTuple):
     """jax's functions for one Config, compiled at their first call with a number of environments E.
 
@@ -129,9 +144,9 @@ class Programs(NamedTuple):
 
 @functools.lru_cache(maxsize=4)
 def make_game(config):
-    """jaxmarl's environment; importing jaxmarl prints."""
+    """jaxmarl's environment."""
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with _silence():
             from jaxmarl.environments.smax import HeuristicEnemySMAX, map_name_to_scenario
     except ImportError as error:
         raise ConfigError(f"jaxmarl cannot be imported: {error}; install it with: {SMAX.install}") from error

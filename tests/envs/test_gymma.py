@@ -154,6 +154,13 @@ def test_the_absence_of_gymnasium_is_told_with_the_pip_line(monkeypatch, tmp_pat
     assert check.state == "missing" and check.fix == "pip install -r requirements/gym.txt"
 
 
+def test_the_absence_of_smaclite_is_told_with_lines_that_work_around_its_pin(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    run = here(capsys, words("qmix", "smaclite", tmp_path))
+    assert run.code == 2 and run.err.count("\n") == 1
+    assert "needs the package smaclite" in run.err and "pip install --no-deps git+https" in run.err
+
+
 # ---- whole runs
 
 
