@@ -233,6 +233,7 @@ def test_no_game_outlives_the_program(end, game, tmp_path):
     program = subprocess.Popen(
         [sys.executable, tmp_path / "program.py"], env=os.environ | {"PYTHONPATH": path, "TMPDIR": str(temporary)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
     )  # fmt: skip
     assert program.stdout.readline() == "playing\n", program.stderr.read()
     started = games(tmp_path)
