@@ -234,11 +234,14 @@ def test_no_game_outlives_the_program(end, game, tmp_path):
         [sys.executable, tmp_path / "program.py"], env=os.environ | {"PYTHONPATH": path, "TMPDIR": str(temporary)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert program.stdout.readline() == "playing\n", program.stderr.read()
-    started = games(tmp_path)
-    assert len(started) == 2 and all(map(running, started)) and any(temporary.iterdir())
-    program.send_signal(end)
-    program.communicate(timeout=60)
+    try:
+        assert program.stdout.readline() == "playing\n", program.stderr.read()
+        started = games(tmp_path)
+        assert len(started) == 2 and all(map(running, started)) and any(temporary.iterdir())
+        program.send_signal(end)
+        program.communicate(timeout=60)
+    finally:
+        program.kill()
     assert gone(started) and within(lambda: not any(temporary.iterdir()))
 
 
