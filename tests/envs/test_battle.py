@@ -235,11 +235,14 @@ def test_no_game_outlives_the_program(end, game, tmp_path):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
     )  # fmt: skip
-    assert program.stdout.readline() == "playing\n", program.stderr.read()
-    started = games(tmp_path)
-    assert len(started) == 2 and all(map(running, started)) and any(temporary.iterdir())
-    program.send_signal(end)
-    program.communicate(timeout=60)
+    try:
+        assert program.stdout.readline() == "playing\n", program.stderr.read()
+        started = games(tmp_path)
+        assert len(started) == 2 and all(map(running, started)) and any(temporary.iterdir())
+        program.send_signal(end)
+        program.communicate(timeout=60)
+    finally:
+        program.kill()
     assert gone(started) and within(lambda: not any(temporary.iterdir()))
 
 
