@@ -182,7 +182,7 @@ def ports(games):
 def mongo(url, database):
     """Sacred's server, where one is configured: reached and willing."""
     from utils.logging import brief, without_password
-    from utils.observers import ping_mongo
+    from utils.mongo_observer import ping_mongo
 
     if not url:
         return Check("MongoDB", "ok", "not configured (mongo_url is null)")

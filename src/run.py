@@ -182,7 +182,8 @@ def _add_optional_sinks(logger, values, directory):
 def _sacred(values):
     """A function that calls main(run) inside a Sacred run with its observers."""
     sacred = import_sacred()
-    from utils.observers import PatientMongoObserver, file_observer
+    from utils.mongo_observer import PatientMongoObserver
+    from utils.observers import file_observer
 
     sacred.SETTINGS["CAPTURE_MODE"] = "no"  # log.txt holds the output; capturing breaks the live progress
     sacred.SETTINGS["DISCOVER_SOURCES"] = sacred.SETTINGS["DISCOVER_DEPENDENCIES"] = "none"

@@ -21,7 +21,8 @@ from sacred import Experiment
 from wire_mongo import WireMongo, free_port
 
 from utils.args import ConfigError
-from utils.observers import PatientMongoObserver, file_observer, plain
+from utils.mongo_observer import PatientMongoObserver
+from utils.observers import file_observer, plain
 
 SRC = Path(__file__).parents[2] / "src"
 CONFIG = {
