@@ -71,7 +71,7 @@ def show_plugin(host):
     installed = manifest.read(host.root)
     if installed is None:
         try:
-            plan_for(host, None, with_games=True)
+            plan_for(host, None, with_games=True, since={})
         except ConfigError as error:
             print(f"plugin: not installed, and cannot be yet: {error}")
             return False
@@ -88,12 +88,12 @@ def install(options):
     host = recognise.recognise(options.path)
     installed = manifest.read(host.root)
     with_games = options.with_games or (installed is not None and installed.with_games)
-    changes = plan_for(host, installed, with_games)
+    since = {} if installed is None else changed_since(host, installed)
+    changes = plan_for(host, installed, with_games, since)
     print(f"{host.root}: {host}")
     if installed is not None:
-        refuse_changed(host.root, installed)
         same = (installed.version, installed.with_games) == (plan.version(), with_games)
-        if same and manifest.complete(host.root, installed):
+        if same and manifest.complete(host.root, installed, but=since):
             print(f"plugin version {installed.version} is installed already; nothing to do")
             return 0
         print(f"takes out version {installed.version}, then")
@@ -103,33 +103,35 @@ def install(options):
         print("dry run: nothing was changed")
         return 0
     if installed is not None:
-        manifest.restore(host.root, installed)
+        manifest.restore(host.root, installed, since)
     manifest.apply(host.root, changes, plan.version(), with_games)
     print(f"installed version {plan.version()}; what was there before is in {manifest.STORE}/backup")
     return 0
 
 
 def uninstall(options):
-    root = recognise.recognise(options.path).root
+    host = recognise.recognise(options.path)
+    root = host.root
     installed = manifest.read(root)
     if installed is None:
         raise ConfigError(f"{root}: no plugin that this command installed (there is no {manifest.STORE}/manifest.json)")
     manifest.originals(root, installed)  # raises where one is damaged, before anything is touched
-    refuse_changed(root, installed)
+    since = changed_since(host, installed)
     for path, before in installed.before.items():
-        print(f"{'removes' if before is None else 'restores':<9} {path}")
+        note = "   (what was changed in it since stays)" if path in since else ""
+        print(f"{'removes' if before is None else 'restores':<9} {path}{note}")
     if options.dry_run:
         print("dry run: nothing was changed")
         return 0
-    manifest.restore(root, installed)
-    print(f"{root} is as it was before the plugin")
+    manifest.restore(root, installed, since)
+    print(f"{root} is as it was before the plugin" + (", but for what was changed since" if since else ""))
     return 0
 
 
-def plan_for(host, installed, with_games):
+def plan_for(host, installed, with_games, since):
     """The changes that put the plugin into `host`; ConfigError where that cannot, or should not, be done."""
     if installed is not None:
-        return plan.changes(host, with_games, manifest.originals(host.root, installed))
+        return plan.changes(host, with_games, manifest.originals(host.root, installed) | since)
     changes = plan.changes(host, with_games, {})
     dirty = recognise.uncommitted(host.root, [change.path for change in changes if (host.root / change.path).exists()])
     if dirty:
@@ -140,14 +142,20 @@ def plan_for(host, installed, with_games):
     return changes
 
 
-def refuse_changed(root, installed):
-    changed = manifest.changed(root, installed)
-    if changed:
+def changed_since(host, installed):
+    """{path: bytes without the plugin's edits} of the files that it edited and that were changed since the install.
+
+    ConfigError where changes would be lost.
+    """
+    changed = manifest.changed(host.root, installed)
+    since = {path: plan.taken_out(host, path, manifest.content(host.root / path), installed) for path in changed}
+    if lost := [path for path, content in since.items() if content is None]:
         raise ConfigError(
             "these files were changed since the plugin was installed, and your changes would be lost; take them out "
-            f"first (the files before the install are in {root / manifest.STORE / 'backup'}):\n  "
-            + "\n  ".join(changed)
+            f"first (the files before the install are in {host.root / manifest.STORE / 'backup'}):\n  "
+            + "\n  ".join(lost)
         )
+    return since
 
 
 if __name__ == "__main__":

@@ -182,16 +182,46 @@ def test_a_tree_without_git_is_taken_as_it_is(tmp_path, run):
 
 
 @pytest.mark.parametrize("act", ["install", "uninstall"])
-def test_changes_after_the_install_are_not_lost(act, host, run, monkeypatch):
+@pytest.mark.parametrize("file", [QTRAN, LEARNERS])  # the plugin's own file; its lines in one of the tree's files
+def test_changes_that_would_be_lost_are_refused(file, act, host, run, monkeypatch):
     run("install", host)
-    with open(host / LEARNERS, "a") as f:
-        f.write("# mine\n")
+    text = (host / file).read_text()
+    (host / file).write_text(text.replace("_PluginQTran", "Mine").replace("QTranLearner", "Mine"))
     monkeypatch.setattr(plan, "version", lambda: "newer")
     before = state(host)
     refused = run(act, host)
-    assert refused.code == 2 and LEARNERS in refused.err and ".qtran_plugin/backup" in refused.err
+    assert refused.code == 2 and file in refused.err and ".qtran_plugin/backup" in refused.err
     assert state(host) == before
-    assert LEARNERS in run("check", host).out
+    assert file in run("check", host).out
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_was_changed_beside_the_plugins_lines_stays(layout, tmp_path, run, monkeypatch):
+    """After an upgrade and after the uninstall; the tree's imports are its own again."""
+    host = make(tmp_path / "host", layout, git=True)
+    own = {file: (host / file).read_text() for file in (LEARNERS, "src/envs/__init__.py")}
+    run("install", host, "--with-games")
+    for file in own:
+        text = (host / file).read_text()
+        (host / file).write_text(f"# mine, above\n{text}# mine, below\n")
+    assert "nothing to do" in run("install", host, "--with-games").out
+    monkeypatch.setattr(plan, "version", lambda: "newer")
+    assert run("install", host).code == 0
+    assert all("# mine, below" in (host / file).read_text() for file in own)
+    done = run("uninstall", host)
+    assert done.code == 0 and "but for what was changed since" not in done.out
+    for file, text in own.items():
+        assert (host / file).read_text() == f"# mine, above\n{text}# mine, below\n"
+
+
+def test_an_uninstall_keeps_what_was_changed_since(host, run):
+    own = (host / LEARNERS).read_text()
+    run("install", host)
+    with open(host / LEARNERS, "a") as f:
+        f.write("# mine\n")
+    done = run("uninstall", host)
+    assert done.code == 0 and "but for what was changed since" in done.out
+    assert (host / LEARNERS).read_text() == own + "# mine\n"
 
 
 def test_an_older_copy_is_upgraded(host, run, tmp_path, monkeypatch):

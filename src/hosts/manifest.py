@@ -45,13 +45,13 @@ def changed(root, installed):
     return [
         path
         for path, written in installed.after.items()
-        if _hash(_content(root / path)) not in (written, installed.before[path])
+        if _hash(content(root / path)) not in (written, installed.before[path])
     ]
 
 
-def complete(root, installed):
-    """Whether every file is as the plugin left it."""
-    return all(_hash(_content(root / path)) == written for path, written in installed.after.items())
+def complete(root, installed, but=()):
+    """Whether every file, `but` these paths, is as the plugin left it."""
+    return all(_hash(content(root / path)) == written for path, written in installed.after.items() if path not in but)
 
 
 def originals(root, installed):
@@ -59,7 +59,7 @@ def originals(root, installed):
     out = {path: None for path in installed.before}
     for path, before in installed.before.items():
         if before is not None:
-            out[path] = _content(root / STORE / "backup" / path)
+            out[path] = content(root / STORE / "backup" / path)
             if _hash(out[path]) != before:
                 raise ConfigError(f"{root / STORE / 'backup' / path}: the saved original is missing or damaged")
     return out
@@ -70,7 +70,7 @@ def apply(root, changes, version, with_games):
     links = [change.path for change in changes if (root / change.path).is_symlink()]
     if links:
         raise ConfigError(f"symbolic links are not written through: {', '.join(links)}")
-    before = {change.path: _hash(_content(root / change.path)) for change in changes}
+    before = {change.path: _hash(content(root / change.path)) for change in changes}
     after = {change.path: _hash(change.content) for change in changes}
     installed = Installed(version, with_games, before, after, _missing_folders(root, after))
     try:
@@ -91,8 +91,11 @@ def apply(root, changes, version, with_games):
         raise ConfigError(f"cannot write into {root}: {error}; the checkout is as it was without the plugin") from error
 
 
-def restore(root, installed):
-    """Bring back what was there before the install: contents, modes and times; what it added goes."""
+def restore(root, installed, changed_since=()):
+    """Bring back what was there before the install: contents, modes and times; what it added goes.
+
+    changed_since: {path: bytes} of files that get another content than they had before.
+    """
     for path, old in installed.before.items():
         target, saved = root / path, root / STORE / "backup" / path
         if old is None:
@@ -102,6 +105,8 @@ def restore(root, installed):
         elif saved.is_file():
             partial = target.with_name(f"{target.name}.partial")
             shutil.copy2(saved, partial)
+            if path in changed_since:
+                partial.write_bytes(changed_since[path])
             os.replace(partial, target)
     for folder in reversed(installed.folders):
         with contextlib.suppress(OSError):  # holds something else by now
@@ -129,7 +134,8 @@ def _write(path, content):
         raise
 
 
-def _content(path):
+def content(path):
+    """Bytes of a file; None where there is none."""
     return path.read_bytes() if path.is_file() else None
 
 

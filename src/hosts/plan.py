@@ -104,14 +104,11 @@ def changes(host, with_games, originals):
     _refuse_taken_names(tree, kept.values())
 
     after = _repointed(tree.modules(), [path for path in kept if path.endswith(".py")])
-    registries = {"src/learners/__init__.py": LEARNER}
-    if with_games:
-        registries["src/envs/__init__.py"] = GAME.format(step_values=host.step_values)
+    registries = _registries(host, with_games)
     for path, lines in registries.items():
         content = after.get(path) or tree.read(path) or b""
-        newline = b"\r\n" if b"\r\n" in content else b"\n"
-        end = b"" if content.endswith(b"\n") else newline
-        after[path] = content + end + lines.encode().replace(b"\n", newline)
+        end = b"" if content.endswith(b"\n") else _newline(content)
+        after[path] = content + end + lines.replace(b"\n", _newline(content))
 
     out = []
     for path, content in ours.items():
@@ -121,6 +118,36 @@ def changes(host, with_games, originals):
     registered = {path: "registers the plugin" for path in registries}
     out += [Change(path, "edits", after[path], registered.get(path, "imports")) for path in sorted(after)]
     return out
+
+
+def taken_out(host, path, content, installed):
+    """`content` of a file that the plugin edited and somebody else changed since, without the plugin's edits.
+
+    installed: as manifest.Installed. None where that cannot be told: the file is the plugin's own, or its lines are
+    not all there as they were written.
+    """
+    if installed.before[path] is None or any(path == f"src/{name}" for name in PLUGIN):
+        return None
+    lines = _registries(host, installed.with_games).get(path)
+    if lines is not None:
+        lines = lines.replace(b"\n", _newline(content))
+        if content.count(lines) != 1:
+            return None
+        content = content.replace(lines, b"")
+    moved = [name for name in PLUGIN if _kept(f"src/{name}") in installed.before]
+    for name in (PurePosixPath(name).stem for name in moved):
+        content = re.sub(rf"(?m)^(\s*from\s+[\w.]*\.)host_({name}\s+import\b)".encode(), rb"\1\2", content)
+    return content
+
+
+def _registries(host, with_games):
+    """{path: lines} of the files that register the plugin, which end with these."""
+    games = {"src/envs/__init__.py": GAME.format(step_values=host.step_values).encode()} if with_games else {}
+    return {"src/learners/__init__.py": LEARNER.encode()} | games
+
+
+def _newline(content):
+    return b"\r\n" if b"\r\n" in content else b"\n"
 
 
 def _kept(path):
