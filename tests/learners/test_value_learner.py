@@ -91,6 +91,19 @@ def test_only_a_time_limit_bootstraps_on_the_last_observation(alg, bootstrap):
 
 
 @every_algorithm
+def test_an_observation_without_any_available_action_counts_as_one_with_all(alg):
+    """Some games offer none at a time limit, past which learning bootstraps."""
+    learner = make_learner(alg)
+    batch = random_batch(np.random.default_rng(0), learner.args)
+    last = lengths_of(batch)[1]  # of an episode that a time limit ended
+    losses = []
+    for available in (0, 1):
+        batch["avail_actions"][1, last] = available
+        losses.append(learner.loss(batch)[0].item())
+    assert np.isfinite(losses[0]) and losses[0] == losses[1]
+
+
+@every_algorithm
 def test_padding_changes_neither_loss_nor_gradient_nor_record(alg):
     learner = make_learner(alg, td_lambda=0.6, standardise_rewards=True)
     other = copy.deepcopy(learner)
