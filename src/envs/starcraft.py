@@ -91,12 +91,12 @@ def game_version(path, wanted=None):
     """
     there = {build: GAME_VERSIONS.get(build, "unknown") for build in _builds(path)}
     if wanted is not None:
-        fitting = [build for build, version in there.items() if f"{version}.".startswith(f"{wanted}.")]
+        fitting = [build for build, version in there.items() if f"{version}.{build}.".startswith(f"{wanted}.")]
         if not fitting:
             names = [f"{version} (build {build})" for build, version in there.items()]
             raise ConfigError(
                 f"env_args.game_version = {wanted!r} is not installed in {path}; there is: {', '.join(names)}; "
-                "null takes the newest"
+                "null takes the newest (what papers call 2.4.10 is 4.10)"
             )
         there = {build: there[build] for build in fitting}
     build = max(there)
@@ -117,7 +117,8 @@ def check_map(path, name):
         raise ConfigError(f"{path}/Maps/SMAC_Maps holds no map: pip does not install them; {INSTALL}")
     if name not in there:
         raise ConfigError(
-            f"the map {name!r} is not in {path}/Maps/SMAC_Maps; there is: {', '.join(there)}{nearest(name, there)}"
+            f"the map {name!r} is not in {path}/Maps/SMAC_Maps; there is: {', '.join(there)}{nearest(name, there)}; "
+            f"{INSTALL}"
         )
 
 
@@ -161,6 +162,6 @@ def import_problem(package, error):
 
 
 def _builds(path):
-    """The builds in Versions, ascending: those whose game is there."""
+    """The builds in Versions, ascending: those whose game is there, and not the folder only."""
     found = (re.fullmatch(r"Base(\d+)", folder.name) for folder in Path(path, "Versions").glob("Base*/"))
-    return sorted(int(m[1]) for m in found if m and any(Path(path, "Versions", m[0]).iterdir()))
+    return sorted(int(m[1]) for m in found if m and any(Path(path, "Versions", m[0]).glob("SC2*")))
