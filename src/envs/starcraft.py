@@ -100,6 +100,12 @@ def game_version(path, wanted=None):
             )
         there = {build: there[build] for build in fitting}
     build = max(there)
+    newest = max(_folders(path))
+    if wanted is None and build < newest:
+        raise ConfigError(
+            f"{path}/Versions/Base{newest} holds no game, and pysc2 would take it for the newest: delete that folder, or "
+            f"give env_args.game_version={there[build]!r}"
+        )
     if build < min(GAME_VERSIONS):
         raise ConfigError(f"{path} holds build {build}, which is too old to be played by a program; {INSTALL} (4.10)")
     return f"{there[build]}.{build}"
@@ -163,5 +169,10 @@ def import_problem(package, error):
 
 def _builds(path):
     """The builds in Versions, ascending: those whose game is there, and not the folder only."""
-    found = (re.fullmatch(r"Base(\d+)", folder.name) for folder in Path(path, "Versions").glob("Base*/"))
-    return sorted(int(m[1]) for m in found if m and any(Path(path, "Versions", m[0]).glob("SC2*")))
+    return sorted(build for build, folder in _folders(path).items() if any(folder.glob("SC2*")))
+
+
+def _folders(path):
+    """{build: folder in Versions}"""
+    found = Path(path, "Versions").glob("Base*/")
+    return {int(folder.name[4:]): folder for folder in found if re.fullmatch(r"Base\d+", folder.name)}

@@ -50,8 +50,8 @@ def test_the_version_is_the_newest_or_the_one_asked_for(path):
         (path / "Versions" / f"Base{build}").mkdir()
         (path / "Versions" / f"Base{build}" / "SC2_x64").touch()
 
-    (path / "Versions" / "Base99999").mkdir()  # without the game in it
-    (path / "Versions" / "Base99999" / "notes.txt").touch()
+    (path / "Versions" / "Base65000").mkdir()  # without the game in it
+    (path / "Versions" / "Base65000" / "notes.txt").touch()
     add(69232)
     assert game_version(path) == "4.10.0.75689"
     assert {game_version(path, v) for v in ("4.10", "4.10.0", "4.10.0.75689", "4")} == {"4.10.0.75689"}
@@ -62,6 +62,10 @@ def test_the_version_is_the_newest_or_the_one_asked_for(path):
         game_version(path, "2.4.10")
     add(99998)
     assert game_version(path) == "unknown.99998"
+    (path / "Versions" / "Base99999").mkdir()
+    with pytest.raises(ConfigError, match="Base99999 holds no game, .* delete that folder, or give env_args.game_version"):
+        game_version(path)
+    assert game_version(path, "4.10") == "4.10.0.75689"
 
 
 def test_a_game_without_an_interface_is_too_old(path):
