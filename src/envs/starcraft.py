@@ -103,8 +103,8 @@ def game_version(path, wanted=None):
     newest = max(_folders(path))
     if wanted is None and build < newest:
         raise ConfigError(
-            f"{path}/Versions/Base{newest} holds no game, and pysc2 would take it for the newest: delete that folder, or "
-            f"give env_args.game_version={there[build]!r}"
+            f"{path}/Versions/Base{newest} holds no game, and pysc2 would take it for the newest: delete that folder, "
+            f"or give env_args.game_version={there[build]!r}"
         )
     if build < min(GAME_VERSIONS):
         raise ConfigError(f"{path} holds build {build}, which is too old to be played by a program; {INSTALL} (4.10)")

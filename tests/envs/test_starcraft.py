@@ -63,7 +63,7 @@ def test_the_version_is_the_newest_or_the_one_asked_for(path):
     add(99998)
     assert game_version(path) == "unknown.99998"
     (path / "Versions" / "Base99999").mkdir()
-    with pytest.raises(ConfigError, match="Base99999 holds no game, .* delete that folder, or give env_args.game_version"):
+    with pytest.raises(ConfigError, match="Base99999 holds no game, .* delete that folder, or give env_args"):
         game_version(path)
     assert game_version(path, "4.10") == "4.10.0.75689"
 
