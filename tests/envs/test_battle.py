@@ -95,12 +95,9 @@ def test_actions_that_are_not_available_are_a_fault_of_the_program(action, game)
     assert env.restarts == 0
 
 
-def test_the_package_is_given_a_whole_version(game, tmp_path):
-    from envs import env_class, read_env_args
-
-    cls = env_class("sc2")
-    core = cls(read_env_args(cls, env_args_of("sc2") | {"game_version": "4"})).core
-    assert core.arguments["game_version"] == "4.10.0"
+def test_part_of_a_version_is_enough(game):
+    env = game(game_version="4")
+    assert play(env)[0] == 3 and env.versions == {"starcraft": "4.10.0.75689"}
 
 
 # ---- games that fail

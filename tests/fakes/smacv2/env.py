@@ -32,6 +32,7 @@ class StarCraft2Env:
     def __init__(self, map_name, seed, capability_config=None, **kwargs):
         known = "step_mul move_amount difficulty game_version reward_death_value reward_win continuing_episode debug"
         assert set(known.split()) <= kwargs.keys(), kwargs
+        assert kwargs["game_version"] in (None, "4.10.0"), "pysc2 knows whole versions only"
         if os.environ.get("FAKE_BREAKS"):
             raise SystemExit(7)
         self.map_name, self._seed, self.arguments = map_name, seed, kwargs
