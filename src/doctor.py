@@ -15,6 +15,7 @@ ports, MongoDB, room for results, memory for the replay. Values after `with` are
   python src/doctor.py --config=qtran_alt --env-config=predator_prey         what this run needs
   python src/doctor.py --env-config=matrix_game with buffer_size=100000 local_results_path=results
   python src/doctor.py --start matrix_game                                   play one episode of random actions
+  python src/doctor.py --start sc2 with env_args.map_name=2s3z               the same, of StarCraft II
 
 states: ok; missing: not there, and nothing asked for needs it; broken: it is needed and does not work
 

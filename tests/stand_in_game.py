@@ -7,7 +7,7 @@ come when all are dead, as the maps' trigger has it. It needs the packages of re
 
 Faults: each game takes one file from the folder STAND_IN_FAULTS, the first by name. It holds `KIND REQUEST COUNT`: at
 the COUNT-th request of that name it does as KIND says: crash, hang, close the connection, garble the answer, answer
-with an error, or refuse to create units from then on. The request `launch` is the start.
+with an error or with nothing (blank), or refuse to create units from then on. The request `launch` is the start.
 """
 
 import base64
@@ -134,9 +134,10 @@ class Game:
     def answer(self, request):
         name = request.WhichOneof("request")
         response = sc.Response(id=request.id)
-        if self.fails(name) == "error":
+        kind = self.fails(name)
+        if kind == "error":
             response.error.append("stand-in: this request is refused")
-        else:
+        elif kind != "blank":
             getattr(self, name, lambda *_: None)(getattr(request, name), getattr(response, name))
         getattr(response, name).SetInParent()
         response.status = self.status

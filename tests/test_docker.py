@@ -184,6 +184,11 @@ def test_the_doctor_and_a_training_find_all_their_files_in_the_image(target, tmp
         assert run.returncode == 0, run.stdout + run.stderr
 
 
+def test_the_tests_find_their_programs_in_the_image():
+    stage = DOCKERFILE.split("FROM cpu AS test")[1]
+    assert {"git", "curl", "unzip"} <= set(stage.split("apt-get install", 1)[1].split("&&")[0].split())
+
+
 def test_python_of_the_base_image_is_one_that_the_project_runs_on():
     version = re.search(r"^ARG BASE_IMAGE=python:3\.(\d+)-", DOCKERFILE, re.MULTILINE)
     assert version and 10 <= int(version[1]) <= 13

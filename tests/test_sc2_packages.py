@@ -136,7 +136,8 @@ MAX_REWARD = {"3m": 3 * 10 + 200 + 3 * 45, "2s3z": 5 * 10 + 200 + 2 * 160 + 3 * 
 FAULTS = [
     "crash launch 1", "crash create_game 1", "crash join_game 1", "crash observation 1", "crash step 3",
     "crash debug 1", "hang create_game 1", "hang step 5", "hang debug 1", "close step 4", "close observation 5",
-    "garble observation 4", "garble debug 1", "error action 2", "error create_game 1", "error debug 1", "refuse step 4",
+    "garble observation 4", "garble debug 1", "blank observation 5", "error action 2", "error create_game 1",
+    "error debug 1", "refuse step 4",
 ]  # fmt: skip
 
 
@@ -179,7 +180,10 @@ def test_the_replay_is_there(game, tmp_path):
 def start(folder, *values, **options):
     """main.py on 2s3z, with short training."""
     argv = words("qtran_alt", "sc2", folder, "env_args.map_name=2s3z", *values, without=["t_max"])
-    return subprocess.Popen([*PROGRAM, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen(
+        [*PROGRAM, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
+    )  # fmt: skip
 
 
 def test_a_run_goes_on_when_games_fail(machine, tmp_path):

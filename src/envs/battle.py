@@ -8,7 +8,7 @@ Axes: E = 1 environment, N agents, A actions, O observation, S state.
 
 import importlib
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -76,8 +76,10 @@ class Battle(VectorEnv):
             raise ConfigError(f"{type(self).__name__} plays one battle a process, not {n_envs}")
         path = sc2_path()
         check_map(path, self.map_file)
-        self.config = config
-        self.versions = {"starcraft": game_version(path, config.game_version)}
+        version = game_version(path, config.game_version)
+        if config.game_version is not None:  # of "4", pysc2 would know nothing
+            config = replace(config, game_version=version.rpartition(".")[0])
+        self.config, self.versions = config, {"starcraft": version}
         self.seed = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
         self.episodes = 0  # begun with this seed
         self.max_reward = None  # of the core: what rewards are scaled by
@@ -88,6 +90,7 @@ class Battle(VectorEnv):
         shape = (int(info[k]) for k in ("n_agents", "n_actions", "obs_shape", "state_shape"))
         self.env_info = EnvInfo(*shape, episode_limit=self.core.episode_limit)
         self.reward, self.over, self.cut, self.info = 0.0, True, False, {}  # nothing runs before the first reset
+        self.clock = 0  # of the game, when it was last seen
 
     def _make_core(self, seed):
         """The package's environment; its process is started by the first reset."""
@@ -119,6 +122,7 @@ class Battle(VectorEnv):
             reward, over, info = self._safely("step", self.core.step, chosen)
             if over and "battle_won" not in info:  # how the packages say that the game has crashed
                 raise GameError("the game failed at a step")
+            self._safely("step", self._refuse_nonsense, reward)
             self.reward, self.over = float(reward), bool(over)
             self.cut = self.over and bool(info.get("episode_limit", False))
             self.info = {k: float(info[k]) for k in ("battle_won", "dead_allies", "dead_enemies")}
@@ -162,7 +166,18 @@ class Battle(VectorEnv):
         whole = np.concatenate(obs) if self.config.obs_instead_of_state else self.core.get_state()
         avail = np.array(self.core.get_avail_actions(), dtype=bool)
         agents, state = np.array(obs, dtype=np.float32), np.array(whole, dtype=np.float32)
+        self._refuse_nonsense(agents, state)
         self.seen = Observation(agents[None], state[None], avail[None])
+
+    def _refuse_nonsense(self, *shown):
+        """ValueError for what no game shows: numbers that are not finite, and a clock that goes back, as in an answer
+        without contents; the packages would pay for enemies that are not in it."""
+        clock = self.core._obs.observation.game_loop
+        if clock < self.clock:
+            raise ValueError(f"the game's clock went from {self.clock} to {clock}")
+        if not all(np.isfinite(values).all() for values in shown):
+            raise ValueError("the game shows a number that is not finite")
+        self.clock = clock
 
     def _check(self, actions):
         """ValueError for an action that its agent does not have now; the packages would crash."""

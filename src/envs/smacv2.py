@@ -30,7 +30,7 @@ class SMACv2(Battle):
     not_keys = dict.fromkeys(
         ("n_agents", "n_units", "n_enemies", "capability_config"),
         "the scenario says who fights: give another env_args.map_name, which may be a YAML file of yours",
-    )
+    ) | {"time_limit": "the map has a limit of its own, and EPyMARL does not read this key either"}
 
     @dataclass(frozen=True)
     class Config(Battle.Config):

@@ -91,15 +91,21 @@ def game_version(path, wanted=None):
     """
     there = {build: GAME_VERSIONS.get(build, "unknown") for build in _builds(path)}
     if wanted is not None:
-        fitting = [build for build, version in there.items() if f"{version}.".startswith(f"{wanted}.")]
+        fitting = [build for build, version in there.items() if f"{version}.{build}.".startswith(f"{wanted}.")]
         if not fitting:
             names = [f"{version} (build {build})" for build, version in there.items()]
             raise ConfigError(
                 f"env_args.game_version = {wanted!r} is not installed in {path}; there is: {', '.join(names)}; "
-                "null takes the newest"
+                "null takes the newest (what papers call 2.4.10 is 4.10)"
             )
         there = {build: there[build] for build in fitting}
     build = max(there)
+    newest = max(_folders(path))
+    if wanted is None and build < newest:
+        raise ConfigError(
+            f"{path}/Versions/Base{newest} holds no game, and pysc2 would take it for the newest: delete that folder, "
+            f"or give env_args.game_version={there[build]!r}"
+        )
     if build < min(GAME_VERSIONS):
         raise ConfigError(f"{path} holds build {build}, which is too old to be played by a program; {INSTALL} (4.10)")
     return f"{there[build]}.{build}"
@@ -117,7 +123,8 @@ def check_map(path, name):
         raise ConfigError(f"{path}/Maps/SMAC_Maps holds no map: pip does not install them; {INSTALL}")
     if name not in there:
         raise ConfigError(
-            f"the map {name!r} is not in {path}/Maps/SMAC_Maps; there is: {', '.join(there)}{nearest(name, there)}"
+            f"the map {name!r} is not in {path}/Maps/SMAC_Maps; there is: {', '.join(there)}{nearest(name, there)}; "
+            f"{INSTALL}"
         )
 
 
@@ -161,6 +168,11 @@ def import_problem(package, error):
 
 
 def _builds(path):
-    """The builds in Versions, ascending: those whose game is there."""
-    found = (re.fullmatch(r"Base(\d+)", folder.name) for folder in Path(path, "Versions").glob("Base*/"))
-    return sorted(int(m[1]) for m in found if m and any(Path(path, "Versions", m[0]).iterdir()))
+    """The builds in Versions, ascending: those whose game is there, and not the folder only."""
+    return sorted(build for build, folder in _folders(path).items() if any(folder.glob("SC2*")))
+
+
+def _folders(path):
+    """{build: folder in Versions}"""
+    found = Path(path, "Versions").glob("Base*/")
+    return {int(folder.name[4:]): folder for folder in found if re.fullmatch(r"Base\d+", folder.name)}

@@ -15,6 +15,7 @@ import tempfile
 import time
 import traceback
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 
 import numpy as np
 
@@ -34,6 +35,8 @@ def serve(pipe, env_class, config, seed, folder, parent, delay):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's; it closes us
     signal.signal(signal.SIGTERM, lambda *_: None)  # as is a scheduler's kill; not SIG_IGN, which a game inherits
     dies_with(parent)
+    os.setpgrp()  # what a game starts in turn is found by this group, and ended with it
+    Path(folder, f"{os.getpid()}.group").touch()
     os.environ["TMPDIR"] = tempfile.tempdir = folder
     time.sleep(delay)
     env, fd = None, pipe.fileno()

@@ -16,6 +16,7 @@ import os
 import pickle
 import select
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -35,7 +36,10 @@ STARTING = 3  # timeouts that a game may take to start, or to begin an episode
 PYTHON = 60  # seconds that a worker gets to import what it needs
 IN_A_ROW = 5  # failures of a game without a whole episode between them, before the run gives up
 LAST_WORDS = 5  # lines
-CLEAN = 'read -r _; rm -rf "$0" || { sleep 1; rm -rf "$0"; }'  # again where a game that was dying wrote a last file
+# Processes of games that outlive their workers, then the folder; again where a game that was dying wrote a last file.
+CLEAN = """read -r _
+for group in "$0"/*/*.group; do group=${group##*/}; kill -9 "-${group%.group}"; done
+rm -rf "$0" || { sleep 1; rm -rf "$0"; }"""
 
 
 class WorkerEnv(VectorEnv):
@@ -118,7 +122,10 @@ class WorkerEnv(VectorEnv):
         return self._call([("render",)])[0]
 
     def save_replay(self):
-        return self._call([("save_replay",)])[0]
+        """Of the first environment whose game has not just been lost."""
+        worker = self.workers[0 if self.lost is None else int(self.lost.argmin())]
+        worker.send(("save_replay",))
+        return worker.settle()
 
     def state_dict(self):
         return {"workers": self._call([("state_dict",)] * self.n_envs)}
@@ -293,9 +300,12 @@ class Worker:
         return "; the game's last words:\n  " + "\n  ".join(lines) if lines else ""
 
     def end(self):
-        """Kill the process if it has not ended, and what it started dies with it."""
+        """Kill the process if it has not ended, and all that it or its game has started."""
         self.pipe.close()
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
+        if self.process.pid:
+            with contextlib.suppress(OSError):
+                os.killpg(self.process.pid, signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -49,8 +49,9 @@ def declared(config_class):
 
 def nearest(word, allowed):
     """`; did you mean 'x'?` for the closest allowed name, or the empty string."""
-    close = difflib.get_close_matches(str(word), [str(a) for a in allowed], n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    names = {str(a).lower(): str(a) for a in allowed}
+    close = difflib.get_close_matches(str(word).lower(), names, n=1, cutoff=0.6)
+    return f"; did you mean {names[close[0]]!r}?" if close else ""
 
 
 def convert(value, type_, meta):

@@ -95,11 +95,16 @@ def test_actions_that_are_not_available_are_a_fault_of_the_program(action, game)
     assert env.restarts == 0
 
 
+def test_part_of_a_version_is_enough(game):
+    env = game(game_version="4")
+    assert play(env)[0] == 3 and env.versions == {"starcraft": "4.10.0.75689"}
+
+
 # ---- games that fail
 
 MOMENTS = [
     "crash launch 1", "crash create 1", "crash reset 1", "crash step 2", "crash reset 2", "hang step 1", "hang reset 2",
-    "garble observe 2", "quiet step 2", "exit step 2", "refuse reset 1",
+    "garble observe 2", "nan observe 2", "quiet step 2", "blank step 2", "exit step 2", "refuse reset 1",
 ]  # fmt: skip
 
 
@@ -189,6 +194,16 @@ def test_parallel_games_have_ports_of_their_own(game, tmp_path):
     assert len(ports) == 3 and all(15000 <= int(port) < 25000 for port in ports)
 
 
+def test_the_replay_is_that_of_a_game_that_was_not_lost(game, tmp_path):
+    order(tmp_path, "crash step 2", "crash step 3")
+    env = game(n_envs=3, replay_dir="there")
+    env.reset()
+    for _ in range(3):
+        env.step(np.repeat(ATTACK, 3, axis=0))
+    assert env.lost.sum() == 2 and env.restarts == 2
+    assert env.save_replay() == "there/3m.SC2Replay"
+
+
 def test_a_port_is_given_once_until_it_is_given_back(monkeypatch):
     monkeypatch.setattr("envs.sc2_process.PORTS", range(24996, 24999))
     held, ports = zip(*(reserve_port() for _ in range(3)))
@@ -214,6 +229,30 @@ def test_nothing_is_left_in_the_temporary_folder(game, tmp_path, monkeypatch):
     assert not list((tmp_path / "games").glob("worker*"))
 
 
+WRAPPED = """#!/bin/sh
+sleep 1000 &
+echo $! > "$FAKE_GAMES/$!"
+"""
+
+
+def wrap(folder):
+    """Have the game start a process of its own, which does not die with it."""
+    binary = folder / "SC2/Versions/Base75689/SC2_x64"
+    binary.write_text(WRAPPED + binary.read_text())
+
+
+def test_what_a_game_has_started_ends_with_it(game, tmp_path):
+    wrap(tmp_path)
+    order(tmp_path, "crash step 1")
+    env = game(n_envs=2)
+    env.reset()
+    first = games(tmp_path)
+    env.step(np.repeat(ATTACK, 2, axis=0))
+    assert env.restarts == 1 and within(lambda: sum(map(running, first)) == len(first) - 2)
+    env.close()
+    assert len(first) == 4 and gone(first)
+
+
 PROGRAM = """
 import time
 from envs import make
@@ -226,6 +265,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_game_outlives_the_program(end, game, tmp_path):
+    wrap(tmp_path)
     (tmp_path / "program.py").write_text(PROGRAM.format(env_args_of("sc2")))
     path = os.pathsep.join(str(p) for p in (FAKES, ROOT / "src"))
     temporary = tmp_path / "temporary"
@@ -238,7 +278,7 @@ def test_no_game_outlives_the_program(end, game, tmp_path):
     try:
         assert program.stdout.readline() == "playing\n", program.stderr.read()
         started = games(tmp_path)
-        assert len(started) == 2 and all(map(running, started)) and any(temporary.iterdir())
+        assert len(started) == 4 and all(map(running, started)) and any(temporary.iterdir())
         program.send_signal(end)
         program.communicate(timeout=60)
     finally:
@@ -258,8 +298,13 @@ def test_a_worker_that_cannot_start(game, monkeypatch):
 @pytest.mark.parametrize(
     "env, changes, said",
     [
-        ("sc2", {"map_name": "8m"}, "the map '8m' is not in .*SMAC_Maps; there is: 2s3z, 32x32_flat, 3m$"),
+        (
+            "sc2",
+            {"map_name": "8m"},
+            "the map '8m' is not in .*SMAC_Maps; there is: 2s3z, 32x32_flat, 3m; docker/",
+        ),
         ("sc2", {"map_name": "3mm"}, "'3mm' is not one of 3m, 8m, .*did you mean '3m'"),
+        ("sc2", {"map_name": "mmm2"}, "'mmm2' is not one of 3m, 8m, .*did you mean 'MMM2'"),
         ("sc2", {"game_version": "4.6"}, "'4.6' is not installed in .*; there is: 4.10.0 .build 75689"),
         ("sc2", {"backend": "smac"}, "the package 'smac' is not installed; install it with: pip install git"),
         ("sc2v2", {"map_name": "terran_5_vs_55"}, "is no scenario and no file; .*did you mean 'terran_5_vs_5'"),

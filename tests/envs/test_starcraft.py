@@ -50,16 +50,22 @@ def test_the_version_is_the_newest_or_the_one_asked_for(path):
         (path / "Versions" / f"Base{build}").mkdir()
         (path / "Versions" / f"Base{build}" / "SC2_x64").touch()
 
-    (path / "Versions" / "Base99999").mkdir()  # nothing in it
+    (path / "Versions" / "Base65000").mkdir()  # without the game in it
+    (path / "Versions" / "Base65000" / "notes.txt").touch()
     add(69232)
     assert game_version(path) == "4.10.0.75689"
-    assert [game_version(path, v) for v in ("4.10", "4.10.0", "4.6.2", "4")] == ["4.10.0.75689"] * 2 + [
-        "4.6.2.69232", "4.10.0.75689"
-    ]  # fmt: skip
+    assert {game_version(path, v) for v in ("4.10", "4.10.0", "4.10.0.75689", "4")} == {"4.10.0.75689"}
+    assert game_version(path, "4.6.2") == "4.6.2.69232"
     with pytest.raises(ConfigError, match="'4.1' is not installed in .*: 4.6.2 .build 69232., 4.10.0 .build 75689."):
         game_version(path, "4.1")
+    with pytest.raises(ConfigError, match="'2.4.10' is not installed in .*what papers call 2.4.10 is 4.10"):
+        game_version(path, "2.4.10")
     add(99998)
     assert game_version(path) == "unknown.99998"
+    (path / "Versions" / "Base99999").mkdir()
+    with pytest.raises(ConfigError, match="Base99999 holds no game, .* delete that folder, or give env_args"):
+        game_version(path)
+    assert game_version(path, "4.10") == "4.10.0.75689"
 
 
 def test_a_game_without_an_interface_is_too_old(path):

@@ -83,6 +83,8 @@ def test_declarations_are_read_without_making_a_config():
     assert convert("episodes", *declared(Config)["unit"]) == "episodes"
 
 
-@pytest.mark.parametrize("word, found", [("gama", "; did you mean 'gamma'?"), ("x", ""), (3, "")])
+@pytest.mark.parametrize(
+    "word, found", [("gama", "; did you mean 'gamma'?"), ("LR", "; did you mean 'lr'?"), ("x", ""), (3, "")]
+)
 def test_nearest(word, found):
     assert nearest(word, ["gamma", "lr"]) == found

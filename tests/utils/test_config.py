@@ -144,6 +144,11 @@ def test_more_agents_than_the_map_has(game, said):
     assert f"unknown key 'env_args.n_agents' (value 9); {said}" in told and "give another env_args.map_name" in told
 
 
+def test_a_key_that_epymarl_lists_and_does_not_read_is_told():
+    told = message("qtran_alt", "sc2v2", "env_args.time_limit=150")
+    assert "unknown key 'env_args.time_limit' (value 150); the map has a limit of its own" in told
+
+
 def test_all_problems_are_in_one_message():
     said = message(
         "qtran_alt", "matrix_game", "lr=abc", "gama=1", "batch_size=0", "batch_size_run=3000", "env_args.x=1"

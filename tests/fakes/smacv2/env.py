@@ -32,6 +32,7 @@ class StarCraft2Env:
     def __init__(self, map_name, seed, capability_config=None, **kwargs):
         known = "step_mul move_amount difficulty game_version reward_death_value reward_win continuing_episode debug"
         assert set(known.split()) <= kwargs.keys(), kwargs
+        assert kwargs["game_version"] in (None, "4.10.0"), "pysc2 knows whole versions only"
         if os.environ.get("FAKE_BREAKS"):
             raise SystemExit(7)
         self.map_name, self._seed, self.arguments = map_name, seed, kwargs
@@ -39,6 +40,7 @@ class StarCraft2Env:
         self.episode_limit, self._episode_count, self.t = 8, 0, 0
         self.agents, self.enemies, self._sc2_proc, self.fault = {}, {}, None, None
         self.max_reward = N * kwargs["reward_death_value"] + kwargs["reward_win"]
+        self._obs = SimpleNamespace(observation=SimpleNamespace(game_loop=0))
         self._min_unit_type = 1970
 
     def get_env_info(self):
@@ -100,12 +102,17 @@ class StarCraft2Env:
         return self.get_obs(), self.get_state()
 
     def step(self, actions):
+        self._obs.observation.game_loop += 8
         try:
-            if self.moment("step") == "quiet":
-                return 0, True, {}
+            kind = self.moment("step")
         except ProtocolError:
             self.full_restart()
+            kind = "quiet"
+        if kind == "quiet":
             return 0, True, {}
+        if kind == "blank":  # an answer without contents: all enemies seem to be dead
+            self._obs.observation.game_loop = 0
+            return 20, True, {"battle_won": True, "dead_allies": 0, "dead_enemies": N}
         reward, avail = 0, self.get_avail_actions()
         for agent, action in enumerate(actions):
             assert avail[agent][action], f"Agent {agent} cannot perform action {action}"
@@ -125,8 +132,8 @@ class StarCraft2Env:
         return 20 * reward / self.max_reward, terminated, info
 
     def get_obs(self):
-        self.moment("observe")
-        return [np.array([random.random(), np.random.rand(), i], dtype=np.float32) for i in range(N)]
+        last = np.nan if self.moment("observe") == "nan" else 0
+        return [np.array([random.random(), np.random.rand(), i + last], dtype=np.float32) for i in range(N)]
 
     def get_state(self):
         return np.array([self.where, self.drawn.get("start", 0), *(e.health for e in self.enemies.values())])
