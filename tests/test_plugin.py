@@ -195,6 +195,15 @@ def test_changes_that_would_be_lost_are_refused(file, act, host, run, monkeypatc
     assert file in run("check", host).out
 
 
+def test_an_edited_file_that_was_deleted_is_told_of(host, run):
+    run("install", host)
+    (host / LEARNERS).rename(host / "learners")
+    refused = run("uninstall", host)
+    assert refused.code == 2 and LEARNERS in refused.err, refused.err
+    (host / "learners").rename(host / LEARNERS)
+    assert run("uninstall", host).code == 0
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_what_was_changed_beside_the_plugins_lines_stays(layout, tmp_path, run, monkeypatch):
     """After an upgrade and after the uninstall; the tree's imports are its own again."""

@@ -123,10 +123,10 @@ def changes(host, with_games, originals):
 def taken_out(host, path, content, installed):
     """`content` of a file that the plugin edited and somebody else changed since, without the plugin's edits.
 
-    installed: as manifest.Installed. None where that cannot be told: the file is the plugin's own, or its lines are
-    not all there as they were written.
+    content: None where it was deleted. installed: as manifest.Installed. None where that cannot be told: the file is
+    gone or the plugin's own, or its lines are not all there as they were written.
     """
-    if installed.before[path] is None or any(path == f"src/{name}" for name in PLUGIN):
+    if content is None or installed.before[path] is None or any(path == f"src/{name}" for name in PLUGIN):
         return None
     lines = _registries(host, installed.with_games).get(path)
     if lines is not None:
