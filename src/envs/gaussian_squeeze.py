@@ -60,8 +60,8 @@ class GaussianSqueeze(ArrayEnv):
     """Each episode is one step: s_i ~ U(0, s_max) is drawn for each agent, agent i picks
     u_i in 0..A-1, the team is paid `squeeze(x)` with x = Σ_i s_i·u_i, the game is over.
 
-    obs [E, N, N] and state [E, N] are s: every agent sees all of it (which one it is itself, the
-    controller's agent id tells it).
+    obs [E, N, N] and state [E, N] are s / s_max, which is in 0..1, the scale that networks learn best from:
+    every agent sees all of it (which one it is itself, the controller's agent id tells it).
     """
 
     @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class GaussianSqueeze(ArrayEnv):
         self.s[mask] = self.rng.uniform(0, self.config.s_max, size=(mask.sum(), self.config.n_agents))
 
     def _observe(self):
-        state = self.s.astype(np.float32)  # [E, N]
+        state = (self.s / self.config.s_max).astype(np.float32)  # [E, N]
         obs = np.repeat(state[:, None], self.config.n_agents, axis=1)  # [E, N, N]
         avail = np.ones((self.n_envs, self.config.n_agents, self.config.n_actions), dtype=bool)
         return Observation(obs, state, avail)
