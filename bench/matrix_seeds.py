@@ -7,8 +7,8 @@ Each run is the command `python src/main.py --config=ALG --env-config=matrix_gam
 defaults; this reads the tables.json and summary.json that it leaves. With --shape each seed plays a payoff of
 its own, uniform in [-10, 10]. Prints, for each algorithm, the number of seeds whose greedy joint action pays
 the best payoff, and over seeds: what it pays less than the best, as a share of the range of payoffs (regret);
-max|Q_jt - payoff| and the mean of (Q_jt - payoff)² over joint actions (mse); on the 3x3 game max|Q'_jt + V_jt|
-outside the optimum's row and column (block); the wall time of a run.
+max |Q_jt - payoff| and the mean of (Q_jt - payoff)² over joint actions; the gap between the two largest joint
+values; on the 3x3 game max|Q'_jt + V_jt| outside the optimum's row and column (block); the wall time of a run.
 """
 
 import argparse
@@ -20,6 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from tables import figures, read_json
 
 MAIN = Path(__file__).resolve().parents[1] / "src" / "main.py"
 
@@ -35,22 +38,17 @@ def one(algorithm, seed, folder, shape, overrides):
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\nexit status {done.returncode}\n{done.stderr}")
     path = next(Path(line.removeprefix("run directory: ")) for line in done.stdout.splitlines() if "directory:" in line)
-    tables, summary = (json.loads((path / name).read_text()) for name in ("tables.json", "summary.json"))
-    payoff = np.array(tables["payoff"])
-    figures = {k: tables[k] for k in ("greedy_payoff", "best_payoff")} | {"seed": seed}
-    figures["regret"] = (tables["best_payoff"] - tables["greedy_payoff"]) / float(np.ptp(payoff))
-    figures["wall_time_s"] = summary["wall_time_s"]
-    if tables["q_jt"] is not None:
-        error = np.array(tables["q_jt"]) - payoff
-        figures |= {"q_jt_error": float(np.abs(error).max()), "mse": float(np.square(error).mean())}
-    if tables["v_jt"] is not None and not shape:
-        figures["block"] = float(np.abs(np.array(tables["q_prime"])[1:, 1:] + tables["v_jt"]).max())
-    return figures
+    tables = read_json(path / "tables.json")
+    summary = json.loads((path / "summary.json").read_text())
+    known = figures(tables) | {"seed": seed, "wall_time_s": summary["wall_time_s"]}
+    if tables[0]["v_jt"] is not None and not shape:
+        known["block"] = float(np.abs(np.array(tables[0]["q_prime"])[1:, 1:] + tables[0]["v_jt"]).max())
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def line(name, values):
     low, median, high = np.percentile(values, [25, 50, 75])
-    return f"  {name:<12} median {median:.4g}   quartiles {low:.4g} to {high:.4g}   largest {max(values):.4g}"
+    return f"  {name:<22} median {median:.4g}   quartiles {low:.4g} to {high:.4g}   largest {max(values):.4g}"
 
 
 def main():
@@ -72,7 +70,7 @@ def main():
             results[algorithm] = runs = list(runs)
             solved = sum(r["greedy_payoff"] == r["best_payoff"] for r in runs)
             print(f"{algorithm}: the greedy joint action is the best one in {solved} of {len(runs)} seeds")
-            for name in ("regret", "q_jt_error", "mse", "block", "wall_time_s"):
+            for name in ("regret", "max_abs_q_jt_error", "mean_square_q_jt_error", "gap", "block", "wall_time_s"):
                 if name in runs[0]:
                     print(line(name, [r[name] for r in runs]), flush=True)
             if options.out:

@@ -83,6 +83,36 @@ def _shaped(values, payoff):
     return None if values is None else np.reshape(values, payoff.shape).tolist()
 
 
+def figures(states):
+    """What the tables of one run come to, as numbers: {name: number, or None where the algorithm has no such value}.
+
+    states: the tables of each game state, drawn evenly. gap: how far the largest joint value (Q'_jt; of QMIX and its
+    like Q_tot) stands above the second largest; of several states, the smallest gap and the largest error.
+    """
+    payoffs = [np.array(t["payoff"]) for t in states]
+    greedy, best = (float(np.mean([t[name] for t in states])) for name in ("greedy_payoff", "best_payoff"))
+    gap = largest = squared = None
+    if states[0]["q_jt"] is not None:
+        name = "q_jt" if states[0]["v_jt"] is None else "q_prime"
+        second, first = np.sort([np.ravel(t[name]) for t in states])[:, -2:].T
+        errors = np.array([t["q_jt"] for t in states]) - payoffs
+        gap, largest, squared = float((first - second).min()), float(np.abs(errors).max()), float((errors**2).mean())
+    return {
+        "greedy_payoff": greedy,
+        "best_payoff": best,
+        "regret": (best - greedy) / float(np.ptp(payoffs)),  # as a share of the range of payoffs
+        "gap": gap,
+        "max_abs_q_jt_error": largest,
+        "mean_square_q_jt_error": squared,
+    }
+
+
+def read_json(path):
+    """The tables of each game state, from the file that `write_json` wrote."""
+    tables = json.loads(path.read_text())
+    return tables.get("states", [tables])
+
+
 def write_json(tables, path):
     """tables.json: the one state's tables, or {"states": [...]} where the game has several."""
     write_atomically(path, json.dumps(tables[0] if len(tables) == 1 else {"states": tables}, indent=1) + "\n")

@@ -106,20 +106,17 @@ class Learned:
 
     def row(self):
         """Of the CSV file."""
-        t = self.tables
-        second, first = (None, None) if self.value is None else np.sort(self.value, axis=None)[-2:]
-        error = None if t["q_jt"] is None else np.abs(np.array(t["q_jt"]) - t["payoff"]).max()
+        from tables import figures
+
+        action_1, action_2 = self.tables["greedy_joint_action"]
+        known = figures([self.tables])
         return {
             "algorithm": self.algorithm,
             "seed": self.seed,
             "step": self.step,
-            "greedy_action_1": t["greedy_joint_action"][0],
-            "greedy_action_2": t["greedy_joint_action"][1],
-            "greedy_payoff": t["greedy_payoff"],
-            "best_payoff": t["best_payoff"],
-            "gap": None if first is None else first - second,
-            "max_abs_q_jt_error": error,
-        }
+            "greedy_action_1": action_1,
+            "greedy_action_2": action_2,
+        } | {name: known[name] for name in ("greedy_payoff", "best_payoff", *MEDIANS)}
 
 
 def study_runs(path):

@@ -1,0 +1,59 @@
+"""The figures of learned tables, and the command that sums them up over a study's runs."""
+
+import csv
+import json
+
+import learned_tables
+import pytest
+from command import here, words
+
+from tables import figures
+
+STATE = {
+    "payoff": [[8.0, 0.0], [0.0, 6.0]],
+    "q_jt": [[7.0, 0.0], [0.5, 6.0]],
+    "q_prime": [[5.0, 1.0], [4.0, 0.0]],
+    "v_jt": 3.0,
+    "greedy_payoff": 6.0,
+    "best_payoff": 8.0,
+}
+
+
+def test_figures_by_hand():
+    assert figures([STATE]) == {
+        "greedy_payoff": 6,
+        "best_payoff": 8,
+        "regret": 2 / 8,
+        "gap": 1,  # of Q'_jt: 5 and 4
+        "max_abs_q_jt_error": 1,
+        "mean_square_q_jt_error": (1 + 0.25) / 4,
+    }
+    assert figures([STATE | {"v_jt": None}])["gap"] == 1  # of Q_tot: 7 and 6
+    other = STATE | {"q_prime": [[5.0, 4.75], [4.0, 0.0]], "q_jt": [[8.0, 3.0], [0.0, 6.0]], "greedy_payoff": 8.0}
+    both = figures([STATE, other])
+    assert (both["greedy_payoff"], both["gap"], both["max_abs_q_jt_error"]) == (7, 0.25, 3)
+    assert figures([STATE | {"q_jt": None, "v_jt": None}])["gap"] is None  # IQL has no joint value
+
+
+def test_a_study_is_summed_up(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tables.draw", lambda learned, path, title: path.touch())
+    runs = [
+        here(capsys, words(alg, "matrix_game", tmp_path / "study", f"seed={seed}"))
+        for alg in ("qtran_alt", "iql")
+        for seed in (1, 2)
+    ]
+    assert learned_tables.main([str(tmp_path / "study"), "--out", str(tmp_path / "out" / "all.csv")]) == 0
+    with open(tmp_path / "out" / "all.csv") as f:
+        rows = list(csv.DictReader(f))
+    assert [(row["algorithm"], row["seed"]) for row in rows] == [(a, s) for a in ("iql", "qtran_alt") for s in "12"]
+    left = [json.loads((run.path / "tables.json").read_text()) for run in (*runs[2:], *runs[:2])]
+    assert [float(row["greedy_payoff"]) for row in rows] == [t["greedy_payoff"] for t in left]
+    assert [row["gap"] == "" for row in rows] == [True, True, False, False]
+    assert "qtran_alt" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])
+def test_nothing_to_sum_up(make, tmp_path, capsys):
+    make(tmp_path / "nothing")
+    assert learned_tables.main([str(tmp_path / "nothing")]) == 2
+    assert "nothing" in capsys.readouterr().err
