@@ -18,6 +18,7 @@ PLUGIN = (
     "learners/qtran_loss.py",
     "learners/qtran_learner.py",
     "learners/value_learner.py",
+    "learners/transitions.py",
     "modules/mixers/qtran.py",
     "utils/args.py",
     "utils/checkpoint.py",

@@ -6,7 +6,8 @@ Axes: B episodes, T transitions, N agents, A actions.
 import torch
 
 from learners.qtran_loss import mean_square
-from learners.value_learner import ValueLearner, chosen, greedy_actions, unroll
+from learners.transitions import chosen, greedy_actions, unroll
+from learners.value_learner import ValueLearner
 from modules.mixers import mixer_class
 from utils.args import ConfigError
 

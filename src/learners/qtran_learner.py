@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from learners.qtran_loss import counterfactual_sum, nopt_loss, nopt_min_loss, opt_loss, td_loss
-from learners.value_learner import ValueLearner, chosen, greedy_actions, unroll
+from learners.transitions import chosen, greedy_actions, unroll
+from learners.value_learner import ValueLearner
 from modules.mixers.qtran import JointValue, QTranAlt, QTranBase
 from utils.args import ConfigError, key
 

@@ -18,7 +18,7 @@ from helpers import SIZES, garbage_in_padding, lengths_of, make_args, make_learn
 
 import plugin
 from hosts.recognise import recognise
-from learners.value_learner import unroll
+from learners.transitions import unroll
 
 UPDATES = 5
 # PyMARL's settings in our names, with targets that are copied within the UPDATES.

@@ -12,7 +12,7 @@ from helpers import (
     targets_by_loops,
 )
 
-from learners.value_learner import transition_mask
+from learners.transitions import transition_mask
 from utils.args import ConfigError
 
 ALGORITHMS = ["iql", "vdn", "qmix", "qatten"]

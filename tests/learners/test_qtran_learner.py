@@ -19,7 +19,7 @@ from helpers import (
 )
 
 from learners.qtran_learner import QTranLearner
-from learners.value_learner import transition_mask
+from learners.transitions import transition_mask
 from utils.args import ConfigError
 
 SWITCHES = {  # what differs from the YAML

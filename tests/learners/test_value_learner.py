@@ -1,4 +1,4 @@
-"""What every learner does: masks, targets, updates, target networks, logging, saving, resuming."""
+"""What every learner does: targets, updates, target networks, logging, saving, resuming."""
 
 import copy
 import io
@@ -10,7 +10,6 @@ from helpers import (
     SilentLogger,
     garbage_in_padding,
     lengths_of,
-    make_args,
     make_learner,
     modules,
     parameters,
@@ -23,7 +22,7 @@ from helpers import (
 from torch import nn
 
 from learners import learner_class
-from learners.value_learner import lambda_target, transition_mask, unroll
+from learners.transitions import transition_mask, unroll
 from utils.args import ConfigError, TrainingError
 
 ALGORITHMS = ["iql", "vdn", "qmix", "qatten", "qtran_base", "qtran_alt", "iql_ns", "qtran_alt_ns"]
@@ -40,41 +39,7 @@ def train(learner, some_batches, start=0, episodes=32):
         learner.train(batch, t_env=100 * k, episode_num=episodes * k)
 
 
-# ---------------------------------------------------------------------- masks and targets
-
-
-def test_the_mask_covers_the_transitions_that_were_played():
-    batch = random_batch(np.random.default_rng(0), make_args("iql"), B=8, T=6)
-    mask = transition_mask(batch)
-    assert mask.shape == (8, 6, 1)
-    assert [row.flatten().tolist() for row in mask] == [[1.0] * k + [0.0] * (6 - k) for k in lengths_of(batch)]
-    assert torch.equal(mask, transition_mask(garbage_in_padding(batch, np.random.default_rng(1))))
-
-
-def test_the_mask_of_a_batch_that_was_cut_in_the_middle_of_episodes():
-    batch = random_batch(np.random.default_rng(0), make_args("iql"), B=2, T=6)[:, :4]
-    assert transition_mask(batch).flatten().tolist() == [1.0] * 6
-
-
-def test_an_end_stops_the_mask_even_where_observations_go_on():
-    batch = random_batch(np.random.default_rng(0), make_args("iql"), B=2, T=4)
-    batch["terminated"][0, 1] = True
-    assert transition_mask(batch).flatten().tolist() == [1, 1, 0, 0, 1, 1, 1, 1]
-
-
-def test_lambda_target_by_hand():
-    column = lambda *values: torch.tensor(values).reshape(1, -1, 1)  # noqa: E731
-    reward, value = column(1.0, 2.0, 3.0), column(10.0, 20.0, 40.0)
-    # γ = 1/2, λ = 1/4. A time limit at t = 2: y2 = 3 + 40/2 = 23, y1 = 2 + (15 + 5.75)/2 = 12.375,
-    # y0 = 1 + (7.5 + 3.09375)/2 = 6.296875
-    y = lambda_target(reward, column(0, 0, 0), value, column(1, 1, 1), gamma=0.5, td_lambda=0.25)
-    assert y.flatten().tolist() == [6.296875, 12.375, 23.0]
-    # an end at t = 1: y1 = 2, y0 = 1 + (7.5 + 0.5)/2 = 5
-    y = lambda_target(reward, column(0, 1, 0), value, column(1, 1, 0), gamma=0.5, td_lambda=0.25)
-    assert y.flatten().tolist()[:2] == [5.0, 2.0]
-    # a time limit at t = 1: y1 = 2 + 20/2 = 12, y0 = 1 + (7.5 + 3)/2 = 6.25
-    y = lambda_target(reward, column(0, 0, 0), value, column(1, 1, 0), gamma=0.5, td_lambda=0.25)
-    assert y.flatten().tolist()[:2] == [6.25, 12.0]
+# ---------------------------------------------------------------------- targets and losses
 
 
 @every_algorithm
