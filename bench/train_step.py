@@ -7,6 +7,9 @@ PyMARL's settings: GRU 64, state in Q_jt and V_jt, double-Q, RMSprop, clip 10. E
 shipped (its issue 2: its mixer and learner read keys that its configuration renamed); here it gets those keys, and its
 code is not touched. Each side lives in a process of its own with one thread; they update in turn, so that both see the
 same machine. Without --peer only ours is timed.
+
+The floor: the products of matrices in our update at the rate of one large product, measured in the same turns. What
+lies above it are small products, everything that is not a product, and Python.
 """
 
 import argparse
@@ -56,9 +59,12 @@ def ours(sizes):
     from parts import readers
     from utils.config import load
 
-    pymarl = {"optimizer": "rmsprop", "double_q": True, "joint_use_state": True, "v_input": "state", "use_rnn": True}
-    values = load("qtran_base", "predator_prey", {"seed": 0, "obs_last_action": True, **pymarl}, readers).values
-    values["epsilon_finish"] = 0.05
+    pymarl = {
+        "optimizer": "rmsprop", "double_q": True, "joint_use_state": True, "v_input": "state", "use_rnn": True,
+        "obs_last_action": True, "hidden_dim": 64, "head_layers": 0, "mixing_embed_dim": 64,
+        "target_update_interval_or_tau": 200, "target_update_unit": "episodes", "grad_norm_clip": 10,
+    }  # fmt: skip
+    values = load("qtran_base", "two_step", {"seed": 0, **pymarl}, readers).values
     info = EnvInfo(sizes["agents"], sizes["actions"], sizes["obs"], sizes["state"], sizes["steps"])
     args = SimpleNamespace(**values, **vars(info), device="cpu", action_seed=0)
     scheme, groups = make_scheme(info, True), {"agents": info.n_agents}
@@ -106,13 +112,25 @@ def epymarl(sizes, path):
     return lambda: learner.train(batch, 0, 0)
 
 
-def serve(pipe, make, *arguments):
+def gemm(sizes):
+    """A function that makes one large product of matrices."""
     import torch
+
+    a, b = torch.randn(2048, 1024), torch.randn(1024, 1024)
+    return lambda: torch.mm(a, b)
+
+
+def serve(pipe, make, *arguments):
+    """Send the floating-point operations of the products in one update, then its CPU time for each message."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
 
     torch.set_num_threads(1)
     update = make(*arguments)
     update()
-    pipe.send("ready")
+    with FlopCounterMode(display=False) as counter:
+        update()
+    pipe.send(counter.get_total_flops())
     while pipe.recv():
         start = time.process_time()
         update()
@@ -129,23 +147,31 @@ def main():
     sides = {"ours": (ours, vars(options))}
     if options.peer:
         sides["EPyMARL"] = (epymarl, vars(options), options.peer)
+    sides["product"] = (gemm, vars(options))
     context, pipes, times = multiprocessing.get_context("spawn"), {}, {name: [] for name in sides}
     for name, work in sides.items():
         pipes[name], theirs = context.Pipe()
         context.Process(target=serve, args=(theirs, *work), daemon=True).start()
         theirs.close()
-    for pipe in pipes.values():
-        pipe.recv()
+    flops = {name: pipe.recv() for name, pipe in pipes.items()}
     for _ in range(options.repeats):
         for name, pipe in pipes.items():
             pipe.send(True)
             times[name].append(pipe.recv())
     for name, values in times.items():
-        print(f"{name:<8} median {1e3 * statistics.median(values):.0f} ms of CPU time an update", end="")
-        print(f"   ({1e3 * min(values):.0f} to {1e3 * max(values):.0f}, {len(values)} updates)")
+        spread = f"{1e3 * min(values):.0f} to {1e3 * max(values):.0f}, {len(values)} times"
+        print(
+            f"{name:<8} median {1e3 * statistics.median(values):.0f} ms of CPU time   ({spread})"
+            f"   {flops[name] / 1e9:.1f} GFLOP in products"
+        )
     if options.peer:
-        ratios = [b / a for a, b in zip(times["ours"], times["EPyMARL"])]
-        print(f"EPyMARL / ours: median {statistics.median(ratios):.2f}   ({min(ratios):.2f} to {max(ratios):.2f})")
+        show("EPyMARL / ours", [b / a for a, b in zip(times["ours"], times["EPyMARL"])])
+    floors = [flops["ours"] / flops["product"] * seconds for seconds in times["product"]]
+    show("ours / floor", [a / b for a, b in zip(times["ours"], floors)])
+
+
+def show(name, ratios):
+    print(f"{name}: median {statistics.median(ratios):.2f}   ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 if __name__ == "__main__":
