@@ -1,4 +1,4 @@
-"""Every command of the README works: each `python src/main.py` line is run, shortened."""
+"""Every command of the README works: each `python src/main.py` line is run, shortened. Pages are well formed."""
 
 import re
 import shlex
@@ -18,6 +18,7 @@ README = (ROOT / "README.md").read_text()
 SKIP = "# not run by the tests"
 BLOCKS = re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 LINES = [line.strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if SKIP not in line]
+PAGES = [str(path.relative_to(ROOT)) for folder in (".", "docs", "bench") for path in (ROOT / folder).glob("*.md")]
 MAIN = [line for line in LINES if "src/main.py" in line]
 
 
@@ -85,10 +86,16 @@ def test_the_commands_of_a_study_work_one_after_the_other(tmp_path, capfd, monke
     assert "1 of 1 runs complete" in said and (tmp_path / "results/studies/two_step/report/report.html").is_file(), said
 
 
-@pytest.mark.parametrize("path", ["README.md", *(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md"))])
-def test_the_rows_of_a_table_stand_together(path):
-    tables = re.findall(r"(?:^\|.*\n)+", (ROOT / path).read_text(), re.MULTILINE)
+@pytest.mark.parametrize("page", PAGES)
+def test_the_rows_of_a_table_stand_together(page):
+    tables = re.findall(r"(?:^\|.*\n)+", (ROOT / page).read_text(), re.MULTILINE)
     assert all(re.fullmatch(r"[|: -]+", table.splitlines()[1]) for table in tables), tables
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_pictures_lead_somewhere(page):
+    links = re.findall(r"\]\((?!http)([^)#]+)", (ROOT / page).read_text())
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
 
 
 def test_make_targets_exist():
