@@ -12,7 +12,7 @@ from pathlib import Path
 
 from utils import command
 
-PROBE_SECONDS = 15
+PROBE_SECONDS = 20
 
 DETAILS = """\
 a study is a YAML file:

@@ -68,34 +68,56 @@ def probe(runs, workers, seconds, stopped):
                     jobs.remove(job)
                     reason = f"no measure in {seconds} s" if job.poll() is None else job.failure()[0]
                     stop([job], stopped)
-                    pace = _probed_pace(job)
+                    pace, learned = _probed_pace(job)
                     if pace is None:
                         problems.append(f"{job.run}: {reason or 'ended before anything could be measured'}")
-                    else:
-                        samples.append((job.run.algorithm, job.run.environment, pace))
+                        continue
+                    samples.append((job.run.algorithm, job.run.environment, pace))
+                    if not learned:
+                        problems.append(f"{job.run}: no update within {seconds} s, so its playing alone is counted")
         finally:
             stop(jobs, lambda: True)
     return samples, problems
 
 
 def _probe_job(run, folder, number):
-    """The run's own command, but for what it measures: one test, and a record at each round."""
-    changes = {"test_interval": run.values["t_max"], "test_nepisode": 1, "runner_log_interval": 1, "save_model": False}
+    """The run's own command, but for what it measures: one test, a record at each round, and learning at once.
+
+    And but for its replay buffer, where that is large: to lay claim to gigabytes takes a good part of a short try.
+    """
+    values = run.values
+    buffer = min(values["buffer_size"], max(1000, values["batch_size"], values["batch_size_run"]))
+    changes = {"test_interval": values["t_max"], "test_nepisode": 1, "runner_log_interval": 1, "buffer_size": buffer}
+    changes |= {"learning_starts": 0, "learner_log_interval": 1, "save_model": False}
     return Job(run, f"{folder}/{number}.log", local_results_path=f"{folder}/{number}", **changes)
 
 
 def _probed_pace(job):
-    """Seconds per environment step over a whole run, start and tests included; None without two rounds to measure."""
+    """Seconds per environment step over a whole run, start and tests included; None without two rounds to measure.
+
+    Beside it whether updates are in it.
+    """
     found = records(job.directory / "metrics.jsonl") if job.directory else []
     tested = next((i for i, r in enumerate(found) if r["key"].startswith("test_")), len(found))
     rounds = [r for r in found[tested:] if r["key"] == "epsilon"]
+    learned = next((r["t_env"] for r in found[tested:] if r["key"] == "loss"), math.inf)
+    playing = _pace([r for r in rounds if r["t_env"] <= learned])
+    learning = _pace([r for r in rounds if r["t_env"] >= learned])
+    if playing is None and learning is None:
+        return None, False
+    values, a_test_round = job.run.values, found[tested]["time"] - found[tested - 1]["time"]
+    before = min(values["learning_starts"], values["t_max"]) / values["t_max"]  # the part of a run without updates
+    a_step = before * (playing or learning) + (1 - before) * (learning or playing)
+    a_test = a_test_round * math.ceil(values["test_nepisode"] / values["batch_size_run"])
+    start = found[0]["time"] - job.started
+    return a_step + a_test / values["test_interval"] + start / values["t_max"], learning is not None
+
+
+def _pace(rounds):
+    """Seconds per environment step from records of rounds, of the second half alone: the start is untypical."""
     if len(rounds) < 2:
         return None
     first, last = rounds[0], rounds[-1]
-    half = next(r for r in rounds if r["time"] >= (first["time"] + last["time"]) / 2)  # the start is untypical
+    half = next(r for r in rounds if r["time"] >= (first["time"] + last["time"]) / 2)
     base = half if half["t_env"] < last["t_env"] else first
-    a_step = (last["time"] - base["time"]) / (last["t_env"] - base["t_env"])
-    values, a_test_round = job.run.values, found[tested]["time"] - found[tested - 1]["time"]
-    a_test = a_test_round * math.ceil(values["test_nepisode"] / values["batch_size_run"])
-    start = found[0]["time"] - job.started
-    return a_step + a_test / values["test_interval"] + start / values["t_max"]
+    return (last["time"] - base["time"]) / (last["t_env"] - base["t_env"])

@@ -77,18 +77,37 @@ def test_a_probe_that_measures_nothing_says_so(tmp_path, monkeypatch):
     ]
 
 
-def test_a_pace_is_of_the_second_half_with_start_and_tests(tmp_path, monkeypatch):
-    def record(key, t_env, time):
-        return {"key": key, "t_env": t_env, "time": time}
+def record(key, t_env, time):
+    return {"key": key, "t_env": t_env, "time": time}
 
-    rounds = [record("epsilon", t, 115 + t / 10 + (t > 100) * (t - 100) / 10) for t in range(20, 220, 20)]
-    found = [record("epsilon", 10, 105.0), record("test_return_mean", 10, 109.0), *rounds]
+
+def probed_pace(tmp_path, monkeypatch, found, learning_starts=0):
     monkeypatch.setattr(estimate, "records", lambda path: found)
     values = {"t_max": 1000, "test_interval": 200, "test_nepisode": 5, "batch_size_run": 2}
+    values["learning_starts"] = learning_starts
     job = SimpleNamespace(directory=tmp_path, started=100.0, run=SimpleNamespace(values=values))
-    # 0.2 s a step, 5 s to start, 5 times 3 rounds of tests of 4 s
-    assert estimate._probed_pace(job) * 1000 == pytest.approx(200 + 5 + 60)
-    monkeypatch.setattr(estimate, "records", lambda path: found[:3])
-    assert estimate._probed_pace(job) is None
-    monkeypatch.setattr(estimate, "records", lambda path: [])
-    assert estimate._probed_pace(job) is None
+    return estimate._probed_pace(job)
+
+
+START = [record("epsilon", 10, 105.0), record("test_return_mean", 10, 109.0)]
+START_AND_TESTS = 5 + 5 * 3 * 4  # seconds: 5 to start, 5 times 3 rounds of tests of 4 s
+
+
+def test_a_pace_is_of_the_second_half_with_start_and_tests(tmp_path, monkeypatch):
+    rounds = [record("epsilon", t, 115 + t / 10 + (t > 100) * (t - 100) / 10) for t in range(20, 220, 20)]
+    learning = [*START, record("loss", 10, 109.5), *rounds]
+    assert probed_pace(tmp_path, monkeypatch, learning) == (pytest.approx((200 + START_AND_TESTS) / 1000), True)
+    assert probed_pace(tmp_path, monkeypatch, [*START, *rounds])[1] is False
+    assert probed_pace(tmp_path, monkeypatch, learning[:4]) == (None, False)
+    assert probed_pace(tmp_path, monkeypatch, []) == (None, False)
+
+
+def test_steps_before_learning_starts_are_played_at_their_own_pace(tmp_path, monkeypatch):
+    # 0.1 s a step before the first update, which comes after the round that ends at step 100, 0.3 s from then on
+    rounds = [record("epsilon", t, 115 + t / 10 + (t > 100) * (t - 100) / 5) for t in range(20, 220, 20)]
+    found = [*START, *rounds[:5], record("loss", 100, 126.0), *rounds[5:]]
+    seconds = 600 * 0.1 + 400 * 0.3 + START_AND_TESTS
+    assert probed_pace(tmp_path, monkeypatch, found, learning_starts=600)[0] * 1000 == pytest.approx(seconds)
+    assert probed_pace(tmp_path, monkeypatch, found)[0] * 1000 == pytest.approx(300 + START_AND_TESTS)
+    seconds = 1000 * 0.1 + START_AND_TESTS
+    assert probed_pace(tmp_path, monkeypatch, found, learning_starts=5000)[0] * 1000 == pytest.approx(seconds)
