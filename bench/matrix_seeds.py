@@ -20,6 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from tables import figures, read_json
@@ -64,10 +66,9 @@ def main():
     results = {}
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.workers) as pool:
         for algorithm in options.algorithms:
-            runs = pool.map(
-                lambda k, a=algorithm: one(a, k, folder, options.shape, options.overrides), range(first, last + 1)
-            )
-            results[algorithm] = runs = list(runs)
+            seeds = range(first, last + 1)
+            runs = pool.map(lambda k, a=algorithm: one(a, k, folder, options.shape, options.overrides), seeds)
+            results[algorithm] = runs = list(track(runs, algorithm, total=len(seeds), console=Console(stderr=True)))
             solved = sum(r["greedy_payoff"] == r["best_payoff"] for r in runs)
             print(f"{algorithm}: the greedy joint action is the best one in {solved} of {len(runs)} seeds")
             for name in ("regret", "max_abs_q_jt_error", "mean_square_q_jt_error", "gap", "block", "wall_time_s"):
