@@ -56,7 +56,7 @@ def line(name, values):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--seeds", default="1-100", help="first-last")
-    p.add_argument("--algorithms", nargs="+", default=["qtran_alt", "qtran_base", "vdn", "qmix"])
+    p.add_argument("--algorithms", nargs="+", default=["qtran_alt", "qtran_base", "vdn", "qmix", "qatten", "iql"])
     p.add_argument("--workers", type=int, default=2, help="runs at the same time")
     p.add_argument("--out", default=None, help="write every run's figures here, as JSON")
     p.add_argument("--shape", type=lambda text: tuple(map(int, text.split("x"))), help="random payoffs, such as 4x4x4")
