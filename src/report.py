@@ -51,6 +51,10 @@ def parser():
         help="of sample efficiency, in the metric's units (default, for each task: half way from the first evaluation, "
         "IQM of all runs, to the best algorithm's final performance)",
     )  # fmt: skip
+    p.add_argument(
+        "--final", metavar="SHARE", type=share, default=0.05,
+        help="the last part of the steps, over whose evaluations final performance is the mean (default: 0.05)",
+    )  # fmt: skip
     p.add_argument("--reps", metavar="N", type=repetitions, default=2000, help="bootstrap resamples (default: 2000)")
     p.add_argument("--title", metavar="TEXT", default="Comparison of runs", help="heading of the report")
     return p
@@ -60,6 +64,13 @@ def number(text):
     value = float(text)
     if value - value != 0:  # nan, inf
         raise ValueError
+    return value
+
+
+def share(text):
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
     return value
 
 
@@ -85,7 +96,7 @@ def report(options):
     groups = grouping.by_task(entries)
     if not groups:
         raise nothing_to_compare(entries, options)
-    comparison = compare(groups, options.threshold, options.reps)
+    comparison = compare(groups, options.threshold, options.reps, options.final)
     style = palette.styles({a for algorithms in groups.values() for a in algorithms})
     pictures = {name: figures.save(figure) for name, figure in draw(comparison, groups, style).items()}
     files = csv_files(comparison, entries)

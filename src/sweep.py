@@ -123,7 +123,7 @@ def dry_run(plan, runs, workers, console, received):
     known = {algorithm for algorithm, _, _ in samples}
     firsts = {run.algorithm: run for run in reversed(left) if run.algorithm not in known}
     if firsts:
-        say(console, f"no finished run to go by of {', '.join(firsts)}: trying {PROBE_SECONDS} s of each")
+        say(console, f"no finished run to go by of {', '.join(firsts)}: {PROBE_SECONDS} s of each, once it plays")
         probed, problems = probe(firsts.values(), workers, PROBE_SECONDS, lambda: bool(received))
         if received:
             return 128 + received[0]
@@ -132,8 +132,9 @@ def dry_run(plan, runs, workers, console, received):
         samples += probed
     estimate = Estimate(samples)
     seconds = makespan([], [estimate(run) for run in left], workers)
-    basis = "a rough estimate" if firsts else f"going by {len(lying.complete)} that are complete"
-    say(console, f"to do: {len(left)} of {len(runs)} runs, {workers} at a time; time: {duration(seconds)}, {basis}")
+    basis = ", a rough estimate" if firsts else f", going by {len(lying.complete)} that are complete"
+    time = duration(seconds) + (basis if seconds is not None else "")
+    say(console, f"to do: {len(left)} of {len(runs)} runs, {workers} at a time; time: {time}")
     return 0
 
 

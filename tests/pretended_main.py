@@ -50,6 +50,12 @@ if name == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 if name == "unfinished":
     sys.exit(0)
+if name == "slow to start":  # and then 100 steps a second
+    time.sleep(1.5)
+    keys = ["epsilon", "test_return_mean", *["epsilon"] * 20]
+    found = [RECORD | {"key": key, "t_env": 8 * i, "time": time.time() + 0.08 * i} for i, key in enumerate(keys)]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in found))
+    time.sleep(60)
 if name in ("long", "deaf"):
     signal.signal(signal.SIGTERM, signal.SIG_IGN if name == "deaf" else lambda *_: end("interrupted", 143))
     with open(path / "metrics.jsonl", "w") as metrics:

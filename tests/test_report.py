@@ -211,6 +211,16 @@ def test_a_threshold_that_is_never_reached(tmp_path, unpainted):
     assert "not reached" in run.html and "1 of 3" in run.html and "--threshold" in run.html
 
 
+def test_the_part_of_the_steps_that_is_final(tmp_path, unpainted):
+    ours(tmp_path, {0: 1.0, 50: 2.0, 100: 6.0})
+    for argv, final, said in [
+        ((), "6.0", "last 5 % of the steps"),
+        (("--final", 0.5), "4.0", "last 50 % of the steps"),
+    ]:
+        run = Said(tmp_path, "--reps", 100, *argv)
+        assert run.rows("runs")[0]["final"] == final and said in run.html
+
+
 def test_nothing_improves(tmp_path, unpainted):
     for seed in (1, 2):
         ours(tmp_path, {0: 1.0, 10: 1.0}, seed=seed)
@@ -346,6 +356,7 @@ def test_a_report_does_not_change_the_next_one(tmp_path, unpainted):
         (["results", "--out", "results/note.txt"], "--out=results/note.txt: cannot be written"),
         (["unfinished"], "unfinished: 2 runs found, none that counts:\n  unfinished/qmix/two_step/seed1"),
         (["results", "--reps", "3"], "3 is not within 100 to 50000"),
+        (["results", "--final", "0"], "--final: 0 is not above 0 and at most 1"),
         (["results", "--threshold", "nan"], "--threshold: invalid number value: 'nan'"),
         (["results", "--metrics", "x"], "unrecognized arguments: --metrics"),
         ([], "the following arguments are required: PATH"),

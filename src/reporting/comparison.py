@@ -40,14 +40,16 @@ class Comparison:
     efficiency: list
     notes: list
     default_threshold: bool
+    final_share: float  # of the steps
 
 
-def compare(groups, threshold=None, reps=2000):
+def compare(groups, threshold=None, reps=2000, final_share=0.05):
     """The Comparison of {task: {algorithm: [Entry]}}. threshold: of sample efficiency; None: one for each task.
 
+    final_share: final performance is the mean over the evaluations in this last part of the steps.
     Sets `final` and `steps_to_threshold` of each entry.
     """
-    tasks = [_task(name, algorithms, threshold) for name, algorithms in groups.items()]
+    tasks = [_task(name, algorithms, threshold, final_share) for name, algorithms in groups.items()]
     everywhere, notes = _on_every_task(tasks)
     normalised = {t.name: dict(zip(t.final, st.normalise(list(t.final.values())))) for t in tasks}
     strata = {a: [normalised[t.name][a] for t in tasks] for a in everywhere}  # {algorithm: [scores on each task]}
@@ -67,6 +69,7 @@ def compare(groups, threshold=None, reps=2000):
         [row for t in tasks for row in _efficiency(t, groups[t.name], reps)],
         notes,
         default_threshold=threshold is None,
+        final_share=final_share,
     )
 
 
@@ -87,14 +90,14 @@ def _on_every_task(tasks):
 # ---- one task
 
 
-def _task(name, algorithms, threshold):
+def _task(name, algorithms, threshold, final_share):
     """Bring the runs of a task on one grid."""
     entries = [e for group in algorithms.values() for e in group]
     metric = entries[0].metric
     series = [e.result.series[metric] for e in entries]
     steps = st.common_grid([s for s, _ in series])
     columns, distances = zip(*(st.nearest(s, v, steps) for s, v in series))
-    window = st.final_window(steps)
+    window = st.final_window(steps, final_share)
     curves, final, done = {}, {}, 0
     for algorithm, group in algorithms.items():
         curves[algorithm] = np.stack(columns[done : done + len(group)], axis=1)

@@ -86,8 +86,8 @@ def method(comparison, reps, copies):
         "are rough, and mostly too narrow; one of no width, [1.00, 1.00] say, is no certainty.",
         "Evaluation points of a task: those of the run that is evaluated most rarely, as far as all its runs go. Of "
         "each run the evaluation nearest to a point stands there; nothing is interpolated or extrapolated.",
-        "Final performance: the mean of a run's evaluations in the last 5 % of the steps that all runs of the task "
-        "cover; the last evaluation at least.",
+        f"Final performance: the mean of a run's evaluations in the last {100 * comparison.final_share:g} % of the "
+        "steps that all runs of the task cover; the last evaluation at least.",
         f"Steps to the threshold: the first evaluation at or above it; never reached counts as infinite. {goal}",
         "P(X > Y): over all pairs of a run of X and a run of Y on a task, ties counting half, averaged over tasks.",
     ]

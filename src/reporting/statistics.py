@@ -124,7 +124,7 @@ def nearest(steps, values, grid):
     return values[index], np.abs(steps[index] - grid)
 
 
-def final_window(grid, share=0.05):
+def final_window(grid, share):
     """Mask [T] of the points in the last `share` of the steps; the last point at least."""
     return grid >= grid[-1] * (1 - share)
 

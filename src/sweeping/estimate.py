@@ -8,6 +8,8 @@ import time
 from sweeping.jobs import Job, stop
 from utils.runs import records
 
+STARTING_SECONDS = 180  # at most, to the first record of a try: SMAX compiles
+
 
 class Estimate:
     """Seconds that a run takes, from samples (algorithm, environment, seconds per environment step).
@@ -53,7 +55,7 @@ def duration(seconds):
 
 
 def probe(runs, workers, seconds, stopped):
-    """Samples for an Estimate, from each of `runs` run for at most `seconds`, `workers` at a time.
+    """Samples for an Estimate, from each of `runs` run for `seconds` from its first record on, `workers` at a time.
 
     stopped(): whether to give up. Returns (samples, [what went wrong]).
     """
@@ -64,9 +66,9 @@ def probe(runs, workers, seconds, stopped):
                 while waiting and len(jobs) < workers:
                     jobs.append(_probe_job(waiting.pop(0), folder, len(waiting)))
                 time.sleep(0.1)
-                for job in [job for job in jobs if job.poll() is not None or job.elapsed > seconds]:
+                for job in [job for job in jobs if job.poll() is not None or _long_enough(job, seconds)]:
                     jobs.remove(job)
-                    reason = f"no measure in {seconds} s" if job.poll() is None else job.failure()[0]
+                    reason = f"nothing measured in {job.elapsed:.0f} s" if job.poll() is None else job.failure()[0]
                     stop([job], stopped)
                     pace, learned = _probed_pace(job)
                     if pace is None:
@@ -90,6 +92,13 @@ def _probe_job(run, folder, number):
     changes = {"test_interval": values["t_max"], "test_nepisode": 1, "runner_log_interval": 1, "buffer_size": buffer}
     changes |= {"learning_starts": 0, "learner_log_interval": 1, "save_model": False}
     return Job(run, f"{folder}/{number}.log", local_results_path=f"{folder}/{number}", **changes)
+
+
+def _long_enough(job, seconds):
+    job.pace()  # finds the first record
+    if job.first is None:
+        return job.elapsed > STARTING_SECONDS
+    return time.time() - job.first["time"] > seconds
 
 
 def _probed_pace(job):

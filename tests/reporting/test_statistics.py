@@ -133,8 +133,8 @@ def test_the_nearest_evaluation_stands_at_a_point():
 
 
 def test_the_final_window():
-    assert st.final_window(np.arange(0, 101, 1)).sum() == 6  # 95 to 100
-    assert st.final_window(np.array([0, 50, 100])).tolist() == [False, False, True]
+    assert st.final_window(np.arange(0, 101, 1), 0.05).sum() == 6  # 95 to 100
+    assert st.final_window(np.array([0, 50, 100]), 0.05).tolist() == [False, False, True]
 
 
 # ---- rliable, whose own Monte Carlo error is what separates us

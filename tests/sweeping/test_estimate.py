@@ -111,3 +111,17 @@ def test_steps_before_learning_starts_are_played_at_their_own_pace(tmp_path, mon
     assert probed_pace(tmp_path, monkeypatch, found)[0] * 1000 == pytest.approx(300 + START_AND_TESTS)
     seconds = 1000 * 0.1 + START_AND_TESTS
     assert probed_pace(tmp_path, monkeypatch, found, learning_starts=5000)[0] * 1000 == pytest.approx(seconds)
+
+
+def test_a_try_is_timed_from_its_first_record_on(tmp_path, monkeypatch):
+    """What comes before, a compiler's work say, takes longer than the try."""
+    monkeypatch.setattr("sweeping.jobs.MAIN", ROOT / "tests" / "pretended_main.py")
+    monkeypatch.setenv("PRETENDED", str(tmp_path))
+    (tmp_path / "slow to start.yaml").write_text("seed: 1\n")
+    runs = planned(tmp_path, "{slow to start: {config: vdn}}")
+    ((*_, pace),), problems = probe(runs, 1, 0.5, lambda: False)
+    assert problems == ["slow to start on two_step, seed 1: no update within 0.5 s, so its playing alone is counted"]
+    assert 0.01 < pace < 0.03  # s a step: 0.01 of playing, the rest is its start and its tests
+    monkeypatch.setattr(estimate, "STARTING_SECONDS", 0.5)
+    samples, problems = probe(runs, 1, 0.5, lambda: False)
+    assert samples == [] and problems == ["slow to start on two_step, seed 1: nothing measured in 1 s"]
