@@ -35,7 +35,7 @@ class SMAX(ArrayEnv):
     dead_allies, dead_enemies.
 
     obs [E, N, O]: units in sight, allies first, then oneself, as jaxmarl has them. state [E, S]: of each unit health,
-    position, cooldown and type, then all teams and types; positions and the numbers of types are scaled to 0..1.
+    position, cooldown and type, then all teams and types; all are scaled to 0..1.
     """
 
     @dataclass(frozen=True)
@@ -167,14 +167,18 @@ def _programs(config):
 
     game = make_game(config)
     agents, scale = game.agents, jnp.asarray(_state_scale(game))
+    units = np.arange(game.num_allies + game.num_enemies)
+    of_cooldown = units * len(game.own_features) + game.own_features.index("weapon_cooldown")  # where the state has it
 
     def look(state):
-        obs, avail = game.get_obs(state), game.get_avail_actions(state)
+        obs, avail, now = game.get_obs(state), game.get_avail_actions(state), state.state
+        # jaxmarl's observations have the cooldown as a share, and its state in seconds, which go on falling below 0.
+        cooldown = (now.unit_weapon_cooldowns / game.unit_type_weapon_cooldowns[now.unit_types]).clip(0, 1)
         return (
             jnp.stack([obs[a] for a in agents]),
-            game.get_world_state(state) * scale,
+            (game.get_world_state(state) * scale).at[of_cooldown].set(cooldown * now.unit_alive),
             jnp.stack([avail[a] for a in agents]).astype(bool),
-            state.state.unit_alive,
+            now.unit_alive,
         )
 
     def begin(seed):

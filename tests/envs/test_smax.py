@@ -126,15 +126,17 @@ def test_the_time_limit_truncates_with_the_true_last_observation():
 @pytest.mark.smax
 def test_the_dead_may_only_stop_and_the_state_lies_in_0_to_1():
     env, rng = smax(n_envs=8, map_name="2s3z"), np.random.default_rng(0)
-    seen, dead = env.reset(), 0
+    seen, dead, loading = env.reset(), 0, 0
     for _ in range(40):
         seen = env.step((rng.random(seen.avail.shape) * seen.avail).argmax(axis=-1))
         gone = ~env.alive[:, :5]
         dead += gone.sum()
         assert (seen.avail[gone].sum(axis=-1) == 1).all() and seen.avail[gone][:, STOP].all()
-        positions_and_types = np.delete(seen.state, np.arange(3, 100, 10), axis=1)  # all but cooldowns, in seconds
-        assert positions_and_types.min() >= 0 and positions_and_types.max() <= 1
-    assert dead and seen.state[:, 1:100:10].max() > 0.2
+        assert seen.state.min() >= 0 and seen.state.max() <= 1
+        own_cooldown = seen.obs[..., 3 - 10 :][..., 0]  # the observation ends with what the unit sees of itself
+        assert np.allclose(seen.state[:, 3:50:10], own_cooldown * ~gone)
+        loading += (own_cooldown > 0).sum()
+    assert dead and loading and seen.state[:, 1:100:10].max() > 0.2
 
 
 @pytest.mark.smax
