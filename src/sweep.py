@@ -143,6 +143,7 @@ def tell_plan(plan, runs, console):
     from rich.table import Table
     from rich.text import Text
 
+    from reporting import grouping
     from sweeping.plan import Lying
     from utils.runs import find_runs
 
@@ -162,9 +163,8 @@ def tell_plan(plan, runs, console):
         ]
         table.add_row(Text(a), *(f"{sum(cell)} of {len(cell)}" for cell in cells))
     console.print(table)
-    seeds = ", ".join(str(seed) for seed in dict.fromkeys(run.seed for run in runs))
     done = sum(run in lying.complete for run in runs)
-    say(console, f"{done} of {len(runs)} runs complete; seeds {seeds}; results: {plan.results}")
+    say(console, f"{done} of {len(runs)} runs complete; seeds {grouping.seeds(runs)}; results: {plan.results}")
     tell_leftovers(plan, lying, console)
     return lying
 

@@ -59,7 +59,7 @@ def test_the_study_of_the_help_is_one(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sweeping.estimate.probe", lambda *_: ([("qmix", "P = 0.5", 0.001)], ["vdn: no luck"]))
     run = swept(capsys, "predator_prey.yaml", "--dry-run", "--workers", 3)
     assert run.code == 0, run.err
-    assert "0 of 30 runs complete; seeds 1, 2, 3, 4, 5; results: results/studies/predator_prey" in run.out
+    assert "0 of 30 runs complete; seeds 1-5; results: results/studies/predator_prey" in run.out
     assert (
         "vdn: no luck" in run.out and "to do: 30 of 30 runs, 3 at a time; time: 1 h 23 min, a rough estimate" in run.out
     )
