@@ -93,11 +93,11 @@ def same(a, b):
 
 
 def random_batch(rng, args, B=4, T=5, dtype=torch.float32):
-    """Random episodes of different lengths. The first two are as long as can be; even ones end by
+    """Random episodes of different lengths, the longest first. The first two are as long as can be; even ones end by
     themselves, odd ones at a time limit. Some actions are unavailable, each agent has at least one.
     What lies behind an end is padding: zero, not filled."""
     N, A = args.n_agents, args.n_actions
-    lengths = [T, T, *rng.integers(1, max(T, 2), size=max(B - 2, 0))][:B]
+    lengths = [T, T, *sorted(rng.integers(1, max(T, 2), size=max(B - 2, 0)), reverse=True)][:B]
     batch = EpisodeBatch(scheme(args, dtype), groups(args), B, T + 1)
     for b, length in enumerate(lengths):
         seen, done = slice(0, length + 1), slice(0, length)

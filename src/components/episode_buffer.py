@@ -39,7 +39,7 @@ class EpisodeBatch:
         self.groups, self.batch_size, self.max_seq_length, self.device = groups, batch_size, max_seq_length, device
         if data is None:
             data = {
-                k: torch.zeros(batch_size, max_seq_length, *shape, dtype=dtype, device=device)
+                k: _zeros((batch_size, max_seq_length, *shape), dtype, device)
                 for k, (shape, dtype) in shapes(self.scheme, groups).items()
             }
         self.data = data
@@ -91,6 +91,8 @@ class ReplayBuffer(EpisodeBatch):
     def __init__(self, scheme, groups, buffer_size, max_seq_length, device="cpu", seed=None):
         refuse_if_too_large(nbytes(scheme, groups, buffer_size, max_seq_length), buffer_size, device)
         super().__init__(scheme, groups, buffer_size, max_seq_length, device=device)
+        for v in self.data.values():
+            v.zero_()  # claims the memory: a run that has begun must not die for want of it
         self.buffer_size = buffer_size
         self.buffer_index = 0  # where the next episode goes
         self.episodes_in_buffer = 0
@@ -101,12 +103,11 @@ class ReplayBuffer(EpisodeBatch):
         """Store B episodes, over the oldest where the buffer is full; B is at most `buffer_size`."""
         places = (self.buffer_index + np.arange(batch.batch_size)) % self.buffer_size
         lengths = batch["filled"].sum(dim=(1, 2)).cpu().numpy()
-        t = batch.max_seq_length
+        t = int(lengths.max())
         index = torch.as_tensor(places, device=self.device)
         for k, v in self.data.items():
-            v[index, :t] = batch.data[k].to(self.device)
-            if t < self.max_seq_length:
-                v[index, t:] = 0
+            v[index, :t] = batch.data[k][:, :t].to(self.device)
+            v[index, t:] = 0
         self.lengths[places] = lengths
         self.buffer_index = int((self.buffer_index + batch.batch_size) % self.buffer_size)
         self.episodes_in_buffer = min(self.episodes_in_buffer + batch.batch_size, self.buffer_size)
@@ -115,7 +116,8 @@ class ReplayBuffer(EpisodeBatch):
         return self.episodes_in_buffer >= batch_size
 
     def sample(self, batch_size, steps=None):
-        """`batch_size` different episodes, cut to the longest of them; or a stretch of `steps` transitions of each.
+        """`batch_size` different episodes, the longest first, cut to its length; or a stretch of `steps` transitions
+        of each, in no order.
 
         Stretches start at 0, `steps`, 2·`steps`, …, each as likely as the next, so all transitions of an episode
         are equally likely, the last one too.
@@ -124,6 +126,7 @@ class ReplayBuffer(EpisodeBatch):
             raise ValueError(f"{self.episodes_in_buffer} episodes stored, {batch_size} asked for")
         ids = self.rng.choice(self.episodes_in_buffer, batch_size, replace=False, shuffle=False)
         if steps is None:
+            ids = ids[np.argsort(-self.lengths[ids], kind="stable")]
             return self[torch.as_tensor(ids, device=self.device), : int(self.lengths[ids].max())]
         stretches = -(-(self.lengths[ids] - 1) // steps)
         start = steps * self.rng.integers(stretches)  # [B]
@@ -154,6 +157,14 @@ class ReplayBuffer(EpisodeBatch):
         self.lengths[:] = state["lengths"]
         self.buffer_index = state["index"]
         self.rng.bit_generator.state = state["rng"]
+
+
+def _zeros(shape, dtype, device):
+    """Zeros. numpy leaves it to the system to make them where they are first used: an episode that ends early does
+    not pay for the steps it might have had."""
+    if torch.device(device).type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(shape, dtype=torch.empty(0, dtype=dtype).numpy().dtype))
 
 
 def shapes(scheme, groups):

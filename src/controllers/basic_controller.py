@@ -61,10 +61,12 @@ class BasicMAC:
         return q.cpu().numpy()
 
     def unroll(self, batch):
-        """q [B, T+1, N, A] and hidden [B, T+1, N, H] of a batch of episodes, in one call."""
+        """q [B, T+1, N, A] and hidden [B, T+1, N, H] of a batch of episodes, in one call. They mean nothing where
+        the batch is not filled."""
         actions = batch["actions"].squeeze(-1).long()
         none_yet = torch.full_like(actions[:, :1], self.n_actions)
-        return self.agent.unroll(batch["obs"], torch.cat([none_yet, actions[:, :-1]], dim=1), self.agent_ids)
+        last_actions = torch.cat([none_yet, actions[:, :-1]], dim=1)
+        return self.agent.unroll(batch["obs"], last_actions, self.agent_ids, _lengths(batch))
 
     def parameters(self):
         return self.agent.parameters()
@@ -81,3 +83,13 @@ class BasicMAC:
 
     def load_models(self, path):
         load_weights(self.agent, f"{path}/agent.th")
+
+
+def _lengths(batch):
+    """Observations of each episode, as the agents' unroll wants them: on a CPU, where the longest come first (as the
+    replay samples them); else None."""
+    filled = batch["filled"]
+    if filled.is_cuda:  # one call for all is fastest there, and reading lengths would wait for the GPU
+        return None
+    lengths = filled.flatten(start_dim=1).sum(dim=1).tolist()
+    return lengths if lengths == sorted(lengths, reverse=True) else None

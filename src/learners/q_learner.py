@@ -6,7 +6,7 @@ Axes: B episodes, T transitions, N agents, A actions.
 import torch
 
 from learners.qtran_loss import mean_square
-from learners.transitions import chosen, greedy_actions, unroll
+from learners.transitions import chosen, greedy_actions, in_place, real_steps, unroll
 from learners.value_learner import ValueLearner
 from modules.mixers import mixer_class
 from utils.args import ConfigError
@@ -29,25 +29,27 @@ class QLearner(ValueLearner):
     def loss(self, batch):
         tr = self.transitions(batch)
         q, _ = unroll(self.mac, self.online(batch))  # [B, T or T+1, N, A]
+        y = self.targets(tr, lambda: self._next_values(batch, tr, q))  # [B, T, 1 or N]
         q_taken = chosen(q[:, : tr.actions.shape[1]], tr.actions)  # [B, T, N]
-        q_tot = self._mix(self.mixer, q_taken, batch, slice(None, -1))  # [B, T, 1 or N]
-        y = self.targets(tr, lambda: self._next_values(batch, tr, q))
-        loss = mean_square(q_tot - y, tr.mask)
+        mask, q_taken, state, obs, y = real_steps(
+            tr.mask, tr.mask, q_taken, tr.state[:, :-1], batch["obs"][:, :-1], y
+        )  # from here on, where there is padding, B is 1 and T counts the real steps
+        q_tot = self._mix(self.mixer, q_taken, state, obs)  # [B, T, 1 or N]
+        loss = mean_square(q_tot - y, mask)
         metrics = {"td_loss": loss, "td_error_abs": (q_tot - y).abs(), "q_taken_mean": q_tot, "target_mean": y}
         if hasattr(self.mixer, "regulariser"):
-            metrics["attention_loss"] = self.mixer.regulariser(tr.state[:, :-1], batch["obs"][:, :-1], tr.mask)
+            metrics["attention_loss"] = self.mixer.regulariser(state, obs, mask)
             loss = loss + metrics["attention_loss"]
         return loss, metrics
 
     def _next_values(self, batch, tr, q_online):
         q, _ = self.rollout_after(batch)
         u_greedy = greedy_actions(q_online[:, 1:] if self.config.double_q else q, tr.avail[:, 1:])  # ū' [B, T, N]
-        return self._mix(self.target_mixer, chosen(q, u_greedy), batch, slice(1, None))
+        steps = real_steps(tr.mask, chosen(q, u_greedy), tr.state[:, 1:], batch["obs"][:, 1:])
+        return in_place(tr.mask, self._mix(self.target_mixer, *steps))
 
-    def _mix(self, mixer, q_agents, batch, steps):
-        if mixer is None:
-            return q_agents
-        return mixer(q_agents, batch["state"][:, steps].flatten(start_dim=2), batch["obs"][:, steps])
+    def _mix(self, mixer, q_agents, state, obs):
+        return q_agents if mixer is None else mixer(q_agents, state, obs)
 
     @torch.no_grad()
     def values(self, batch):
@@ -56,5 +58,6 @@ class QLearner(ValueLearner):
         values = {"q": q}
         if self.mixer is not None:
             actions = batch["actions"][:, :-1].squeeze(-1).long()
-            values["q_jt"] = self._mix(self.mixer, chosen(q, actions), batch, slice(None, -1))
+            state = batch["state"][:, :-1].flatten(start_dim=2)
+            values["q_jt"] = self.mixer(chosen(q, actions), state, batch["obs"][:, :-1])
         return values

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from learners.qtran_loss import counterfactual_sum, nopt_loss, nopt_min_loss, opt_loss, td_loss
-from learners.transitions import chosen, greedy_actions, unroll
+from learners.transitions import chosen, greedy_actions, in_place, real_steps, unroll
 from learners.value_learner import ValueLearner
 from modules.mixers.qtran import JointValue, QTranAlt, QTranBase
 from utils.args import ConfigError, key
@@ -50,12 +50,14 @@ class QTranLearner(ValueLearner):
         q, h = unroll(self.mac, self.online(batch))  # [B, T or T+1, N, A], [B, T or T+1, N, H]
         u_greedy = greedy_actions(q.detach(), tr.avail[:, : q.shape[1]])  # ū [B, T or T+1, N]
         y = self.targets(tr, lambda: self._next_q_jt(batch, tr, u_greedy))  # [B, T, 1 or N]
-        n_steps = tr.actions.shape[1]
-        return self._terms(tr, q[:, :n_steps], h[:, :n_steps], u_greedy[:, :n_steps], y)
+        now = slice(tr.actions.shape[1])  # t = 0 … T-1
+        steps = (tr.mask, tr.state[:, now], tr.avail[:, now], tr.actions, q[:, now], h[:, now], u_greedy[:, now], y)
+        return self._terms(*real_steps(tr.mask, *steps))
 
-    def _terms(self, tr, q, h, u_greedy, y):
-        """The three losses at t = 0 … T-1. q [B, T, N, A], h [B, T, N, H], u_greedy = ū [B, T, N]."""
-        c, u, mask, state = self.config, tr.actions, tr.mask, tr.state[:, :-1]
+    def _terms(self, mask, state, avail, u, q, h, u_greedy, y):
+        """The three losses. mask [B, T, 1], state [B, T, S], avail and q [B, T, N, A], h [B, T, N, H], u and
+        u_greedy = ū [B, T, N]; y [B, T, 1 or N]. Where there is padding, B is 1 and T counts the real steps."""
+        c = self.config
         joint = self.mixer.encode(state, h.detach() if c.detach_encoder_for_joint else h)
         q_jt, q_jt_cf = self.mixer.q_jt(joint, u)
         with torch.set_grad_enabled(not c.fix_q_jt):
@@ -71,7 +73,7 @@ class QTranLearner(ValueLearner):
         else:  # alt: the loss of N heads is the mean of their losses
             q_jt, q_jt_opt = chosen(q_jt_cf, u), chosen(q_jt_cf_opt, u_greedy)  # [B, T, N]
             q_sum_cf = counterfactual_sum(q, q_taken)  # Q'_jt(τ,·,u_-i) [B, T, N, A]
-            l_nopt = nopt_min_loss(q_sum_cf, q_jt_cf, v_jt, tr.avail[:, :-1], mask, c.fix_q_jt)
+            l_nopt = nopt_min_loss(q_sum_cf, q_jt_cf, v_jt, avail, mask, c.fix_q_jt)
         l_td = td_loss(q_jt, y, mask)
         l_opt = opt_loss(q_sum_opt, q_jt_opt, v_jt, mask, c.fix_q_jt)
 
@@ -93,12 +95,16 @@ class QTranLearner(ValueLearner):
         u_greedy = u_greedy[:, 1:] if self.config.double_q else greedy_actions(q, tr.avail[:, 1:])  # ū' [B, T, N]
         if self.config.td_target == "additive":
             return chosen(q, u_greedy).sum(dim=-1, keepdim=True)
-        q_jt, q_jt_cf = self.target_mixer.q_jt(self.target_mixer.encode(tr.state[:, 1:], h), u_greedy)
+        steps = real_steps(tr.mask, tr.state[:, 1:], tr.avail[:, 1:], h, u_greedy)
+        return in_place(tr.mask, self._target_q_jt(*steps))
+
+    def _target_q_jt(self, state, avail, h, u_greedy):
+        q_jt, q_jt_cf = self.target_mixer.q_jt(self.target_mixer.encode(state, h), u_greedy)
         if q_jt_cf is None or self.config.alt_td_target == "mean":
             return q_jt
         if self.config.alt_td_target == "per_head":
             return chosen(q_jt_cf, u_greedy)
-        available = torch.where(tr.avail[:, 1:], q_jt_cf, torch.full_like(q_jt_cf, -torch.inf))
+        available = torch.where(avail, q_jt_cf, torch.full_like(q_jt_cf, -torch.inf))
         return available.amax(dim=(-2, -1)).unsqueeze(-1)
 
     @torch.no_grad()

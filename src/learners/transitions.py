@@ -54,6 +54,26 @@ def transition_mask(batch):
     return filled[:, :-1] * filled[:, 1:] * before
 
 
+def real_steps(mask, *tensors):
+    """The real steps of each tensor [B, T, ...] in a row, [1, M, ...]: what reads no history need not see padding.
+
+    mask: [B, T, 1]. Where all steps are real the tensors come back as they are.
+    """
+    real = mask.flatten().nonzero().squeeze(-1)  # [M]
+    if len(real) == mask.numel():
+        return tensors
+    return tuple(x.flatten(end_dim=1)[real].unsqueeze(0) for x in tensors)
+
+
+def in_place(mask, values):
+    """The opposite for one tensor: real steps [1, M, K] (or all, [B, T, K]) at their places in [B, T, K], else 0."""
+    if values.shape[:2] == mask.shape[:2]:
+        return values
+    placed = values.new_zeros(*mask.shape[:2], values.shape[-1])
+    placed[mask.bool().squeeze(-1)] = values[0]
+    return placed
+
+
 def greedy_actions(q, avail):
     """argmax over available actions of q [..., A]: int64 [...]. avail: bool [..., A]."""
     return torch.where(avail, q, torch.full_like(q, -torch.inf)).argmax(dim=-1)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from components.running_stats import RunningStats
-from learners.transitions import Rollout, Transitions, lambda_target, transition_mask, unroll
+from learners.transitions import Rollout, Transitions, lambda_target, real_steps, transition_mask, unroll
 from utils.args import ConfigError, TrainingError, key, read
 from utils.checkpoint import load_weights, read_weights, save_weights
 
@@ -73,7 +73,8 @@ class ValueLearner:
         return None
 
     def loss(self, batch):
-        """(loss, metrics) of a batch: a scalar, and {name: scalar, or [B, T, K] to be averaged}."""
+        """(loss, metrics) of a batch: a scalar, and {name: scalar, or values to be averaged over the real
+        transitions: [B, T, K], or [1, M, K] where the other steps are left out already}."""
         raise NotImplementedError
 
     def values(self, batch):
@@ -180,9 +181,9 @@ class ValueLearner:
 
     def _log(self, metrics, mask, t_env):
         for name, value in metrics.items():
-            if value.dim() > 0:
-                value = torch.where(mask.bool(), value, torch.zeros_like(value)).mean(-1).sum() / mask.sum()
-            self.logger.log_stat(name, value.item(), t_env)
+            if value.shape[:2] == mask.shape[:2]:
+                (value,) = real_steps(mask, value)
+            self.logger.log_stat(name, value.mean().item(), t_env)
 
     # ------------------------------------------------------------------ device and disk
 

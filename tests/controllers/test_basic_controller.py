@@ -27,15 +27,26 @@ def make_mac(seed=0, **overrides):
 @every_agent
 def test_acting_equals_unrolling_the_episode(overrides):
     mac, args = make_mac(**overrides)
-    batch = random_batch(np.random.default_rng(0), args, B=5)
+    batch = random_batch(np.random.default_rng(0), args, B=9)
     q, h = mac.unroll(batch)
     for _ in range(2):  # a second episode must not remember the first
-        mac.init_hidden(5)
+        mac.init_hidden(9)
         last = None
         for t in range(batch.max_seq_length):
-            torch.testing.assert_close(torch.from_numpy(mac.step(batch["obs"][:, t].numpy(), last)), q[:, t])
-            torch.testing.assert_close(mac.hidden_states, h[:, t])
+            q_now, real = torch.from_numpy(mac.step(batch["obs"][:, t].numpy(), last)), batch["filled"][:, t, 0]
+            torch.testing.assert_close(q_now[real], q[real, t])
+            torch.testing.assert_close(mac.hidden_states[real], h[real, t])
             last = batch["actions"][:, t, :, 0].long().numpy()
+
+
+@every_agent
+def test_the_order_of_episodes_does_not_matter(overrides):
+    mac, args = make_mac(**overrides)
+    batch = random_batch(np.random.default_rng(0), args, B=9)
+    order = torch.tensor([4, 0, 8, 2, 1, 7, 3, 6, 5])
+    real = batch["filled"][order, :, 0]
+    for by_length, shuffled in zip(mac.unroll(batch), mac.unroll(batch[order])):
+        torch.testing.assert_close(by_length[order][real], shuffled[real])
 
 
 @every_agent

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from helpers import garbage_in_padding, lengths_of, make_args, random_batch
 
-from learners.transitions import lambda_target, transition_mask
+from learners.transitions import in_place, lambda_target, real_steps, transition_mask
 
 
 def test_the_mask_covers_the_transitions_that_were_played():
@@ -39,3 +39,17 @@ def test_lambda_target_by_hand():
     # a time limit at t = 1: y1 = 2 + 20/2 = 12, y0 = 1 + (7.5 + 3)/2 = 6.25
     y = lambda_target(reward, column(0, 0, 0), value, column(1, 1, 0), gamma=0.5, td_lambda=0.25)
     assert y.flatten().tolist()[:2] == [6.25, 12.0]
+
+
+def test_real_steps_in_a_row_and_back_at_their_places():
+    mask = torch.tensor([[1.0, 1, 1], [1, 0, 0]]).unsqueeze(-1)
+    x = torch.arange(12.0).reshape(2, 3, 2)
+    row, ones = real_steps(mask, x, mask)
+    assert row.tolist() == [[[0, 1], [2, 3], [4, 5], [6, 7]]] and ones.tolist() == [[[1]] * 4]
+    assert in_place(mask, row).tolist() == [[[0, 1], [2, 3], [4, 5]], [[6, 7], [0, 0], [0, 0]]]
+
+
+def test_without_padding_nothing_is_moved():
+    mask, x = torch.ones(2, 3, 1), torch.randn(2, 3, 2)
+    (same,) = real_steps(mask, x)
+    assert same is x and in_place(mask, x) is x

@@ -6,6 +6,7 @@ from helpers import make_args
 from torch import nn
 
 from modules.agents import agent_class
+from modules.agents.rnn_agent import _stages
 
 SWITCHES = [
     {},
@@ -102,6 +103,35 @@ def test_names_and_shapes_are_epymarls(use_rnn):
     assert {k: tuple(v.shape) for k, v in separate.state_dict().items()} == {
         f"agents.{i}.{k}": shape for i in range(args.n_agents) for k, shape in expected.items()
     }
+
+
+@every_agent
+@pytest.mark.parametrize("lengths", [[T] * B, [T, *[1] * (B - 1)], [3, *[2] * (B - 1)], [1] * B], ids=str)
+def test_what_comes_after_an_episode_changes_neither_values_nor_gradients(name, lengths):
+    agent, args = make_agent(name)
+    obs, last, ids = inputs(args)
+    real = torch.tensor([[t < length for t in range(T)] for length in lengths])  # [B, T]
+    found = []
+    for given in (None, lengths):
+        agent.zero_grad()
+        q, h = agent.unroll(obs, last, ids, given)
+        (q[real].square().sum() + h[real].sum()).backward()
+        found.append([q[real], h[real], *(p.grad.clone() for p in agent.parameters())])
+        assert q.shape[:2] == h.shape[:2] == (B, T)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "lengths, stages",
+    [
+        ([5], [(0, 5, 1)]),
+        ([9, 7, 4, 2], [(0, 2, 4), (2, 4, 3), (4, 7, 2), (7, 9, 1)]),
+        ([6, 6, 6, 6, 6, 3], [(0, 6, 6)]),
+        ([8, 7, 6, 5, 4, 3, 2, 1], [(0, 2, 8), (2, 4, 6), (4, 6, 4), (6, 8, 2)]),
+    ],
+)
+def test_stages_cover_every_step_of_every_episode(lengths, stages):
+    assert _stages(lengths) == stages
 
 
 def test_separate_networks_share_nothing():

@@ -64,25 +64,33 @@ class RNNAgent(nn.Module):
             hidden = F.relu(self.rnn(x))
         return self.fc2(self.head(hidden)), hidden
 
-    def unroll(self, obs, last_action, agent_ids):
+    def unroll(self, obs, last_action, agent_ids, lengths=None):
         """T steps from a zero hidden state: q [B, T, N, A] and hidden [B, T, N, H].
 
-        One product for all inputs, one GRU call over the sequence. obs [B, T, N, O].
+        One product for all inputs, one GRU call over the sequence. obs [B, T, N, O]. lengths [B], descending: of the
+        episodes, where the GRU may leave out what comes after them (hidden is 0 there or goes on).
         """
         x = self._first(obs, last_action, agent_ids)  # [B, T, N, H]
-        if self.config.use_rnn:
-            x = x.transpose(0, 1)  # [T, B, N, H]
-            flat = x.flatten(start_dim=1, end_dim=2)  # [T, B*N, H]
-            cell = self.rnn
-            weights = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
-            start = flat.new_zeros(1, *flat.shape[1:])
+        hidden = self._gru(x, lengths) if self.config.use_rnn else F.relu(self.rnn(x))
+        return self.fc2(self.head(hidden)), hidden
+
+    def _gru(self, x, lengths):
+        """Hidden states [B, T, N, H] of inputs x [B, T, N, H]: one call for each stage of time, for the episodes that
+        go on in it."""
+        x = x.transpose(0, 1)  # [T, B, N, H]
+        n_steps, n_episodes, n_agents, _ = x.shape
+        cell = self.rnn
+        weights = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
+        last, parts = x.new_zeros(1, n_episodes * n_agents, x.shape[-1]), []
+        for begin, end, going_on in _stages(lengths or [n_steps] * n_episodes):
+            rows = x[begin:end, :going_on].flatten(start_dim=1, end_dim=2)
             # The GRU cell's own weights, run by the fused kernel: biases, one layer, no dropout, training mode
             # (cuDNN refuses a backward pass without), one direction, time first.
-            flat, _ = torch.gru(flat, start, weights, True, 1, 0.0, True, False, False)
-            hidden = flat.unflatten(1, x.shape[1:3]).transpose(0, 1)  # [B, T, N, H]
-        else:
-            hidden = F.relu(self.rnn(x))
-        return self.fc2(self.head(hidden)), hidden
+            rows, last = torch.gru(rows, last[:, : rows.shape[1]], weights, True, 1, 0.0, True, False, False)
+            rows = rows.unflatten(1, (going_on, n_agents))
+            parts.append(F.pad(rows, (0, 0, 0, 0, 0, n_episodes - going_on)))
+        hidden = torch.cat(parts)  # up to the end of the longest episode
+        return F.pad(hidden, (0, 0, 0, 0, 0, 0, 0, n_steps - len(hidden))).transpose(0, 1)
 
     def _first(self, obs, last_action, agent_ids):
         w_obs, w_action, w_id = self.fc1.weight.split(self.widths, dim=1)
@@ -93,3 +101,10 @@ class RNNAgent(nn.Module):
         if self.config.obs_agent_id:
             x = x + w_id.t()[agent_ids]  # [N, H]
         return F.relu(x)
+
+
+def _stages(lengths, count=4):
+    """[(begin, end, episodes that go on)]: at most `count` stretches of time that cover the episodes of these lengths,
+    which descend. A stage ends where an equal share of the episodes has ended."""
+    ends = sorted({max(lengths[len(lengths) * k // count], 1) for k in range(count)})
+    return [(begin, end, sum(length > begin for length in lengths)) for begin, end in zip([0, *ends], ends)]

@@ -27,8 +27,10 @@ class RNNNSAgent(nn.Module):
             lambda i, one: self.agents[i](obs[..., one, :], last_action[..., one], agent_ids[one], hidden[..., one, :])
         )
 
-    def unroll(self, obs, last_action, agent_ids):
-        return self._each(lambda i, one: self.agents[i].unroll(obs[..., one, :], last_action[..., one], agent_ids[one]))
+    def unroll(self, obs, last_action, agent_ids, lengths=None):
+        return self._each(
+            lambda i, one: self.agents[i].unroll(obs[..., one, :], last_action[..., one], agent_ids[one], lengths)
+        )
 
     def _each(self, run):
         """q [..., N, A] and hidden [..., N, H] from run(i, slice of agent i)."""
