@@ -31,25 +31,31 @@ class QLearner(ValueLearner):
         q, _ = unroll(self.mac, self.online(batch))  # [B, T or T+1, N, A]
         y = self.targets(tr, lambda: self._next_values(batch, tr, q))  # [B, T, 1 or N]
         q_taken = chosen(q[:, : tr.actions.shape[1]], tr.actions)  # [B, T, N]
-        mask, q_taken, state, obs, y = real_steps(
-            tr.mask, tr.mask, q_taken, tr.state[:, :-1], batch["obs"][:, :-1], y
-        )  # from here on, where there is padding, B is 1 and T counts the real steps
-        q_tot = self._mix(self.mixer, q_taken, state, obs)  # [B, T, 1 or N]
+        # From here on, where there is padding, B is 1 and T counts the real steps.
+        mask, y, q_taken, *seen = real_steps(tr.mask, tr.mask, y, q_taken, *self._seen(batch, slice(None, -1)))
+        q_tot = self._mix(self.mixer, q_taken, *seen)  # [B, T, 1 or N]
         loss = mean_square(q_tot - y, mask)
         metrics = {"td_loss": loss, "td_error_abs": (q_tot - y).abs(), "q_taken_mean": q_tot, "target_mean": y}
         if hasattr(self.mixer, "regulariser"):
-            metrics["attention_loss"] = self.mixer.regulariser(state, obs, mask)
+            metrics["attention_loss"] = self.mixer.regulariser(*seen, mask)
             loss = loss + metrics["attention_loss"]
         return loss, metrics
 
     def _next_values(self, batch, tr, q_online):
         q, _ = self.rollout_after(batch)
         u_greedy = greedy_actions(q_online[:, 1:] if self.config.double_q else q, tr.avail[:, 1:])  # ū' [B, T, N]
-        steps = real_steps(tr.mask, chosen(q, u_greedy), tr.state[:, 1:], batch["obs"][:, 1:])
+        steps = real_steps(tr.mask, chosen(q, u_greedy), *self._seen(batch, slice(1, None)))
         return in_place(tr.mask, self._mix(self.target_mixer, *steps))
 
-    def _mix(self, mixer, q_agents, state, obs):
-        return q_agents if mixer is None else mixer(q_agents, state, obs)
+    def _seen(self, batch, steps):
+        """What the mixer reads besides the agents' values: nothing, or state, or state and obs."""
+        names = () if self.mixer is None else self.mixer.reads
+        return [
+            batch[name][:, steps].flatten(start_dim=2) if name == "state" else batch[name][:, steps] for name in names
+        ]
+
+    def _mix(self, mixer, q_agents, *seen):
+        return q_agents if mixer is None else mixer(q_agents, *seen)
 
     @torch.no_grad()
     def values(self, batch):
@@ -58,6 +64,5 @@ class QLearner(ValueLearner):
         values = {"q": q}
         if self.mixer is not None:
             actions = batch["actions"][:, :-1].squeeze(-1).long()
-            state = batch["state"][:, :-1].flatten(start_dim=2)
-            values["q_jt"] = self.mixer(chosen(q, actions), state, batch["obs"][:, :-1])
+            values["q_jt"] = self.mixer(chosen(q, actions), *self._seen(batch, slice(None, -1)))
         return values

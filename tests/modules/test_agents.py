@@ -106,7 +106,7 @@ def test_names_and_shapes_are_epymarls(use_rnn):
 
 
 @every_agent
-@pytest.mark.parametrize("lengths", [[T] * B, [T, *[1] * (B - 1)], [3, *[2] * (B - 1)], [1] * B], ids=str)
+@pytest.mark.parametrize("lengths", [[T] * B, [T, *[1] * (B - 1)], [3, *[2] * (B - 1)], [1] * B, [0] * B], ids=str)
 def test_what_comes_after_an_episode_changes_neither_values_nor_gradients(name, lengths):
     agent, args = make_agent(name)
     obs, last, ids = inputs(args)
@@ -122,16 +122,17 @@ def test_what_comes_after_an_episode_changes_neither_values_nor_gradients(name, 
 
 
 @pytest.mark.parametrize(
-    "lengths, stages",
+    "lengths, n_steps, stages",
     [
-        ([5], [(0, 5, 1)]),
-        ([9, 7, 4, 2], [(0, 2, 4), (2, 4, 3), (4, 7, 2), (7, 9, 1)]),
-        ([6, 6, 6, 6, 6, 3], [(0, 6, 6)]),
-        ([8, 7, 6, 5, 4, 3, 2, 1], [(0, 2, 8), (2, 4, 6), (4, 6, 4), (6, 8, 2)]),
+        ([5], 5, [(0, 5, 1)]),
+        ([9, 7, 4, 2], 9, [(0, 2, 4), (2, 4, 3), (4, 7, 2), (7, 9, 1)]),
+        ([6, 6, 6, 6, 6, 3], 6, [(0, 6, 6)]),
+        ([8, 7, 6, 5, 4, 3, 2, 1], 8, [(0, 2, 8), (2, 4, 6), (4, 6, 4), (6, 8, 2)]),
+        ([4, 4, 2, 2], 9, [(0, 2, 4), (2, 4, 2), (4, 9, 1)]),
     ],
 )
-def test_stages_cover_every_step_of_every_episode(lengths, stages):
-    assert _stages(lengths) == stages
+def test_stages_cover_every_step_of_every_episode(lengths, n_steps, stages):
+    assert _stages(lengths, n_steps) == stages
 
 
 def test_separate_networks_share_nothing():

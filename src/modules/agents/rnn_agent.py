@@ -82,15 +82,14 @@ class RNNAgent(nn.Module):
         cell = self.rnn
         weights = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
         last, parts = x.new_zeros(1, n_episodes * n_agents, x.shape[-1]), []
-        for begin, end, going_on in _stages(lengths or [n_steps] * n_episodes):
+        for begin, end, going_on in _stages(lengths or [n_steps] * n_episodes, n_steps):
             rows = x[begin:end, :going_on].flatten(start_dim=1, end_dim=2)
             # The GRU cell's own weights, run by the fused kernel: biases, one layer, no dropout, training mode
             # (cuDNN refuses a backward pass without), one direction, time first.
             rows, last = torch.gru(rows, last[:, : rows.shape[1]], weights, True, 1, 0.0, True, False, False)
             rows = rows.unflatten(1, (going_on, n_agents))
-            parts.append(F.pad(rows, (0, 0, 0, 0, 0, n_episodes - going_on)))
-        hidden = torch.cat(parts)  # up to the end of the longest episode
-        return F.pad(hidden, (0, 0, 0, 0, 0, 0, 0, n_steps - len(hidden))).transpose(0, 1)
+            parts.append(rows if going_on == n_episodes else F.pad(rows, (0, 0, 0, 0, 0, n_episodes - going_on)))
+        return torch.cat(parts).transpose(0, 1)
 
     def _first(self, obs, last_action, agent_ids):
         w_obs, w_action, w_id = self.fc1.weight.split(self.widths, dim=1)
@@ -103,8 +102,8 @@ class RNNAgent(nn.Module):
         return F.relu(x)
 
 
-def _stages(lengths, count=4):
-    """[(begin, end, episodes that go on)]: at most `count` stretches of time that cover the episodes of these lengths,
+def _stages(lengths, n_steps, count=4):
+    """[(begin, end, episodes that go on)]: at most `count` stretches of the `n_steps` for episodes of these lengths,
     which descend. A stage ends where an equal share of the episodes has ended."""
-    ends = sorted({max(lengths[len(lengths) * k // count], 1) for k in range(count)})
-    return [(begin, end, sum(length > begin for length in lengths)) for begin, end in zip([0, *ends], ends)]
+    ends = sorted({n_steps, *(max(lengths[len(lengths) * k // count], 1) for k in range(1, count))})
+    return [(begin, end, max(1, sum(length > begin for length in lengths))) for begin, end in zip([0, *ends], ends)]

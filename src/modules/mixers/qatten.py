@@ -16,6 +16,8 @@ class QattenMixer(nn.Module):
     out, for it gives up that guarantee.
     """
 
+    reads = ("state", "obs")  # of a batch, besides the agents' values
+
     @dataclass(frozen=True)
     class Config:
         n_attention_heads: int = key("attention heads", low=1)

@@ -12,6 +12,8 @@ from utils.args import key, read
 class QMixer(nn.Module):
     """Q_tot = w_2(s)ᵀ ELU(W_1(s)ᵀ Q + b_1(s)) + V(s), with W_1, w_2 ≥ 0, so Q_tot rises with each Q_i."""
 
+    reads = ("state",)  # of a batch, besides the agents' values
+
     @dataclass(frozen=True)
     class Config:
         mixing_embed_dim: int = key("width of the mixing network", unit="units", low=1)

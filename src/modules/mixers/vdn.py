@@ -6,9 +6,11 @@ from torch import nn
 class VDNMixer(nn.Module):
     """Q_tot = Σ_i Q_i."""
 
+    reads = ()  # of a batch, besides the agents' values
+
     def __init__(self, args):
         super().__init__()
 
-    def forward(self, agent_qs, state, obs=None):
+    def forward(self, agent_qs, state=None, obs=None):
         """Q_tot [B, T, 1] of agent_qs [B, T, N]. State and observations are not used."""
         return agent_qs.sum(dim=-1, keepdim=True)
