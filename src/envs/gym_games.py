@@ -11,6 +11,7 @@ import importlib.util
 import io
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -60,7 +61,7 @@ class GymGame:
     def __init__(self, name, time_limit, kwargs):
         import gymnasium
 
-        self.env = gymnasium.make(name, disable_env_checker=True, **kwargs)
+        self.env: Any = gymnasium.make(name, disable_env_checker=True, **kwargs)
         spaces = self.env.action_space, self.env.observation_space
         if not all(isinstance(space, gymnasium.spaces.Tuple) for space in spaces):
             raise ConfigError(f"{name} has one agent (it acts in {spaces[0]}); {WANTED}")

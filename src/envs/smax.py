@@ -200,7 +200,8 @@ def _programs(config):
 
     @jax.jit
     def step(carry, actions, live):
-        new, reward = jax.vmap(play)(*carry, actions)
+        random, state = carry
+        new, reward = jax.vmap(play)(random, state, actions)
         carry = choose(live, new, carry)
         return carry, reward, jax.vmap(look)(carry[1])
 
