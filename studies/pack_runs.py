@@ -1,0 +1,71 @@
+"""Pack the finished runs of a study into one small file, from which src/report.py gives the same report again.
+
+python studies/pack_runs.py results/studies/smax_3m docs/smax/3m_runs.tar.xz
+"""
+
+import io
+import sys
+import tarfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+from utils import command
+from utils.args import ConfigError
+from utils.runs import find_runs
+
+DETAILS = """\
+of each run the file holds config.yaml, summary.json and, of metrics.jsonl, the records of tests: a few kB. To go on
+with it, here or elsewhere:
+
+  tar -xJf docs/smax/3m_runs.tar.xz -C FOLDER
+  python src/report.py FOLDER/smax_3m
+
+The same runs give the same file, byte by byte.
+
+exit status: 0 written; 2 bad input
+"""
+
+
+def main(argv=None):
+    """Returns the exit status."""
+    return command.status_of(act, parser().parse_args(argv))
+
+
+def parser():
+    p = command.parser("studies/pack_runs.py", "Pack the finished runs of a study into one small file.", DETAILS)
+    p.add_argument("path", metavar="PATH", help="a folder that holds runs, such as results/studies/smax_3m")
+    p.add_argument("file", metavar="FILE.tar.xz", help="what to write")
+    return p
+
+
+def act(options):
+    root, file = Path(options.path), Path(options.file)
+    runs = [run for run in find_runs(root) if run.status == "finished"]
+    if not runs:
+        raise ConfigError(f"{root}: no finished run below it")
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:xz") as tar:
+        for run in runs:
+            for name, data in kept(run.path):
+                entry = tarfile.TarInfo(str(Path(root.resolve().name, run.path.relative_to(root), name)))
+                entry.size = len(data)
+                tar.addfile(entry, io.BytesIO(data))
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(packed.getvalue())
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be written: {error.strerror}") from error
+    print(f"{file}: {len(runs)} runs, {len(packed.getvalue()) / 1000:.0f} kB")
+    return 0
+
+
+def kept(path):
+    """(name, bytes) of what is kept of a run directory."""
+    for name in ("config.yaml", "summary.json"):
+        yield name, (path / name).read_bytes()
+    with open(path / "metrics.jsonl", "rb") as lines:
+        yield "metrics.jsonl", b"".join(line for line in lines if line.startswith(b'{"key": "test_'))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

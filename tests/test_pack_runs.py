@@ -1,0 +1,52 @@
+"""A packed study gives the report that the study itself gives."""
+
+import json
+import tarfile
+
+import pack_runs
+import pytest
+from made_runs import ours
+
+import report
+
+
+@pytest.fixture
+def study(tmp_path):
+    for seed in (1, 2):
+        for name, gain in (("qmix", 1.0), ("qtran_alt", 2.0)):
+            points = {step: gain * step + seed for step in (0, 10, 20, 30, 40)}
+            ours(tmp_path / "study" / "task", points, name=name, seed=seed)
+    ours(tmp_path / "study" / "task", name="vdn", status="failed")
+    return tmp_path / "study"
+
+
+def test_the_same_report_comes_out(study, tmp_path, capsys):
+    file = tmp_path / "packed" / "runs.tar.xz"
+    assert pack_runs.main([str(study), str(file)]) == 0
+    assert "4 runs" in capsys.readouterr().out
+    with tarfile.open(file) as tar:
+        tar.extractall(tmp_path / "unpacked", filter="data")
+    for folder, out in ((study, "a"), (tmp_path / "unpacked" / "study", "b")):
+        assert report.main([str(folder), "--out", str(tmp_path / out), "--reps", "100"]) == 0
+    for name in ("final.csv", "learning_curves.csv"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_only_tests_are_kept_and_the_same_runs_give_the_same_file(study, tmp_path):
+    files = [tmp_path / name for name in ("one.tar.xz", "two.tar.xz")]
+    for file in files:
+        assert pack_runs.main([str(study), str(file)]) == 0
+    assert files[0].read_bytes() == files[1].read_bytes()
+    with tarfile.open(files[0]) as tar:
+        names = [m.name for m in tar if m.name.endswith("metrics.jsonl")]
+        lines = [line for name in names for line in tar.extractfile(name)]
+    assert len(names) == 4 and all(name.startswith("study/task/") for name in names)
+    assert {json.loads(line)["key"] for line in lines} == {"test_return_mean"}
+
+
+def test_bad_input_is_told(study, tmp_path, capsys):
+    assert pack_runs.main([str(tmp_path / "nowhere"), str(tmp_path / "x")]) == 2
+    assert "no finished run" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert pack_runs.main([str(study), str(tmp_path / "file" / "x")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
