@@ -2,11 +2,13 @@
 
     python bench/train_step.py --peer PATH_OF_AN_EPYMARL_CHECKOUT
 
-Both learn from the same kind of batch (random episodes at full length, the shapes of SMAC's 2s3z by default) with
-PyMARL's settings: GRU 64, state in Q_jt and V_jt, double-Q, RMSprop, clip 10. EPyMARL's QTRAN does not start as
-shipped (its issue 2: its mixer and learner read keys that its configuration renamed); here it gets those keys, and its
-code is not touched. Each side lives in a process of its own with one thread; they update in turn, so that both see the
-same machine. Without --peer only ours is timed.
+Both learn from the same kind of batch (random episodes, the shapes of SMAC's 2s3z by default) with PyMARL's settings:
+GRU 64, state in Q_jt and V_jt, double-Q, RMSprop, clip 10. All episodes are as long as can be, or, with --shortest 30,
+their lengths are spread evenly from 30 to --steps: ours leaves padding out, EPyMARL's computes and masks it.
+
+EPyMARL's QTRAN does not start as shipped (its issue 2: its mixer and learner read keys that its configuration
+renamed); here it gets those keys, and its code is not touched. Each side lives in a process of its own with one thread;
+they update in turn, so that both see the same machine. Without --peer only ours is timed.
 
 The floor: the products of matrices in our update at the rate of one large product, measured in the same turns. What
 lies above it are small products, everything that is not a product, and Python.
@@ -28,16 +30,25 @@ class Silent:
         pass
 
 
+def lengths(sizes):
+    """Transitions of each episode, the longest first, as our replay samples them."""
+    longest, shortest, n = sizes["steps"], sizes["shortest"] or sizes["steps"], sizes["batch"]
+    return [round(longest - (longest - shortest) * i / max(n - 1, 1)) for i in range(n)]
+
+
 def fields(torch, sizes, seed=0):
-    """A random batch {name: [B, T+1, …]} of full episodes that end at the last step."""
+    """A random batch {name: [B, T+1, …]} of episodes that end at their last step."""
     g = torch.Generator().manual_seed(seed)
     b, t, n, a = sizes["batch"], sizes["steps"] + 1, sizes["agents"], sizes["actions"]
     avail = torch.rand(b, t, n, a, generator=g) < 0.7
     avail[..., 0] = True
     actions = torch.where(avail, torch.rand(b, t, n, a, generator=g), torch.tensor(-1.0)).argmax(-1, keepdim=True)
     terminated = torch.zeros(b, t, 1)
-    terminated[:, -2] = 1
+    filled = torch.zeros(b, t, 1)
+    for i, length in enumerate(lengths(sizes)):
+        terminated[i, length - 1], filled[i, : length + 1] = 1, 1
     return {
+        "filled": filled,
         "state": torch.randn(b, t, sizes["state"], generator=g),
         "obs": torch.randn(b, t, n, sizes["obs"], generator=g),
         "actions": actions,
@@ -71,7 +82,7 @@ def ours(sizes):
     mac = mac_class(args.mac)(scheme, groups, args)
     learner = learner_class(args.learner)(mac, scheme, Silent(), args)
     batch = EpisodeBatch(scheme, groups, sizes["batch"], sizes["steps"] + 1)
-    batch.update(fields(torch, sizes))
+    batch.update(fields(torch, sizes), mark_filled=False)
     return lambda: learner.train(batch, 0, 0)
 
 
@@ -106,7 +117,7 @@ def epymarl(sizes, path):
     onehot = {"actions": ("actions_onehot", [OneHot(out_dim=sizes["actions"])])}
     groups = {"agents": sizes["agents"]}
     batch = EpisodeBatch(scheme, groups, sizes["batch"], sizes["steps"] + 1, preprocess=onehot)
-    batch.update(fields(torch, sizes))
+    batch.update(fields(torch, sizes), mark_filled=False)
     mac = REGISTRY["basic_mac"](batch.scheme, groups, args)
     learner = QLearner(mac, batch.scheme, Silent(), args)
     return lambda: learner.train(batch, 0, 0)
@@ -141,6 +152,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--peer", help="an EPyMARL checkout")
     p.add_argument("--repeats", type=int, default=15)
+    p.add_argument("--shortest", type=int, help="length of the shortest episode (default: --steps)")
     for name, size in (("batch", 32), ("steps", 120), ("agents", 5), ("actions", 11), ("obs", 80), ("state", 120)):
         p.add_argument(f"--{name}", type=int, default=size)
     options = p.parse_args()
