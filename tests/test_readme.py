@@ -3,6 +3,7 @@
 import re
 import shlex
 
+import pack_runs
 import pytest
 import yaml
 from command import ROOT, SHORT, SHORT_GAMES, files, here, outcome
@@ -70,8 +71,9 @@ def test_the_plugin_goes_in_and_out(tmp_path, capsys, monkeypatch):
 
 def test_the_commands_of_a_study_work_one_after_the_other(tmp_path, capfd, monkeypatch):
     """Shortened: one algorithm, one seed, few steps."""
-    lines = [line for line in LINES if "src/sweep.py" in line or "src/report.py" in line]
-    assert len(lines) == 3
+    commands = {"src/sweep.py": sweep, "src/report.py": report, "studies/pack_runs.py": pack_runs}
+    lines = [line for line in LINES if any(name in line for name in commands)]
+    assert len(lines) == 4
     monkeypatch.chdir(tmp_path)
     (tmp_path / "studies").mkdir()
     for path in (ROOT / "studies").glob("*.yaml"):
@@ -80,8 +82,7 @@ def test_the_commands_of_a_study_work_one_after_the_other(tmp_path, capfd, monke
         study["overrides"] = {"t_max": 40, "save_model": False}
         (tmp_path / "studies" / path.name).write_text(yaml.safe_dump(study))
     for line in lines:
-        command = sweep if "sweep.py" in line else report
-        assert command.main(shlex.split(line)[2:]) == 0, capfd.readouterr()
+        assert commands[line.split()[1]].main(shlex.split(line)[2:]) == 0, capfd.readouterr()
     said = capfd.readouterr().out
     assert "1 of 1 runs complete" in said and (tmp_path / "results/studies/two_step/report/report.html").is_file(), said
 
