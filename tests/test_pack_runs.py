@@ -1,13 +1,18 @@
 """A packed study gives the report that the study itself gives."""
 
+import csv
 import json
 import tarfile
 
 import pack_runs
 import pytest
+from command import ROOT
 from made_runs import ours
 
 import report
+
+# (a study in docs, its figures beside it)
+KEPT = [(p, p.with_name(p.name.replace("_runs.tar.xz", "_final.csv"))) for p in sorted(ROOT.glob("docs/**/*.tar.xz"))]
 
 
 @pytest.fixture
@@ -50,3 +55,20 @@ def test_bad_input_is_told(study, tmp_path, capsys):
     (tmp_path / "file").touch()
     assert pack_runs.main([str(study), str(tmp_path / "file" / "x")]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+def figures(file):
+    """[(algorithm, its numbers)] of a final.csv."""
+    with open(file) as lines:
+        rows = list(csv.DictReader(lines))
+    return [(row["algorithm"], [float(row[k]) for k in ("n", "iqm", "lower", "upper", "min", "max")]) for row in rows]
+
+
+@pytest.mark.parametrize("packed, final", [(p, f) for p, f in KEPT if f.exists()], ids=lambda p: p.name)
+def test_the_figures_in_docs_are_those_of_the_runs_beside_them(packed, final, tmp_path):
+    with tarfile.open(packed) as tar:
+        tar.extractall(tmp_path, filter="data")
+    assert report.main([str(tmp_path), "--out", str(tmp_path / "report")]) == 0
+    found, expected = figures(tmp_path / "report" / "final.csv"), figures(final)
+    assert [name for name, _ in found] == [name for name, _ in expected]
+    assert all(a == pytest.approx(b) for (_, a), (_, b) in zip(found, expected))
