@@ -67,8 +67,8 @@ class RNNAgent(nn.Module):
     def unroll(self, obs, last_action, agent_ids, lengths=None):
         """T steps from a zero hidden state: q [B, T, N, A] and hidden [B, T, N, H].
 
-        One product for all inputs, one GRU call over the sequence. obs [B, T, N, O]. lengths [B], descending: of the
-        episodes, where the GRU may leave out what comes after them (hidden is 0 there or goes on).
+        One product for all inputs. obs [B, T, N, O]. lengths: observations of each episode, a list of B that descends;
+        what q and hidden hold after an episode's end then means nothing. None: all T steps are computed.
         """
         x = self._first(obs, last_action, agent_ids)  # [B, T, N, H]
         hidden = self._gru(x, lengths) if self.config.use_rnn else F.relu(self.rnn(x))
@@ -83,7 +83,7 @@ class RNNAgent(nn.Module):
         weights = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
         last, parts = x.new_zeros(1, n_episodes * n_agents, x.shape[-1]), []
         for begin, end, going_on in _stages(lengths or [n_steps] * n_episodes, n_steps):
-            rows = x[begin:end, :going_on].flatten(start_dim=1, end_dim=2)
+            rows = x[begin:end, :going_on].flatten(start_dim=1, end_dim=2)  # [end - begin, going_on · N, H]
             # The GRU cell's own weights, run by the fused kernel: biases, one layer, no dropout, training mode
             # (cuDNN refuses a backward pass without), one direction, time first.
             rows, last = torch.gru(rows, last[:, : rows.shape[1]], weights, True, 1, 0.0, True, False, False)
