@@ -43,11 +43,12 @@ def launch(config):
             get_logger()  # closes log.txt
             directory.discard()
             raise error if isinstance(error, ConfigError) else unwritable(directory.path, error) from error
-        print(f"run directory: {directory.path}", flush=True)
-        return _guarded(parts, directory, sacred_run)
-    finally:
-        parts.env.close()
+    except BaseException:
+        _close(parts.env, console_logger)
         logger.finish()
+        raise
+    print(f"run directory: {directory.path}", flush=True)
+    return _guarded(parts, directory, sacred_run)
 
 
 def _open_logs(directory, logger, early):
@@ -72,23 +73,31 @@ def _guarded(parts, directory, sacred_run):
     except KeyboardInterrupt as error:
         status, code = "interrupted", 143 if isinstance(error, Terminated) else 130
         reason = "SIGTERM" if code == 143 else "Ctrl-C"
-    except Exception as error:  # a bug, or a fault of the machine: the log keeps where
+    except (Exception, SystemExit) as error:  # a bug, or a fault of the machine: the log keeps where
         log.error("training failed", exc_info=True)
         status, reason, code = "failed", brief(error), 1
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not tear the summary
-        parts.env.close()
         logger.finish()
         try:
             directory.write_summary(status, parts.runner, logger, reason)
         except OSError as error:
             status, reason, code = "failed", reason or f"summary.json: {brief(error)}", code or 1
+        _close(parts.env, log)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, previous)
     print(f"run directory: {directory.path}", flush=True)
     if reason:
         log.error(f"{status}: {reason}")
     return code
+
+
+def _close(env, log):
+    """What goes wrong here costs a warning: all is learned and written."""
+    try:
+        env.close()
+    except Exception as error:
+        log.warning(f"closing the environment: {brief(error)}")
 
 
 def _terminate(signum, frame):

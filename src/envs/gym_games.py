@@ -1,21 +1,25 @@
 """One game of the outside world each: a Gymnasium id, a parallel PettingZoo environment, a scenario of VMAS.
 
-`make_game(key)` takes a key as EPyMARL writes them. All have the same small face: n_actions and obs_sizes
-(lists, one number an agent), `limit` (the game's own time limit, or None), reset(seed) → observations (flat, one an
-agent), step(actions) → observations, reward (a number, or a list of the agents'), terminated, truncated.
+`make_game(key)` takes a key as EPyMARL writes them. All have the same small face: n_actions and obs_sizes (lists, one
+number an agent), `limit` (the game's own time limit, or None), `package` (where it is from), reset(seed) → observations
+(flat, one an agent), step(actions) → observations, reward (a number, or a list of the agents'), terminated, truncated.
+What a game raises is its own: callers stand in `blaming`.
 """
 
 import contextlib
 import importlib
 import importlib.util
 import io
+import traceback
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from envs.vector import GameError
 from utils.args import ConfigError, nearest
+from utils.logging import brief
 from utils.registry import MissingPackage
 
 INSTALL = "pip install -r requirements/gym.txt"
@@ -29,19 +33,28 @@ GIT_ONLY = {"matrixgames": "pip install git+https://github.com/uoe-agents/matrix
 
 def make_game(key, time_limit, kwargs, wrapper=None):
     """The game of EPyMARL's `key`. wrapper: see LastAgent. ConfigError for what is unknown, or no game for a team."""
+    game_class, name = find(key)
+    game = game_class(name, time_limit, kwargs)
+    if wrapper:
+        game, key = LastAgent(game, wrapper), f"{key} with {wrapper}"
+    if len(game.n_actions) < 2:
+        raise ConfigError(f"{key} has {'one agent' if game.n_actions else 'no agents'}; {WANTED}")
+    return game
+
+
+@contextlib.contextmanager
+def blaming(game, error_class):
+    """What the code inside raises, be it by sys.exit, as an `error_class` that names the `game`, in one line."""
     try:
-        game_class, name = find(key)
-        game = game_class(name, time_limit, kwargs)
+        yield
     except ConfigError:
         raise
-    except Exception as error:  # the game's own: an argument that it does not know, a package that it needs
-        given = f" with env_args.kwargs = {kwargs}" if kwargs else ""
-        raise ConfigError(f"env_args.key = {key!r}{given} cannot be made: {type(error).__name__}: {error}") from error
-    if wrapper:
-        game = LastAgent(game, wrapper)
-    if len(game.n_actions) < 2:
-        raise ConfigError(f"{key} has one agent; {WANTED}")
-    return game
+    except GameError as error:
+        raise error_class(f"{game}: {error}") from error
+    except (Exception, SystemExit) as error:
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(at.filename).name}, line {at.lineno}"
+        raise error_class(f"{game} failed: {brief(error)} ({place})") from error
 
 
 def find(name):
@@ -62,14 +75,17 @@ class GymGame:
         import gymnasium
 
         self.env: Any = gymnasium.make(name, disable_env_checker=True, **kwargs)
-        spaces = self.env.action_space, self.env.observation_space
-        if not all(isinstance(space, gymnasium.spaces.Tuple) for space in spaces):
-            raise ConfigError(f"{name} has one agent (it acts in {spaces[0]}); {WANTED}")
-        self.spaces, self.flatten = list(spaces[1]), gymnasium.spaces.flatten
-        self.n_actions = [count(space, name) for space in spaces[0]]
-        self.first = [int(space.start) for space in spaces[0]]
+        self.package = type(self.env.unwrapped).__module__.partition(".")[0]
+        actions, observations = self.env.action_space, self.env.observation_space
+        if not all(isinstance(space, gymnasium.spaces.Tuple) for space in (actions, observations)):
+            raise ConfigError(f"{name} {_what_it_is(actions, observations)}; {WANTED}")
+        if len(actions) != len(observations):
+            raise ConfigError(f"{name} has actions for {len(actions)} agents, observations for {len(observations)}")
+        self.spaces, self.flatten = list(observations), gymnasium.spaces.flatten
+        self.n_actions = [count(space, name) for space in actions]
+        self.first = [int(space.start) for space in actions]
         self.obs_sizes = [gymnasium.spaces.flatdim(space) for space in self.spaces]
-        self.limit = self._lift_limit(time_limit)
+        self.limit = self._lift_limit(time_limit) if self.package in OWNERS.values() else None
 
     def _lift_limit(self, time_limit):
         """The game's own limit. It is moved beyond ours, as it would look like an end."""
@@ -82,16 +98,32 @@ class GymGame:
         return limit
 
     def reset(self, seed):
-        for player in getattr(self.env.unwrapped, "players", ()):
-            player.position = None  # lbforaging would keep the new ones off the cells of the old, so not repeat itself
+        for player in self.env.unwrapped.players if self.package == "lbforaging" else ():
+            player.position = None  # it would keep the new ones off the cells of the old, so not repeat itself
         return self._flat(self.env.reset(seed=seed)[0])
 
     def step(self, actions):
-        obs, reward, terminated, truncated, _ = self.env.step([a + first for a, first in zip(actions, self.first)])
-        return self._flat(obs), reward, bool(np.all(terminated)), bool(np.all(truncated))
+        answer = self.env.step([a + first for a, first in zip(actions, self.first)])
+        if not isinstance(answer, tuple) or len(answer) != 5:
+            kind = f"{len(answer)} (as the old gym's)" if isinstance(answer, tuple) else type(answer).__name__
+            raise GameError(f"step answers not with observation, reward, terminated, truncated, info, but with {kind}")
+        obs, reward, *ends, _ = answer
+        terminated, truncated = (self._each(end) for end in ends)
+        over = bool(terminated.all())
+        return self._flat(obs), reward, over, bool((terminated | truncated).all()) and not over
 
     def _flat(self, obs):
+        if isinstance(obs, dict) or len(obs) != len(self.spaces):
+            kind = f"{len(obs)} in a {type(obs).__name__}"
+            raise GameError(f"the game shows not a tuple of {len(self.spaces)} observations, one an agent, but {kind}")
         return [np.asarray(self.flatten(space, o), dtype=np.float32) for space, o in zip(self.spaces, obs)]
+
+    def _each(self, end):
+        """What the game says of its end, for each agent: bool [N]."""
+        n, says = len(self.spaces), numbers(end)
+        if says is None or says.shape not in ((), (n,)):
+            raise GameError(f"the game says {end!r} of its end, not True or False, or a list of {n} of these")
+        return np.broadcast_to(says.astype(bool), (n,))
 
     def close(self):
         self.env.close()
@@ -105,17 +137,31 @@ class ParallelGame:
     def __init__(self, name, time_limit, kwargs):
         from gymnasium.spaces import flatdim, flatten
 
-        self.env, self.flatten = importlib.import_module(name).parallel_env(**kwargs), flatten
+        self.package, self.flatten = name.partition(".")[0], flatten
+        self.env: Any = self._make(name, kwargs)
         self.agents = list(self.env.possible_agents)
-        self.n_actions = [count(self.env.action_space(agent), name) for agent in self.agents]
+        spaces = [self.env.action_space(agent) for agent in self.agents]
+        self.n_actions = [count(space, name) for space in spaces]
+        self.first = [int(space.start) for space in spaces]
         self.spaces = {agent: self.env.observation_space(agent) for agent in self.agents}
         self.obs_sizes = [flatdim(space) for space in self.spaces.values()]
+
+    def _make(self, name, kwargs):
+        try:
+            module = importlib.import_module(name)
+            if hasattr(module, "parallel_env"):
+                return module.parallel_env(**kwargs)
+        except ImportError as error:  # each family of PettingZoo has packages of its own
+            family = name.split(".")[1]
+            raise MissingPackage(f'{name}: {error}; install it with: pip install "pettingzoo[{family}]"') from error
+        raise ConfigError(f"{name} is played in turns (AEC); only games in which all agents act at once can be played")
 
     def reset(self, seed):
         return self._flat(self.env.reset(seed=seed)[0])
 
     def step(self, actions):
-        chosen = {agent: a for agent, a in zip(self.agents, actions) if agent in self.env.agents}
+        all_of_them = zip(self.agents, actions, self.first)
+        chosen = {agent: a + first for agent, a, first in all_of_them if agent in self.env.agents}
         obs, reward, _, truncated, _ = self.env.step(chosen)
         over, cut = not self.env.agents, any(truncated.values())
         return self._flat(obs), [reward.get(agent, 0.0) for agent in self.agents], over and not cut, over and cut
@@ -135,7 +181,7 @@ class ParallelGame:
 class VmasGame:
     """A scenario of VMAS, one world, discrete actions."""
 
-    limit = None
+    limit, package = None, "vmas"
 
     def __init__(self, name, time_limit, kwargs):
         self.env = _import_vmas().make_env(
@@ -162,7 +208,8 @@ class LastAgent:
     """A game whose last agent is played by nobody (FrozenTag: always its first action) or by chance (RandomTag)."""
 
     def __init__(self, game, wrapper):
-        self.game, self.by_chance, self.limit = game, wrapper == "RandomTag", game.limit
+        self.game, self.by_chance = game, wrapper == "RandomTag"
+        self.limit, self.package = game.limit, game.package
         self.n_actions, self.obs_sizes = game.n_actions[:-1], game.obs_sizes[:-1]
         self.close = game.close
 
@@ -176,11 +223,29 @@ class LastAgent:
         return obs[:-1], reward[:-1] if np.ndim(reward) else reward, terminated, truncated
 
 
+def numbers(values):
+    """`values` as an array of real numbers or booleans; None where they are something else."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        return None
+    return array if array.dtype.kind in "biuf" else None
+
+
 def count(space, name):
-    """The number of actions of a Discrete space; ConfigError for another one."""
-    if type(space).__name__ != "Discrete":
+    """The number of actions of a Discrete space, gymnasium's or the old gym's; ConfigError for another one."""
+    if "Discrete" not in (cls.__name__ for cls in type(space).__mro__):
         raise ConfigError(f"{name} has actions that are not discrete ({space}); {WANTED}")
     return int(space.n)
+
+
+def _what_it_is(actions, observations):
+    """Of a game whose spaces are not Tuples."""
+    single = ("Discrete", "Box", "MultiDiscrete", "MultiBinary")
+    kinds = [type(space).__name__ for space in (actions, observations)]
+    if kinds[0] in single and kinds[1] != "Tuple":
+        return f"has one agent (it acts in {actions})"
+    return f"has spaces of actions and observations that are {' and '.join(kinds)}, not Tuples with one entry an agent"
 
 
 def _unknown(name, known):
@@ -215,7 +280,7 @@ def _gym_id(name):
 def _parallel_modules():
     """{"pz-mpe-simple-spread-v3": "mpe2.simple_spread_v3"}: EPyMARL's names, and where these games live now."""
     found = {}
-    for package, pattern in (("mpe2", "*_v?.py"), ("pettingzoo", "*/*_v?.py")):
+    for package, pattern in (("mpe2", "*_v[0-9]*.py"), ("pettingzoo", "*/*_v[0-9]*.py")):
         root = _folder(package)
         for path in root.glob(pattern):
             family = "mpe" if package == "mpe2" else path.parent.name

@@ -5,12 +5,15 @@ which pays where a step takes much more than 0.1 ms.
 Axes: E environments, N agents, A actions, O observation.
 """
 
+import importlib.metadata
+import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from envs.gym_games import INSTALL, make_game
+from envs.gym_games import INSTALL, blaming, make_game, numbers
 from envs.vector import ArrayEnv, EnvInfo, GameError, Observation
 from utils.args import ConfigError
 from utils.args import key as declare  # `key` is one of the keys
@@ -40,16 +43,35 @@ class Gymma(ArrayEnv):
 
     def __init__(self, config, n_envs=1, seed=None):
         self.config = config
-        self.games: list[Any] = [self._make_game() for _ in range(n_envs)]
+        self.games: list[Any] = []
+        try:
+            for _ in range(n_envs):
+                with blaming(self._called(), ConfigError):
+                    self.games.append(self._make_game())
+            self._set_up(n_envs, seed)
+            with blaming(self._called(), ConfigError):
+                self._try()
+        except ConfigError:
+            self.close()
+            raise
+        package = self.games[0].package
+        with suppress(importlib.metadata.PackageNotFoundError):  # the user's own, which is not installed
+            self.versions = {package: importlib.metadata.version(package)}
+
+    def _set_up(self, n_envs, seed):
         game = self.games[0]
         n, o = len(game.n_actions), max(game.obs_sizes)
-        limit = min(config.time_limit, game.limit or config.time_limit)
+        limit = min(self.config.time_limit, game.limit or self.config.time_limit)
         super().__init__(EnvInfo(n, max(game.n_actions), o, self._state_size(n, o), limit), n_envs, seed)
         has = np.arange(max(game.n_actions)) < np.array(game.n_actions)[:, None]  # [N, A]
         self.avail = np.repeat(has[None], n_envs, axis=0)  # [E, N, A]
         self.obs = np.zeros((n_envs, n, o), dtype=np.float32)
         self.state = np.zeros((n_envs, self.env_info.state_shape), dtype=np.float32)
-        self._try()
+
+    def _called(self):
+        """What messages call the game."""
+        given = f" with env_args.kwargs = {self.config.kwargs}" if self.config.kwargs else ""
+        return f"env_args.key = {self.config.key!r}{given}"
 
     def _make_game(self):
         c = self.config
@@ -68,25 +90,25 @@ class Gymma(ArrayEnv):
     def _try(self):
         """Play one step, to see how it pays, and whether it keeps to what it says of itself."""
         game = self.games[0]
-        try:
-            self._show(0, game.reset(0))
-            paid = game.step([int(row.argmax()) for row in self.avail[0]])[1]
-            self.common_reward = np.ndim(paid) == 0
-            self._paid(paid)
-        except GameError as error:
-            raise ConfigError(f"env_args.key = {self.config.key!r}: {error}") from error
+        self._show(0, game.reset(0))
+        paid = game.step([int(row.argmax()) for row in self.avail[0]])[1]
+        reward = numbers(paid)
+        self.common_reward = reward is None or reward.ndim == 0
+        self._paid(paid)
 
     def _reset(self, mask):
         for i in np.flatnonzero(mask):
-            self._show(i, self.games[i].reset(int(self.rng.integers(2**31))))
+            with blaming(self._called(), GameError):
+                self._show(i, self.games[i].reset(int(self.rng.integers(2**31))))
 
     def _step(self, actions, live):
         shape = (self.n_envs,) if self.common_reward else (self.n_envs, self.env_info.n_agents)
         reward, over = np.zeros(shape, dtype=np.float32), np.zeros(self.n_envs, dtype=bool)
         for i in np.flatnonzero(live):
-            obs, paid, over[i], cut = self.games[i].step(actions[i].tolist())
-            self._show(i, obs)
-            reward[i] = self._paid(paid)
+            with blaming(self._called(), GameError):
+                obs, paid, over[i], cut = self.games[i].step(actions[i].tolist())
+                self._show(i, obs)
+                reward[i] = self._paid(paid)
             self.truncated[i] = cut and not over[i]
         return reward, over
 
@@ -104,12 +126,13 @@ class Gymma(ArrayEnv):
         self.state[i] = self.obs[i].ravel()
 
     def _paid(self, paid):
-        n = 0 if self.common_reward else self.env_info.n_agents
-        if np.shape(paid) != ((n,) if n else ()):
+        """The reward as an array. GameError where it is not of the kind that the first step's was."""
+        n, reward = 0 if self.common_reward else self.env_info.n_agents, numbers(paid)
+        if reward is None or reward.shape != ((n,) if n else ()):
             raise GameError(
                 f"the game pays {paid!r}, not {f'a list of {n} rewards, one an agent' if n else 'a number'}"
             )
-        return paid
+        return reward
 
     def _observe(self):
         return Observation(self.obs.copy(), self.state.copy(), self.avail.copy())
@@ -119,5 +142,10 @@ class Gymma(ArrayEnv):
         return "\n".join(f"agent {i}: {o.round(2).tolist()}" for i, o in enumerate(self.obs[0]))
 
     def close(self):
-        for game in self.games:
-            game.close()
+        games, self.games = self.games, []
+        for game in games:
+            try:
+                with blaming(self._called(), GameError):
+                    game.close()
+            except GameError as error:  # nothing that was learned hangs on it
+                logging.getLogger("qtran").warning(f"closing the game: {error}")

@@ -1,5 +1,6 @@
 """SMAClite (Michalski et al. 2023), battles in numpy. A git package with a broken pin; its results are never SMAC's."""
 
+import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from envs.gym_games import GymGame
 from envs.gymma import Gymma
-from utils.args import key
+from utils.args import ConfigError, key
 
 # Its own pin, Rtree 1.0.0, is too old for today's Python; rtree 1.4.1 does the same.
 INSTALL = (
@@ -33,10 +34,18 @@ class SMAClite(Gymma):
     needs, install = ("smaclite",), INSTALL
     games: Any  # [GymGame]
 
+    def _called(self):
+        return f"env_args.map_name = {self.config.map_name!r}"
+
     def _make_game(self):
         import smaclite  # noqa: F401  # registers its maps
 
         c = self.config
+        if c.use_cpp_rvo2 and importlib.util.find_spec("rvo2") is None:
+            raise ConfigError(
+                "env_args.use_cpp_rvo2 = True needs the module rvo2, which is not installed; build it as SMAClite's "
+                "README says, or give env_args.use_cpp_rvo2=False"
+            )
         game = GymGame(f"smaclite/{c.map_name}-v0", c.time_limit, {"use_cpp_rvo2": c.use_cpp_rvo2})
         game.n_actions = [game.env.unwrapped.n_actions] * len(game.n_actions)  # its masks are that long
         return game

@@ -47,7 +47,8 @@ def test_one_reward_for_the_team_stays_one():
 
 
 @pytest.mark.parametrize("kwargs, length", [({}, 5), ({"limit": 3}, 3), ({"limit": 5}, 5), ({"limit": 50}, 5)])
-def test_a_time_limit_truncates_the_games_own_too(kwargs, length):
+def test_a_time_limit_truncates_that_of_lbforaging_and_rware_too(kwargs, length, monkeypatch):
+    monkeypatch.setattr(fake_gymnasium.Team, "__module__", "rware.warehouse")
     env = gymma(**kwargs)
     assert env.env_info.episode_limit == length
     env.reset()
@@ -57,6 +58,35 @@ def test_a_time_limit_truncates_the_games_own_too(kwargs, length):
     assert (step.obs[:, 1] == length).all()  # the true last observation
     after = env.step(STAY)
     assert not after.reward.any() and np.array_equal(after.obs, step.obs) and after.truncated.all()
+
+
+def test_what_other_games_call_a_limit_is_left_to_them():
+    env = gymma(limit=3)
+    assert env.games[0].env._max_episode_steps == 3 and env.env_info.episode_limit == 5
+    env.reset()
+    for _ in range(3):
+        step = env.step(STAY)
+    assert step.terminated.all() and not step.truncated.any()
+
+
+def test_players_that_are_not_lbforagings_keep_what_they_are(monkeypatch):
+    monkeypatch.setattr(fake_gymnasium.Team, "players", [1, 2], raising=False)
+    gymma().reset()
+
+
+@pytest.mark.parametrize("says, over", [(True, True), ([True, False], False), ([1, 1], True), (np.False_, False)])
+def test_an_end_is_said_for_the_game_or_for_each_agent(says, over):
+    env = gymma(says=says)
+    env.reset()
+    assert (env.step(STAY).terminated == over).all()
+
+
+def test_agents_of_which_each_has_ended_or_is_cut_off_are_cut_off():
+    env = gymma(says=[True, False], fault="cut")
+    env.reset()
+    env.step(STAY)
+    step = env.step(STAY)
+    assert step.truncated.all() and not step.terminated.any()
 
 
 def test_an_end_terminates_also_at_the_limit_and_a_cut_of_the_games_truncates():
@@ -118,9 +148,22 @@ def three_agents(make_two):
         ({"key": "Single-v1"}, "Single-v1 has one agent .*two or more agents"),
         ({"agents": 1}, "Team-v1 has one agent; .*two or more agents"),
         ({"discrete": False}, "actions that are not discrete .*a finite set of actions"),
-        ({"fault": "rewards"}, "'Team-v1': the game pays .1.0, 1.0, 1.0., not a list of 2 rewards"),
-        ({"fault": "obs"}, r"the game shows observations of \[1\] numbers, not of \[1, 4\]"),
-        ({"speed": 3}, "with env_args.kwargs = {'speed': 3} cannot be made: TypeError: .*'speed'"),
+        ({"fault": "rewards"}, "'Team-v1'.*: the game pays .1.0, 1.0, 1.0., not a list of 2 rewards"),
+        ({"pays": None}, "'Team-v1'.*: the game pays None, not a number"),
+        ({"pays": [1.0, [2.0]]}, "the game pays .1.0, .2.0.., not a number"),
+        ({"pays": {0: 1.0}}, "the game pays {0: 1.0}, not a number"),
+        ({"says": {0: False, 1: False}}, "the game says {0: False, 1: False} of its end, not True or False, or a list"),
+        ({"says": None, "fault": "obs"}, "not a tuple of 2 observations, one an agent, but 1 in a tuple"),
+        ({"fault": "more"}, "not a tuple of 2 observations, one an agent, but 3 in a tuple"),
+        ({"fault": "dict"}, "not a tuple of 2 observations, one an agent, but 2 in a dict"),
+        ({"fault": "size"}, r"the game shows observations of \[4, 4\] numbers, not of \[1, 4\]"),
+        ({"fault": "spaces"}, "actions for 2 agents, observations for 3"),
+        ({"fault": "box"}, "spaces of actions and observations that are Tuple and Box, not Tuples with one entry"),
+        ({"fault": "reset"}, "'Team-v1'.* failed: KeyError: 'no level' .fake_gymnasium.py, line [0-9]+"),
+        ({"fault": "old"}, "step answers not with observation, .*, but with 4 .as the old gym's."),
+        ({"agents": 0}, "Team-v1 has no agents"),
+        ({"speed": 3}, "with env_args.kwargs = {'speed': 3} failed: TypeError: .*'speed'"),
+        ({"wrapper": "RandomTag"}, "Team-v1 with RandomTag has one agent"),
         ({"wrapper": "PretrainedTag"}, "'PretrainedTag' needs weights that come with EPyMARL only"),
         ({"key": None}, "env_args.key is not given.*lbforaging:Foraging-8x8-2p-3f-v3"),
         ({"time_limit": 0}, "env_args.time_limit: 0 must be at least 1"),
@@ -144,6 +187,22 @@ def test_rewards_that_change_their_number_on_the_way_stop_the_game():
         env.step(STAY)
 
 
+def test_games_that_were_made_are_closed_when_another_cannot_be(monkeypatch):
+    made = []
+
+    def make(name, **kwargs):
+        if len(made) == 2:
+            raise OSError("no port is left")
+        made.append(fake_gymnasium.Team())
+        made[-1].t = 0
+        return made[-1]
+
+    monkeypatch.setattr(fake_gymnasium, "make", make)
+    with pytest.raises(ConfigError, match="'Team-v1' failed: OSError: no port is left"):
+        gymma()
+    assert [game.t for game in made] == [None, None]
+
+
 def test_the_absence_of_gymnasium_is_told_with_the_pip_line(monkeypatch, tmp_path, capsys):
     monkeypatch.delitem(sys.modules, "gymnasium")
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
@@ -159,6 +218,71 @@ def test_the_absence_of_smaclite_is_told_with_lines_that_work_around_its_pin(mon
     run = here(capsys, words("qmix", "smaclite", tmp_path))
     assert run.code == 2 and run.err.count("\n") == 1
     assert "needs the package smaclite" in run.err and "pip install --no-deps git+https" in run.err
+
+
+# ---- PettingZoo, of which a stand-in lies in a folder
+
+LEAVING = """
+from fake_gymnasium import Box, Discrete
+
+class parallel_env:
+    possible_agents = ["a", "b"]
+    def action_space(self, agent):
+        return Discrete(3, start=1)
+    def observation_space(self, agent):
+        return Box(1)
+    def reset(self, seed=None):
+        self.agents = ["a", "b"]
+        return {"a": [5.0], "b": [6.0]}, {}
+    def step(self, actions):
+        paid, here = {agent: float(a) for agent, a in actions.items()}, list(self.agents)
+        self.agents = self.agents[1:]  # one of them leaves at each step
+        flags = dict.fromkeys(here, False)
+        return {agent: [7.0] for agent in here}, paid, flags, flags, {}
+    def close(self):
+        pass
+"""
+
+
+@pytest.fixture
+def pettingzoo(tmp_path, monkeypatch):
+    folder = tmp_path / "pettingzoo" / "butterfly"
+    folder.mkdir(parents=True)
+    (folder / "leaving_v12.py").write_text(LEAVING)
+    (folder / "turns_v1.py").write_text("def env(): ...")
+    (folder / "physics_v1.py").write_text("import no_such_physics")
+    (tmp_path / "mpe2").mkdir()
+    for package in (tmp_path / "pettingzoo", folder, tmp_path / "mpe2"):
+        (package / "__init__.py").touch()
+    monkeypatch.setitem(sys.modules, "gymnasium.spaces", fake_gymnasium.spaces)
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("pettingzoo", "mpe2")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    for name in [name for name in sys.modules if name.startswith("pettingzoo")]:
+        del sys.modules[name]
+
+
+def test_agents_that_leave_are_paid_no_more_and_their_actions_begin_where_they_do(pettingzoo):
+    env = gymma(1, key="pz-butterfly-leaving-v12")
+    assert env.reset().obs.ravel().tolist() == [5, 6] and env.env_info.n_actions == 3
+    step = env.step(np.array([[0, 2]]))
+    assert step.reward.tolist() == [[1, 3]] and not step.terminated[0]
+    step = env.step(np.array([[0, 2]]))
+    assert step.reward.tolist() == [[0, 3]] and step.terminated[0] and step.obs.ravel().tolist() == [0, 7]
+
+
+@pytest.mark.parametrize(
+    "game, said",
+    [
+        ("leaving-v11", "did you mean 'pz-butterfly-leaving-v12'?"),
+        ("turns-v1", "is played in turns .AEC.; only games in which all agents act at once can be played"),
+        ("physics-v1", "No module named 'no_such_physics'; install it with: pip install .pettingzoo.butterfly."),
+    ],
+)
+def test_games_of_pettingzoo_that_cannot_be_played_say_why(game, said, pettingzoo):
+    with pytest.raises(ConfigError, match=said):
+        gymma(key=f"pz-butterfly-{game}")
 
 
 # ---- whole runs
@@ -187,3 +311,20 @@ def test_a_reward_that_is_no_number_ends_the_run_and_is_named(tmp_path, capsys):
     assert (
         run.code == 1 and "t_env 2, step 1 of training: the environment's reward is not finite (nan)" in run.last_line
     )
+
+
+@pytest.mark.parametrize(
+    "fault, said",
+    [("step", "ValueError: the level is gone (fake_gymnasium.py, line"), ("exit", "SystemExit: bye (fake_gym")],
+)
+def test_a_game_that_fails_ends_the_run_in_one_line_with_the_weights_saved(fault, said, tmp_path, capsys):
+    run = here(capsys, team(tmp_path, "vdn", f"env_args.kwargs.fault={fault}", "save_model=True"))
+    assert run.code == 1 and said in run.last_line and "env_args.key = 'Team-v1'" in run.last_line
+    assert "Traceback" not in run.err and run.summary["status"] == "failed"
+    assert list(run.path.glob("checkpoints/*/agent.th"))
+
+
+def test_a_game_that_cannot_be_closed_costs_a_finished_run_nothing(tmp_path, capsys):
+    run = here(capsys, team(tmp_path, "vdn", "env_args.kwargs.fault=close"))
+    assert run.code == 0 and run.summary["status"] == "finished"
+    assert "closing the game: env_args.key = 'Team-v1'" in run.err and "RuntimeError: stuck" in run.err
