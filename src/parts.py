@@ -81,6 +81,9 @@ class Parts:
                 f"learning_starts = {self.training.learning_starts}: nothing is learned before "
                 f"t_max = {self.training.t_max} (steps); give a smaller learning_starts"
             )
+        for name in ("render", "save_replay"):
+            if getattr(args, name) and not self.experiment.evaluate:
+                logger.console_logger.warning(f"{name}=True does nothing without evaluate=True and a checkpoint_path")
         torch.set_num_threads(self.experiment.num_threads)
         args.device = self.device = self._device()
         seeds = streams(self.experiment.seed)

@@ -1,7 +1,6 @@
 """Runs one experiment: its parts, the places that records go to, training, and how it ended."""
 
 import logging
-import signal
 from logging.handlers import MemoryHandler
 
 from rich.console import Console
@@ -10,16 +9,13 @@ import envs
 import tables
 from parts import Parts
 from training import test, train
+from utils import interrupts
 from utils.args import ConfigError, TrainingError
 from utils.config import import_sacred, task_name
 from utils.logging import Logger, brief, get_logger, unwritable
 from utils.progress import TrainingProgress
 from utils.rundir import RunDirectory
 from utils.sinks import JsonlSink, SacredSink, TensorBoardSink, WandbSink
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, as an exception, so that a scheduler's kill ends a run as Ctrl-C does."""
 
 
 def launch(config):
@@ -64,28 +60,27 @@ def _open_logs(directory, logger, early):
 def _guarded(parts, directory, sacred_run):
     """Train; whatever happens, say how it ended and write the summary. Returns the exit status."""
     logger, log = parts.logger, parts.logger.console_logger
-    previous = signal.signal(signal.SIGTERM, _terminate)
+    interrupts.catch()
     status, reason, code = "finished", None, 0
     try:
         sacred_run(lambda run: _run(parts, directory, run))
     except TrainingError as error:
         status, reason, code = "failed", str(error), 1
     except KeyboardInterrupt as error:
-        status, code = "interrupted", 143 if isinstance(error, Terminated) else 130
+        status, code = "interrupted", 143 if isinstance(error, interrupts.Terminated) else 130
         reason = "SIGTERM" if code == 143 else "Ctrl-C"
     except (Exception, SystemExit) as error:  # a bug, or a fault of the machine: the log keeps where
         log.error("training failed", exc_info=True)
         status, reason, code = "failed", brief(error), 1
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not tear the summary
+        interrupts.ignore()  # a second Ctrl-C must not tear the summary
         logger.finish()
         try:
             directory.write_summary(status, parts.runner, logger, reason)
         except OSError as error:
             status, reason, code = "failed", reason or f"summary.json: {brief(error)}", code or 1
         _close(parts.env, log)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, previous)
+        interrupts.release()
     print(f"run directory: {directory.path}", flush=True)
     if reason:
         log.error(f"{status}: {reason}")
@@ -98,10 +93,6 @@ def _close(env, log):
         env.close()
     except Exception as error:
         log.warning(f"closing the environment: {brief(error)}")
-
-
-def _terminate(signum, frame):
-    raise Terminated
 
 
 def _run(parts, directory, sacred_run):

@@ -299,3 +299,16 @@ def test_qtran_solves_the_game_that_vdn_cannot(alg, seed, tmp_path, capsys):
 def test_every_environment_of_the_registry_has_a_yaml():
     configured = {environment_of(path.stem) for path in (CONFIG / "envs").glob("*.yaml")}
     assert configured >= set(REGISTRY)
+
+
+def test_a_sigterm_that_python_has_swallowed_still_ends_the_run(toy, tmp_path, capsys):
+    run = here(capsys, ["--from", toy_config(tmp_path / "c.yaml", "vdn", fault="swallow", at=5, save_model=True)])
+    assert run.code == 143 and run.last_line.endswith("interrupted: SIGTERM")
+    assert run.summary["status"] == "interrupted" and run.summary["t_env"] < 24
+    assert list(run.path.glob("checkpoints/*/agent.th"))
+
+
+@pytest.mark.parametrize("key", ["render", "save_replay"])
+def test_what_only_an_evaluation_does_is_said(key, tmp_path, capsys):
+    run = here(capsys, words("vdn", "two_step", tmp_path, f"{key}=True"))
+    assert run.code == 0 and f"{key}=True does nothing without evaluate=True" in run.err

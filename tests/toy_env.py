@@ -1,6 +1,8 @@
 """A game for tests that goes wrong on demand. It needs no torch: worker processes import this file."""
 
 import os
+import signal
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +10,9 @@ import numpy as np
 from envs.vector import ArrayEnv, EnvInfo, Observation
 from utils.args import ConfigError, key
 
-FAULTS = ("none", "nan_reward", "inf_obs", "nan_first_obs", "nan_state", "huge_reward", "raise", "exit", "refuse")
+FAULTS = (
+    "none", "nan_reward", "inf_obs", "nan_first_obs", "nan_state", "huge_reward", "raise", "exit", "refuse", "swallow"
+)  # fmt: skip
 
 
 class Toy(ArrayEnv):
@@ -46,6 +50,9 @@ class Toy(ArrayEnv):
         self.played += 1
         if self._has("raise"):
             raise RuntimeError("the game's engine has stopped")
+        if self._has("swallow"):
+            with suppress(KeyboardInterrupt):  # as Python does in callbacks of the garbage collector
+                os.kill(os.getpid(), signal.SIGTERM)
         if self._has("exit"):
             os._exit(3)
         reward = actions.sum(axis=1).astype(float)

@@ -186,9 +186,10 @@ def refuse_if_too_large(size, buffer_size, device):
     free = free_memory(device)
     if free is not None and size > free:
         fits = int(buffer_size * free / size * 0.8)
+        mend = f"about {fits} episodes fit: buffer_size={fits}" if fits else "not one fits: give a lower time limit"
         raise ConfigError(
             f"buffer_size: {buffer_size} episodes need {size / 2**30:.2f} GiB, but {device} has "
-            f"{free / 2**30:.2f} GiB free; about {fits} episodes fit: buffer_size={fits}"
+            f"{free / 2**30:.2f} GiB free; {mend}"
         )
 
 

@@ -32,6 +32,8 @@ def make(name, env_args, n_envs=1, seed=None, workers=False) -> VectorEnv:
     cls = env_class(name)
     cls.check_installed()
     config = read_env_args(cls, env_args)
+    if workers and cls.one_array:
+        raise ConfigError(f"env_workers=True: {name} is compiled for all environments together; give env_workers=False")
     seed = seed if env_args.get("seed") is None else env_args["seed"]
     if not (workers or cls.own_process):
         return cls(config, n_envs=n_envs, seed=seed)

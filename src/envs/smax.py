@@ -18,7 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from envs.vector import ArrayEnv, EnvInfo, Observation
+from utils import interrupts
 from utils.args import ConfigError, key
+from utils.logging import brief
 
 SCENARIOS = (
     "3m", "8m", "25m", "2s3z", "3s5z", "5m_vs_6m", "10m_vs_11m", "27m_vs_30m", "3s_vs_5z", "3s5z_vs_3s6z", "6h_vs_8z",
@@ -27,12 +29,12 @@ SCENARIOS = (
 
 
 class SMAX(ArrayEnv):
-    """N units that learn, against M that walk to the nearest of them and shoot.
+    """N units that learn, against M of jaxmarl's heuristic: to an agent in sight, else across the map, and shoot.
 
     Actions: 0 to 3 move, 4 stop (all that the dead can do), then one for each enemy to attack. terminated: a side is
-    dead; truncated: the time limit. The team is paid `reward_scale` times the share of the enemies' health that it took
-    at this step, and `reward_scale` for a victory. info: battle_won (all enemies dead, and somebody alive),
-    dead_allies, dead_enemies.
+    dead; truncated: the time limit. The team is paid `reward_scale` times the share of its health that an enemy lost at
+    this step (mean over enemies), and `reward_scale` for a victory. info: battle_won (all enemies dead, and somebody
+    alive), dead_allies, dead_enemies.
 
     obs [E, N, O]: units in sight, allies first, then oneself, as jaxmarl has them. state [E, S]: of each unit health,
     position, cooldown and type, then all teams and types; all are scaled to 0..1.
@@ -43,16 +45,19 @@ class SMAX(ArrayEnv):
         map_name: str = key("the scenario", choices=SCENARIOS)
         episode_limit: int = key("time limit; jaxmarl: 100", unit="steps", low=1)
         reward_scale: float = key("rewards are multiplied by it; with 1 an episode pays at most 2", above=0)
-        attack_mode: str = key("which of the agents in range the enemies shoot at", choices=("closest", "random"))
+        attack_mode: str = key(
+            "which agent in range an enemy turns on, until it is dead or out of range", choices=("closest", "random")
+        )
         see_enemy_actions: bool = key("agents see what the enemies in sight did last")
-        walls_cause_death: bool = key("who touches the edge of the map dies")
+        walls_cause_death: bool = key("who touches the edge of the map dies; on smacv2_* a few units begin there")
 
     needs, install = ("jaxmarl",), "pip install -r requirements/smax.txt"
+    one_array = True
 
     def __init__(self, config, n_envs=1, seed=None):
         self.config, self.game = config, make_game(config)
         self._programs = _programs(config)
-        self.versions = {"jaxmarl": importlib.metadata.version("jaxmarl")}
+        self.versions = {package: importlib.metadata.version(package) for package in ("jaxmarl", "jax")}
         n, m = self.game.num_allies, self.game.num_enemies
         self._carry: Any = None  # on jax's side: random key and state of each environment
         self.alive = np.ones((n_envs, n + m), dtype=bool)  # agents, then enemies
@@ -62,14 +67,16 @@ class SMAX(ArrayEnv):
     def _reset(self, mask):
         seeds = np.zeros(self.n_envs, dtype=np.uint32)
         seeds[mask] = self.rng.integers(2**32, size=mask.sum(), dtype=np.uint32)
-        if self._carry is None:
-            self._start(seeds)
-        self._carry, seen = self._programs.reset(self._carry, seeds, mask)
-        self._take(seen)
+        with interrupts.held():  # an exception in the midst of jax ends in an abort
+            if self._carry is None:
+                self._start(seeds)
+            self._carry, seen = self._programs.reset(self._carry, seeds, mask)
+            self._take(seen)
 
     def _step(self, actions, live):
-        self._carry, reward, seen = self._programs.step(self._carry, actions, live)
-        self._take(seen)
+        with interrupts.held():
+            self._carry, reward, seen = self._programs.step(self._carry, actions, live)
+            self._take(seen)
         allies, enemies = self._sides()
         return np.asarray(reward), ~(allies.any(axis=1) & enemies.any(axis=1))
 
@@ -148,8 +155,8 @@ def make_game(config):
     try:
         with _silence():
             from jaxmarl.environments.smax import HeuristicEnemySMAX, map_name_to_scenario
-    except ImportError as error:
-        raise ConfigError(f"jaxmarl cannot be imported: {error}; install it with: {SMAX.install}") from error
+    except Exception as error:  # jax that does not go with its jaxlib raises a RuntimeError
+        raise ConfigError(f"jaxmarl cannot be imported: {brief(error)}; install it with: {SMAX.install}") from error
     return HeuristicEnemySMAX(
         scenario=map_name_to_scenario(config.map_name),
         attack_mode=config.attack_mode,
@@ -172,11 +179,13 @@ def _programs(config):
 
     def look(state):
         obs, avail, now = game.get_obs(state), game.get_avail_actions(state), state.state
+        # Units of smacv2_* may begin a little outside the map.
+        world = (game.get_world_state(state) * scale).clip(0, 1)
         # jaxmarl's observations have the cooldown as a share, and its state in seconds, which go on falling below 0.
         cooldown = (now.unit_weapon_cooldowns / game.unit_type_weapon_cooldowns[now.unit_types]).clip(0, 1)
         return (
             jnp.stack([obs[a] for a in agents]),
-            (game.get_world_state(state) * scale).at[of_cooldown].set(cooldown * now.unit_alive),
+            world.at[of_cooldown].set(cooldown * now.unit_alive),
             jnp.stack([avail[a] for a in agents]).astype(bool),
             now.unit_alive,
         )

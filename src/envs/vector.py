@@ -60,6 +60,7 @@ class VectorEnv:
     reads_env_args = True  # the keys of its `Config` stand under `env_args`
     not_keys = {}  # {key that somebody may expect there: what to do instead}
     own_process = False  # True: it plays in worker processes only, which are replaced when the game fails
+    one_array = False  # True: it is compiled for all environments together, so a process for each is refused
     restarts = None  # games that were replaced so far, where that can happen
     lost = None  # [E] bool: episodes that a failure of the game has cut off, where that can happen
     versions = {}  # {program: version} that results depend on, for the summary

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from components.episode_buffer import EpisodeBatch
+from utils import interrupts
 from utils.args import TrainingError, key, read
 
 
@@ -73,6 +74,7 @@ class EpisodeRunner:
         returns, lengths, ends = np.zeros(1), np.zeros(n_envs, dtype=np.int64), {}
         actions, t = None, 0
         while live.any():
+            interrupts.check()
             rows = slice(None) if live.all() else live
             self._store(data, rows, t, obs=obs, state=state, avail_actions=avail, filled=True)
             actions = self.mac.select_actions(obs, avail, actions, self.t_env, test_mode)

@@ -59,10 +59,10 @@ def convert(value, type_, meta):
     options = typing.get_args(type_) if _is_union(type_) else (type_,)
     if value is None and type(None) in options:
         return None
-    wanted = next(o for o in options if o is not type(None))
+    wanted, choices = next(o for o in options if o is not type(None)), meta.get("choices")
+    if choices and value not in choices:
+        raise ValueError(f"is not one of {', '.join(map(str, choices))}{nearest(value, choices)}")
     value = _as(value, wanted)
-    if meta.get("choices") and value not in meta["choices"]:
-        raise ValueError(f"is not one of {', '.join(map(str, meta['choices']))}{nearest(value, meta['choices'])}")
     bounds = [
         (meta.get("low"), lambda v, b: v >= b, "at least"),
         (meta.get("high"), lambda v, b: v <= b, "at most"),
@@ -140,5 +140,7 @@ def _numeric_hint(text):
     try:
         number = float(text)
     except ValueError:
+        return ""
+    if not math.isfinite(number):
         return ""
     return f" (YAML 1.1 reads {text} as text; write {number!r})"

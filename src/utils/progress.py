@@ -44,7 +44,7 @@ class TrainingProgress:
         elif now - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = now
             rate = self._rate(t_env, now)
-            left = (self.t_max - t_env) / rate if rate else float("inf")
+            left = max(0, self.t_max - t_env) / rate if rate else float("inf")
             self.logger.console_logger.info(
                 f"t_env {t_env} / {self.t_max}, {rate:.0f} steps/s, {left:.0f} s left{self._figures()}"
             )

@@ -211,6 +211,9 @@ def test_a_buffer_that_does_not_fit_is_refused_with_the_sum(monkeypatch):
     with pytest.raises(ConfigError, match=r"buffer_size: 1000 episodes need .* GiB.* about 400 episodes fit"):
         make_buffer(1000)
     assert make_buffer(400).buffer_size == 400
+    monkeypatch.setattr(episode_buffer, "free_memory", lambda device: size / 1e5)
+    with pytest.raises(ConfigError, match="not one fits: give a lower time limit"):
+        make_buffer(1000)
     monkeypatch.setattr(episode_buffer, "free_memory", lambda device: None)  # unknown: try
     assert make_buffer(1000).buffer_size == 1000
 
