@@ -60,7 +60,8 @@ def figures(file):
     """[(algorithm, its numbers)] of a final.csv."""
     with open(file) as lines:
         rows = list(csv.DictReader(lines))
-    return [(row["algorithm"], [float(row[k] or "nan") for k in ("n", "iqm", "lower", "upper", "min", "max")]) for row in rows]
+    names = ("n", "iqm", "lower", "upper", "min", "max")
+    return [(row["algorithm"], [float(row[name] or "nan") for name in names]) for row in rows]
 
 
 @pytest.mark.parametrize(
