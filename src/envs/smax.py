@@ -29,7 +29,7 @@ SCENARIOS = (
 
 
 class SMAX(ArrayEnv):
-    """N units that learn, against M of jaxmarl's heuristic: to an agent in sight, else across the map, and shoot.
+    """N units that learn, against M that walk to an agent in sight, else across the map, and shoot.
 
     Actions: 0 to 3 move, 4 stop (all that the dead can do), then one for each enemy to attack. terminated: a side is
     dead; truncated: the time limit. The team is paid `reward_scale` times the share of its health that an enemy lost at
