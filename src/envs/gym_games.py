@@ -3,32 +3,26 @@
 `make_game(key)` takes a key as EPyMARL writes them. All have the same small face: n_actions and obs_sizes (lists, one
 number an agent), `limit` (the game's own time limit, or None), `package` (where it is from), reset(seed) → observations
 (flat, one an agent), step(actions) → observations, reward (a number, or a list of the agents'), terminated, truncated.
-What a game raises is its own: callers stand in `blaming`.
+What a game raises is its own: `gymma` says whose it is.
 """
 
 import contextlib
 import importlib
-import importlib.util
 import io
-import traceback
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from envs.gym_keys import OWNERS, gym_id, parallel_modules, unknown, vmas_scenarios
 from envs.vector import GameError
-from utils.args import ConfigError, nearest
-from utils.logging import brief
+from utils.args import ConfigError
 from utils.registry import MissingPackage
 
-INSTALL = "pip install -r requirements/gym.txt"
-OWNERS = {"Foraging": "lbforaging", "rware": "rware"}  # {how an id begins: the package that registers it}
 OWN_LIMITS = ("_max_episode_steps", "max_steps")  # where lbforaging and rware keep limits that they report as ends
 WANTED = (
     "QTRAN and its like are for two or more agents, each with a finite set of actions, that share what they are paid"
 )
-GIT_ONLY = {"matrixgames": "pip install git+https://github.com/uoe-agents/matrix-games.git"}
 
 
 def make_game(key, time_limit, kwargs, wrapper=None):
@@ -42,30 +36,15 @@ def make_game(key, time_limit, kwargs, wrapper=None):
     return game
 
 
-@contextlib.contextmanager
-def blaming(game, error_class):
-    """What the code inside raises, be it by sys.exit, as an `error_class` that names the `game`, in one line."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except GameError as error:
-        raise error_class(f"{game}: {error}") from error
-    except (Exception, SystemExit) as error:
-        at = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(at.filename).name}, line {at.lineno}"
-        raise error_class(f"{game} failed: {brief(error)} ({place})") from error
-
-
 def find(name):
     """(class of the game, the name that it is made by) of EPyMARL's key `name`. ConfigError for an unknown one."""
-    for prefix, game, known in (("pz-", ParallelGame, _parallel_modules), ("vmas-", VmasGame, _vmas_scenarios)):
+    for prefix, game, known in (("pz-", ParallelGame, parallel_modules), ("vmas-", VmasGame, vmas_scenarios)):
         if name.startswith(prefix):
             there = known()
             if name not in there:
-                raise _unknown(name, there)
+                raise unknown(name, there)
             return game, there[name]
-    return GymGame, _gym_id(name)
+    return GymGame, gym_id(name)
 
 
 class GymGame:
@@ -246,60 +225,6 @@ def _what_it_is(actions, observations):
     if kinds[0] in single and kinds[1] != "Tuple":
         return f"has one agent (it acts in {actions})"
     return f"has spaces of actions and observations that are {' and '.join(kinds)}, not Tuples with one entry an agent"
-
-
-def _unknown(name, known):
-    close = nearest(name, known) or f"; known are {', '.join(sorted(known)[:5])} and {max(0, len(known) - 5)} more"
-    return ConfigError(f"env_args.key = {name!r} is not known{close}")
-
-
-def _need(package):
-    """MissingPackage, with the pip line where it is known, unless `package` can be found."""
-    if importlib.util.find_spec(package.partition(".")[0]) is None:
-        ours = package in ("mpe2", "pettingzoo", "vmas", *OWNERS.values())
-        line = INSTALL if ours else GIT_ONLY.get(package)
-        mend = f"install it with: {line}" if line else "install the package that has it"
-        raise MissingPackage(f"the module {package!r} is not installed; {mend}")
-
-
-def _gym_id(name):
-    """The id of a registered environment, with the package to import first, as gymnasium.make takes it."""
-    import gymnasium
-
-    package, _, bare = name.rpartition(":")
-    package = package or next((owner for start, owner in OWNERS.items() if bare.startswith(start)), "")
-    if package:
-        _need(package)
-        importlib.import_module(package)
-    if bare not in gymnasium.registry:
-        prefix = f"{package}:" if package else ""
-        raise _unknown(name, [prefix + known for known in gymnasium.registry])
-    return bare
-
-
-def _parallel_modules():
-    """{"pz-mpe-simple-spread-v3": "mpe2.simple_spread_v3"}: EPyMARL's names, and where these games live now."""
-    found = {}
-    for package, pattern in (("mpe2", "*_v[0-9]*.py"), ("pettingzoo", "*/*_v[0-9]*.py")):
-        root = _folder(package)
-        for path in root.glob(pattern):
-            family = "mpe" if package == "mpe2" else path.parent.name
-            name = f"pz-{family}-{path.stem.replace('_', '-')}"
-            found.setdefault(name, ".".join([package, *path.relative_to(root).with_suffix("").parts]))
-    return found
-
-
-def _vmas_scenarios():
-    """{"vmas-balance": "balance"}."""
-    found = _folder("vmas").glob("scenarios/**/*.py")
-    return {f"vmas-{path.stem}": path.stem for path in found if "__" not in path.stem}
-
-
-def _folder(package):
-    """Where the files of an installed package are. Imports nothing."""
-    _need(package)
-    spec = importlib.util.find_spec(package)
-    return Path(next(iter(spec.submodule_search_locations))) if spec and spec.submodule_search_locations else Path()
 
 
 def _import_vmas():

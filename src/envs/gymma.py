@@ -7,18 +7,37 @@ Axes: E environments, N agents, A actions, O observation.
 
 import importlib.metadata
 import logging
-from contextlib import suppress
+import traceback
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from envs.gym_games import INSTALL, blaming, make_game, numbers
+from envs.gym_games import make_game, numbers
+from envs.gym_keys import INSTALL
 from envs.vector import ArrayEnv, EnvInfo, GameError, Observation
 from utils.args import ConfigError
 from utils.args import key as declare  # `key` is one of the keys
+from utils.logging import brief
 
 EXAMPLES = "lbforaging:Foraging-8x8-2p-3f-v3, rware:rware-tiny-2ag-v2, pz-mpe-simple-spread-v3, vmas-balance"
+
+
+@contextmanager
+def blaming(game, error_class):
+    """What the code inside raises, be it by sys.exit, as an `error_class` that names the `game`, in one line."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except GameError as error:
+        raise error_class(f"{game}: {error}") from error
+    except (Exception, SystemExit) as error:
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(at.filename).name}, line {at.lineno}"
+        raise error_class(f"{game} failed: {brief(error)} ({place})") from error
 
 
 class Gymma(ArrayEnv):
