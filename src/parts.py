@@ -18,7 +18,7 @@ from utils.args import ConfigError, key, read
 from utils.checkpoint import find_checkpoint
 from utils.logging import Logger
 from utils.rundir import check_same_algorithm
-from utils.seeding import seed_weights, streams
+from utils.seeding import seed_weights
 
 
 class Experiment:
@@ -86,19 +86,19 @@ class Parts:
                 logger.console_logger.warning(f"{name}=True does nothing without evaluate=True and a checkpoint_path")
         torch.set_num_threads(self.experiment.num_threads)
         args.device = self.device = self._device()
-        seeds = streams(self.experiment.seed)
-        args.action_seed = seeds["exploration"]
+        own = values["env_args"].get("seed")
+        args.game_seed = self.experiment.seed if own is None else own
         self.env = envs.make(
-            self.experiment.env, values["env_args"], self.training.batch_size_run, seeds["environment"],
+            self.experiment.env, values["env_args"], self.training.batch_size_run, args.game_seed,
             workers=self.experiment.env_workers,
         )  # fmt: skip
         try:
-            self._build(args, seeds)
+            self._build(args)
         except BaseException:
             self.env.close()
             raise
 
-    def _build(self, args, seeds):
+    def _build(self, args):
         info = self.env.env_info
         if self.training.t_max < info.episode_limit:
             raise ConfigError(f"t_max = {self.training.t_max} is shorter than one episode ({info.episode_limit} steps)")
@@ -115,7 +115,7 @@ class Parts:
         args.n_agents, args.n_actions, args.episode_limit = info.n_agents, info.n_actions, info.episode_limit
         args.obs_shape, args.state_shape = info.obs_shape, info.state_shape
         self.scheme, self.groups = make_scheme(info, args.common_reward), {"agents": info.n_agents}
-        seed_weights(seeds["weights"])
+        seed_weights(self.experiment.seed)
         self.mac = mac_class(args.mac)(self.scheme, self.groups, args)
         self.learner = learner_class(args.learner)(self.mac, self.scheme, self.logger, args)
         self.runner = runner_class(args.runner)(self.env, self.mac, self.scheme, self.groups, self.logger, args)
@@ -127,7 +127,7 @@ class Parts:
             raise ConfigError("evaluate=True needs checkpoint_path=FOLDER: what to evaluate")
         if self.experiment.evaluate and self.experiment.save_replay and not self._saves_replays():
             raise ConfigError(f"save_replay=True: {self.experiment.env} cannot save replays")
-        self.buffer = None if self.experiment.evaluate else self._replay(seeds["replay"])
+        self.buffer = None if self.experiment.evaluate else self._replay()
 
     def _device(self):
         if self.experiment.use_cuda and not torch.cuda.is_available():
@@ -149,10 +149,10 @@ class Parts:
     def _saves_replays(self):
         return envs.env_class(self.experiment.env).save_replay is not envs.VectorEnv.save_replay
 
-    def _replay(self, seed):
+    def _replay(self):
         device = "cpu" if self.experiment.buffer_cpu_only else self.device
         shape = (self.scheme, self.groups, self.training.buffer_size, self.env.env_info.episode_limit + 1)
         self.logger.console_logger.info(
             f"replay: {self.training.buffer_size} episodes, {nbytes(*shape) / 2**30:.3f} GiB on {device}"
         )
-        return ReplayBuffer(*shape, device=device, seed=seed)
+        return ReplayBuffer(*shape, device=device, seed=self.experiment.seed)

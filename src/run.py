@@ -66,14 +66,12 @@ def _guarded(parts, directory, sacred_run):
         sacred_run(lambda run: _run(parts, directory, run))
     except TrainingError as error:
         status, reason, code = "failed", str(error), 1
-    except KeyboardInterrupt as error:
-        status, code = "interrupted", 143 if isinstance(error, interrupts.Terminated) else 130
-        reason = "SIGTERM" if code == 143 else "Ctrl-C"
+    except interrupts.Interrupted as error:
+        status, reason, code = "interrupted", str(error), error.status
     except (Exception, SystemExit) as error:  # a bug, or a fault of the machine: the log keeps where
         log.error("training failed", exc_info=True)
         status, reason, code = "failed", brief(error), 1
     finally:
-        interrupts.ignore()  # a second Ctrl-C must not tear the summary
         logger.finish()
         try:
             directory.write_summary(status, parts.runner, logger, reason)

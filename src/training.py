@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from utils.args import key
+from utils.seeding import REPLAY, stream
 
 
 class Training:
@@ -54,7 +55,7 @@ def train(config, runner, buffer, learner, logger, save, progress, device):
     save_due = Every(config.save_model_interval)
     while runner.t_env < config.t_max:
         buffer.insert_episode_batch(runner.run())
-        logger.episode = runner.episodes
+        buffer.begin(stream(runner.seed, REPLAY, runner.rounds))
         if runner.t_env >= config.learning_starts and buffer.can_sample(config.batch_size):
             for _ in range(config.updates_per_run):
                 learner.train(

@@ -3,6 +3,7 @@
 Axes: E environments, N agents, A actions.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +20,7 @@ def selector_class(name):
 
 
 class EpsilonGreedy:
-    """Each agent takes, with probability ε, a uniformly random available action, else its best one.
-
-    Owns the random stream of exploration (`rng`).
-    """
+    """Each agent takes, with probability ε, a uniformly random available action, else its best one."""
 
     @dataclass(frozen=True)
     class Config:
@@ -34,7 +32,11 @@ class EpsilonGreedy:
     def __init__(self, args):
         self.config = c = read(self.Config, args)
         self.schedule = LinearThenFlat(c.epsilon_start, c.epsilon_finish, c.epsilon_anneal_time)
-        self.rng = np.random.default_rng(getattr(args, "action_seed", None))
+        self.begin([np.random.SeedSequence()])
+
+    def begin(self, streams: Sequence[np.random.SeedSequence]) -> None:
+        """Draw from `streams` from now on: one for all environments, or one for each."""
+        self.rngs = [np.random.default_rng(stream) for stream in streams]
 
     def epsilon(self, t_env, test_mode=False):
         return self.config.evaluation_epsilon if test_mode else self.schedule.eval(t_env)
@@ -49,15 +51,15 @@ class EpsilonGreedy:
         epsilon = self.epsilon(t_env, test_mode)
         if epsilon == 0:
             return greedy
-        explore = self.rng.random(greedy.shape) < epsilon
+        explore = self._uniform(greedy.shape) < epsilon
         return np.where(explore, self.random(avail), greedy)
 
     def random(self, avail):
         """Uniform over available actions: [E, N] int64."""
-        return np.where(avail, self.rng.random(avail.shape), -1.0).argmax(axis=-1)
+        return np.where(avail, self._uniform(avail.shape), -1.0).argmax(axis=-1)
 
-    def state_dict(self):
-        return {"rng": self.rng.bit_generator.state}
-
-    def load_state_dict(self, state):
-        self.rng.bit_generator.state = state["rng"]
+    def _uniform(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Numbers in 0..1 of shape [E, ...]."""
+        if len(self.rngs) == 1:
+            return self.rngs[0].random(shape)
+        return np.stack([rng.random(shape[1:]) for rng in self.rngs])

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from utils.args import ConfigError
+from utils.seeding import stream
 
 
 def make_scheme(env_info, common_reward):
@@ -86,7 +87,7 @@ class EpisodeBatch:
 
 
 class ReplayBuffer(EpisodeBatch):
-    """The last `buffer_size` episodes, sampled uniformly. Owns the random stream of sampling."""
+    """The last `buffer_size` episodes, sampled uniformly. seed: of the first samples; see `begin`."""
 
     def __init__(self, scheme, groups, buffer_size, max_seq_length, device="cpu", seed=None):
         refuse_if_too_large(nbytes(scheme, groups, buffer_size, max_seq_length), buffer_size, device)
@@ -97,7 +98,11 @@ class ReplayBuffer(EpisodeBatch):
         self.buffer_index = 0  # where the next episode goes
         self.episodes_in_buffer = 0
         self.lengths = np.zeros(buffer_size, dtype=np.int64)  # observations in each episode
-        self.rng = np.random.default_rng(seed)
+        self.begin(stream(seed))
+
+    def begin(self, source: np.random.SeedSequence) -> None:
+        """Sample by this stream from now on."""
+        self.rng = np.random.default_rng(source)
 
     def insert_episode_batch(self, batch):
         """Store B episodes, over the oldest where the buffer is full; B is at most `buffer_size`."""
@@ -147,7 +152,6 @@ class ReplayBuffer(EpisodeBatch):
             "data": {k: v[:n].cpu() for k, v in self.data.items()},
             "lengths": self.lengths.tolist(),
             "index": self.buffer_index,
-            "rng": self.rng.bit_generator.state,
         }
 
     def load_state_dict(self, state):
@@ -156,7 +160,6 @@ class ReplayBuffer(EpisodeBatch):
             self.episodes_in_buffer = len(v)
         self.lengths[:] = state["lengths"]
         self.buffer_index = state["index"]
-        self.rng.bit_generator.state = state["rng"]
 
 
 def _zeros(shape, dtype, device):

@@ -34,7 +34,7 @@ def make(name, env_args, n_envs=1, seed=None, workers=False) -> VectorEnv:
     config = read_env_args(cls, env_args)
     if workers and cls.one_array:
         raise ConfigError(f"env_workers=True: {name} is compiled for all environments together; give env_workers=False")
-    seed = seed if env_args.get("seed") is None else env_args["seed"]
+    seed = seed if env_args.get("seed") is None else env_args["seed"]  # of resets that are given none
     if not (workers or cls.own_process):
         return cls(config, n_envs=n_envs, seed=seed)
     from envs.workers import WorkerEnv

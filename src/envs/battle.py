@@ -7,7 +7,6 @@ Axes: E = 1 environment, N agents, A actions, O observation, S state.
 """
 
 import importlib
-import random
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -17,6 +16,7 @@ from envs.starcraft import REQUIREMENTS, check_map, game_version, import_problem
 from envs.vector import EnvInfo, GameError, Observation, Step, VectorEnv
 from utils.args import ConfigError, key
 from utils.registry import MissingPackage
+from utils.seeding import seed_globals, stream
 
 OURS = ("map_name", "timeout", "restart_every", "seed")  # keys that are not the packages', or are given otherwise
 
@@ -26,7 +26,7 @@ class Battle(VectorEnv):
 
     terminated: the battle is won, lost, or the time is up (SMAC's rule); with `continuing_episode` the time limit
     truncates. info: battle_won, dead_allies, dead_enemies, and with `continuing_episode` episode_limit.
-    Episode k draws what it draws from a stream of its own, made of the seed and k.
+    An episode draws what it draws from the seed that `reset` is given.
     """
 
     @dataclass(frozen=True)
@@ -80,10 +80,8 @@ class Battle(VectorEnv):
         if config.game_version is not None:  # of "4", pysc2 would know nothing
             config = replace(config, game_version=version.rpartition(".")[0])
         self.config, self.versions = config, {"starcraft": version}
-        self.seed = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
-        self.episodes = 0  # begun with this seed
         self.max_reward = None  # of the core: what rewards are scaled by
-        self.core = self._make_core(int(self._stream().generate_state(1)[0] >> 1))
+        self.core = self._make_core(int(stream(seed).generate_state(1)[0] >> 1))
         self.core.full_restart = reraise
         self.processes = game_processes(config.timeout)
         info = self.core.get_env_info()  # without a game
@@ -103,15 +101,10 @@ class Battle(VectorEnv):
     def reset(self, seed=None, mask=None):
         if mask is not None and not mask[0]:
             return self.seen
-        if seed is not None:
-            raise ValueError("a game has its seed from its start: make another, as WorkerEnv does")
-        self.episodes += 1
-        stream = self._stream()
-        first, second = stream.generate_state(2)
-        random.seed(int(first))  # the order in which agents look around
-        np.random.seed(int(second))
+        source = stream(seed)
+        seed_globals(source)  # the order in which agents look around
         self.reward, self.over, self.cut, self.info = 0.0, False, False, {}
-        self._safely("reset", lambda: self._observe(self._begin(stream)))
+        self._safely("reset", lambda: self._observe(self._begin(source)))
         self._scale()
         return self.seen
 
@@ -140,16 +133,13 @@ class Battle(VectorEnv):
         return self._safely("save the replay", self._save_replay)
 
     def state_dict(self):
-        return {"episodes": self.episodes, "max_reward": self.max_reward}
+        return {"max_reward": self.max_reward}
 
     def load_state_dict(self, state):
-        self.episodes, self.max_reward = state["episodes"], state["max_reward"]
+        self.max_reward = state["max_reward"]
 
     def close(self):
         self.core.close()
-
-    def _stream(self):
-        return np.random.SeedSequence(self.seed.entropy, spawn_key=(*self.seed.spawn_key, self.episodes))
 
     def _scale(self):
         """Set `max_reward`, which the packages add up while units appear, too often when that takes long: what it

@@ -59,6 +59,7 @@ class Gymma(ArrayEnv):
         seed: int | None = declare("of the games; null: from the run's seed", low=0, high=2**32 - 1)
 
     needs, install = ("gymnasium",), INSTALL
+    shares_stream = False
 
     def __init__(self, config, n_envs=1, seed=None):
         self.config = config

@@ -49,7 +49,8 @@ class VectorEnv:
     """E environments.
 
     `reset(seed, mask)` starts new episodes, in all environments or where `mask` [E] is True, and
-    returns an Observation of all; `seed` restarts the random stream. `step(actions)` with actions
+    returns an Observation of all. `seed`, a number or a SeedSequence, is all that these episodes draw from, and those
+    after them where no other is given. `step(actions)` with actions
     [E, N] integers never resets by itself: an environment whose episode has ended stays as it is,
     pays 0 and repeats its last flags until it is reset.
     """
@@ -60,6 +61,7 @@ class VectorEnv:
     reads_env_args = True  # the keys of its `Config` stand under `env_args`
     not_keys = {}  # {key that somebody may expect there: what to do instead}
     own_process = False  # True: it plays in worker processes only, which are replaced when the game fails
+    shares_stream = True  # exploration draws from one stream for all environments; False: from one for each
     one_array = False  # True: it is compiled for all environments together, so a process for each is refused
     restarts = None  # games that were replaced so far, where that can happen
     lost = None  # [E] bool: episodes that a failure of the game has cut off, where that can happen
@@ -92,7 +94,7 @@ class VectorEnv:
         raise ConfigError(f"save_replay: {type(self).__name__} cannot save replays")
 
     def state_dict(self) -> dict:
-        """All that the next episodes depend on, taken between episodes."""
+        """What the next episodes depend on beside their seed, taken between episodes."""
         return {}
 
     def load_state_dict(self, state):
@@ -152,12 +154,6 @@ class ArrayEnv(VectorEnv):
     def _info(self):
         """{name: [E]} to be logged at the end of an episode."""
         return {}
-
-    def state_dict(self):
-        return {"rng": self.rng.bit_generator.state}
-
-    def load_state_dict(self, state):
-        self.rng.bit_generator.state = state["rng"]
 
     def _check(self, actions, live):
         shape = (self.n_envs, self.env_info.n_agents)

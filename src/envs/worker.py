@@ -13,11 +13,13 @@ import signal
 import subprocess
 import tempfile
 import time
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
 from envs.vector import GameError
 from envs.worker_process import ERROR, MESSAGE, NOTHING, STEP, serve, write_message
+from utils import interrupts
 from utils.args import ConfigError
 
 PYTHON = 60  # seconds that a worker gets to import what it needs
@@ -31,10 +33,11 @@ rm -rf "$0" || { sleep 1; rm -rf "$0"; }"""
 def temporary_folder():
     """(a folder, a process that deletes it when its stdin ends: at the latest when this process does, even killed)."""
     folder = tempfile.mkdtemp(prefix="workers-")
-    process = subprocess.Popen(
-        ["sh", "-c", CLEAN, folder], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        cwd="/", start_new_session=True,  # of its own: Ctrl-C is not meant for it
-    )  # fmt: skip
+    with interrupts.blocked():  # no signal is meant for it
+        process = subprocess.Popen(
+            ["sh", "-c", CLEAN, folder], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            cwd="/", start_new_session=True,
+        )  # fmt: skip
     return folder, process
 
 
@@ -56,7 +59,10 @@ class Worker:
         arguments = (theirs, env_class, config, seed, self.folder, os.getpid(), delay)
         self.process = context.Process(target=serve, args=arguments, daemon=True)
         try:
-            self.process.start()
+            with interrupts.blocked():  # until the process has set its handlers
+                resource_tracker.ensure_running()  # it leaves some of them unblocked here
+                with interrupts.blocked():
+                    self.process.start()
         except OSError as error:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise GameError(f"{error}; fewer environments (batch_size_run) need fewer processes") from error

@@ -20,7 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from envs.vector import GameError
+from utils import interrupts
 from utils.args import ConfigError
+from utils.seeding import seed_globals
 
 OBSERVED = ("obs", "state", "avail")
 STEP, NOTHING, MESSAGE, ERROR = b"s", b".", b"m", b"!"
@@ -32,8 +34,10 @@ def serve(pipe, env_class, config, seed, folder, parent, delay):
 
     folder: for temporary files. parent: the process to die with. delay: seconds to wait before the start.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's; it closes us
-    signal.signal(signal.SIGTERM, lambda *_: None)  # as is a scheduler's kill; not SIG_IGN, which a game inherits
+    # The trainer is told to stop, and closes us. A game inherits what is ignored, and must hear SIGTERM.
+    for signum in interrupts.SIGNALS:
+        signal.signal(signum, signal.SIG_IGN if signum != signal.SIGTERM else lambda *_: None)
+    interrupts.unblock()
     dies_with(parent)
     os.setpgrp()  # what a game starts in turn is found by this group, and ended with it
     Path(folder, f"{os.getpid()}.group").touch()
@@ -61,9 +65,9 @@ def serve(pipe, env_class, config, seed, folder, parent, delay):
                 views = views_of(memory, env.env_info, n_rewards, n_envs)
             elif command == "reset":
                 seed, mine = arguments
-                observed = env.reset(seed, np.array([mine]))
                 if mine:
-                    write(views, row, observed)
+                    seed_globals(seed)
+                    write(views, row, env.reset(seed))
                 answer = env.state_dict() if env.own_process else None  # what a replacement goes on from
             elif command == "close":
                 return

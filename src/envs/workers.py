@@ -20,26 +20,32 @@ from envs.vector import GameError, Observation, Step, VectorEnv
 from envs.worker import Worker, temporary_folder
 from envs.worker_process import OBSERVED, STEP, layout, views_of
 from utils.args import ConfigError
+from utils.seeding import stream
 
 PATIENCE = 5  # seconds that workers get to close their games, all together
 GRACE = 2  # seconds beyond its timeout that a worker gets to say itself what its game does
 STARTING = 3  # timeouts that a game may take to start, or to begin an episode
+STARTS, EPISODES = range(2)  # what streams are for
 IN_A_ROW = 5  # failures of a game without a whole episode between them, before the run gives up
 
 
 class WorkerEnv(VectorEnv):
-    """`n_envs` processes that each play an `env_class` (importable by name) with `config`; environment i
-    has its own random stream.
+    """`n_envs` processes that each play an `env_class` (importable by name) with `config`. Each episode of environment
+    i, and what its process draws from the global generators, has a stream of its own, made of the seed of the reset, i
+    and the number of the episode since that seed was given. (So arrays draw other numbers from the same seed.)
 
     Where games are programs of their own, `config.timeout` is the seconds that they have for a step, and their workers
     are replaced every `config.restart_every` episodes (None: never), as memory tends to leak.
     """
 
     def __init__(self, env_class, config, n_envs, seed=None):
+        self.shares_stream = False
         self.game, self.n_envs, self.own_process = (env_class, config), n_envs, env_class.own_process
         self.timeout: Any = config.timeout if self.own_process else None
         self.restart_every = config.restart_every if self.own_process else None
-        self.seeds = np.random.SeedSequence(seed).spawn(n_envs)
+        self.seed = stream(seed)
+        self.begun = np.zeros(n_envs, dtype=int)  # episodes with this seed
+        self.started = np.zeros(n_envs, dtype=int)  # processes
         self.states = [None] * n_envs  # of games that may fail, after their last reset
         self.workers, self.arrays = [], {}
         self.memory: Any = None
@@ -48,7 +54,7 @@ class WorkerEnv(VectorEnv):
         try:
             self.folder, self.cleaner = temporary_folder()
             for i in range(n_envs):
-                self.workers.append(Worker(i, *self.game, self.seeds[i], self.folder))
+                self.workers.append(self._worker(i))
             infos = [worker.receive() for worker in self.workers]
             self.env_info, self.common_reward, self.versions = infos[0]
             self.n_rewards = 1 if self.common_reward else self.env_info.n_agents
@@ -69,13 +75,12 @@ class WorkerEnv(VectorEnv):
 
     def reset(self, seed=None, mask=None):
         mask = np.ones(self.n_envs, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
-        seeds = [None] * self.n_envs
         if seed is not None:
-            self.seeds = seeds = np.random.SeedSequence(seed).spawn(self.n_envs)
+            self.seed, self.begun[:] = stream(seed), 0
         if self.own_process:
-            self._reset_games(seeds, mask)
+            self._reset_games(mask)
         else:
-            self._call([("reset", s, bool(m)) for s, m in zip(seeds, mask)])
+            self._call([("reset", self._next_seed(i) if m else None, bool(m)) for i, m in enumerate(mask)])
         return Observation(*(self.arrays[k].copy() for k in OBSERVED))
 
     def step(self, actions):
@@ -113,11 +118,16 @@ class WorkerEnv(VectorEnv):
         return worker.settle()
 
     def state_dict(self):
-        return {"workers": self._call([("state_dict",)] * self.n_envs)}
+        return {"workers": self._call([("state_dict",)] * self.n_envs), "started": self.started.tolist()}
 
     def load_state_dict(self, state):
-        self.states = state["workers"]
-        self._call([("load_state_dict", s) for s in self.states])
+        self.states, started = state["workers"], np.array(state["started"])
+        if self.own_process:  # games that draw other numbers than all that were before them
+            self.started = np.maximum(self.started, started)
+            for i in range(self.n_envs):
+                self._replace(i)
+        else:
+            self._call([("load_state_dict", s) for s in self.states])
 
     def close(self):
         atexit.unregister(self.close)
@@ -139,12 +149,9 @@ class WorkerEnv(VectorEnv):
 
     # ---- games that fail
 
-    def _reset_games(self, seeds, mask):
+    def _reset_games(self, mask):
         for i in np.flatnonzero(mask):
-            if seeds[i] is not None:
-                self.states[i] = None
-                self._replace(i, seeds[i])
-            elif self.workers[i].episodes == self.restart_every:
+            if self.workers[i].episodes == self.restart_every:
                 self._replace(i)
             self._ask_reset(i)
         for i in np.flatnonzero(mask):
@@ -164,7 +171,7 @@ class WorkerEnv(VectorEnv):
             if self.states[i] is not None:
                 worker.send(("load_state_dict", self.states[i]))
         worker.episodes += 1
-        worker.send(("reset", None, True))
+        worker.send(("reset", self._next_seed(i), True))
 
     def _lose(self, i, error):
         """Forget the episode of environment i, and start another game in the place of the one that failed."""
@@ -180,10 +187,22 @@ class WorkerEnv(VectorEnv):
         self.arrays["terminated"][i], self.arrays["truncated"][i] = False, True
         self._replace(i, delay=2 ** (self.failures[i] - 1) - 1)
 
-    def _replace(self, i, seed=None, delay=0):
-        """Another worker for environment i; without a seed it draws other numbers than all that were before it."""
+    def _replace(self, i, delay=0):
+        """Another worker for environment i."""
         self.workers[i].end()
-        self.workers[i] = Worker(i, *self.game, seed or self.seeds[i].spawn(1)[0], self.folder, delay)
+        self.workers[i] = self._worker(i, delay)
+
+    def _worker(self, i, delay=0):
+        """A new process for environment i. Its game draws other numbers than those of all processes before it."""
+        seed = stream(self.seed, i, STARTS, int(self.started[i]))
+        self.started[i] += 1
+        return Worker(i, *self.game, seed, self.folder, delay)
+
+    def _next_seed(self, i):
+        """The stream of the next episode of environment i; of one that is lost and tried again it is another."""
+        seed = stream(self.seed, i, EPISODES, int(self.begun[i]))
+        self.begun[i] += 1
+        return seed
 
     # ---- messages
 

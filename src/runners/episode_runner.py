@@ -6,16 +6,21 @@ Axes: E environments, N agents, A actions, O observation, S state.
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from components.episode_buffer import EpisodeBatch
 from utils import interrupts
 from utils.args import TrainingError, key, read
+from utils.seeding import EXPLORATION, GAMES, GLOBALS, TEST, TRAINING, seed_globals, stream
 
 
 class EpisodeRunner:
     """Fills EpisodeBatches from a VectorEnv and keeps the statistics of returns and lengths.
 
-    `t_env` counts the environment steps of training, over all environments.
+    `t_env` counts the environment steps of training, over all environments, in rounds that have ended. A round is
+    played with the ε of the `t_env` at its start, and draws from streams of its own: the games, the exploration and the
+    global generators (`utils/seeding.py`). A round of tests has streams of its `t_env` and its number after that round of
+    training, so that tests at other times are the same where they meet.
     """
 
     @dataclass(frozen=True)
@@ -31,8 +36,11 @@ class EpisodeRunner:
         self.config = read(self.Config, args)
         self.env, self.mac, self.logger = env, mac, logger
         self.scheme, self.groups = scheme, groups
+        self.seed, self.game_seed = args.seed, args.game_seed
         self.t_env = 0
         self.episodes = 0  # training episodes played
+        self.rounds = 0  # of training, begun
+        self.tests = 0  # rounds of tests begun since the last round of training
         self.stats = {"": EpisodeStats(), "test_": EpisodeStats()}  # by prefix of the metric
         self.log_stats_t = -self.config.runner_log_interval - 1
 
@@ -48,12 +56,13 @@ class EpisodeRunner:
             batch, returns, lengths, ends = self._play(test_mode, render)
             kept = np.ones(self.env.n_envs, dtype=bool) if self.env.lost is None else ~self.env.lost
             if not test_mode:
-                self.t_env -= int(lengths[~kept].sum())
+                self.t_env += int(lengths[kept].sum())
         self.stats["test_" if test_mode else ""].add(
             returns[kept], lengths[kept], {name: values[kept] for name, values in ends.items()}
         )
         if not test_mode:
             self.episodes += int(kept.sum())
+            self.logger.episode = self.episodes
             if self.t_env - self.log_stats_t >= self.config.runner_log_interval:
                 self.log_stats()
                 self.logger.log_stat("epsilon", self.mac.action_selector.epsilon(self.t_env), self.t_env)
@@ -67,7 +76,7 @@ class EpisodeRunner:
         batch = EpisodeBatch(self.scheme, self.groups, n_envs, self.env.env_info.episode_limit + 1)
         data = batch.arrays()
         self.mac.init_hidden(n_envs)
-        first = self.env.reset()
+        first = self.env.reset(seed=self._begin_round(test_mode))
         self._refuse_not_finite(first, ("obs", "state"), slice(None), 0, test_mode)
         obs, state, avail = first
         live = np.ones(n_envs, dtype=bool)
@@ -88,8 +97,6 @@ class EpisodeRunner:
             )  # fmt: skip
             returns = returns + np.where(live[:, None], reward, 0.0)
             lengths += live
-            if not test_mode:
-                self.t_env += int(live.sum())
             done = live & (step.terminated | step.truncated)
             for name, values in step.info.items():
                 ends.setdefault(name, np.zeros(n_envs))[done] = np.asarray(values, dtype=float)[done]
@@ -103,6 +110,18 @@ class EpisodeRunner:
                 print(f"t {t}, actions {actions[0].tolist()}, reward {reward[0].tolist()}\n{self.env.render()}")
         return batch, returns, lengths, ends
 
+    def _begin_round(self, test_mode: bool) -> np.random.SeedSequence:
+        """Seed exploration and the global generators for the next round; returns the stream of its games."""
+        if test_mode:
+            key, self.tests = (TEST, self.t_env, self.tests), self.tests + 1
+        else:
+            key, self.rounds, self.tests = (TRAINING, self.rounds), self.rounds + 1, 0
+        explore = stream(self.seed, EXPLORATION, *key)
+        alone = [explore] if self.env.shares_stream else [stream(explore, i) for i in range(self.env.n_envs)]
+        self.mac.action_selector.begin(alone)
+        seed_globals(stream(self.seed, GLOBALS, *key))
+        return stream(self.game_seed, GAMES, *key)
+
     def log_stats(self, test_mode=False):
         """Log and forget the mean and spread of the episodes played so far."""
         prefix = "test_" if test_mode else ""
@@ -115,15 +134,17 @@ class EpisodeRunner:
         return {
             "t_env": self.t_env,
             "episodes": self.episodes,
+            "rounds": self.rounds,
             "log_stats_t": self.log_stats_t,
+            "stats": self.stats[""].state_dict(),
             "env": self.env.state_dict(),
-            "action_selector": self.mac.action_selector.state_dict(),
         }
 
     def load_state_dict(self, state):
-        self.t_env, self.episodes, self.log_stats_t = state["t_env"], state["episodes"], state["log_stats_t"]
+        self.t_env, self.episodes, self.rounds = state["t_env"], state["episodes"], state["rounds"]
+        self.log_stats_t = state["log_stats_t"]
+        self.stats[""].load_state_dict(state["stats"])
         self.env.load_state_dict(state["env"])
-        self.mac.action_selector.load_state_dict(state["action_selector"])
 
     def _reward(self, paid):
         """[E, 1], or [E, N] where each agent learns from its own; paid: [E] or [E, N]."""
@@ -176,3 +197,15 @@ class EpisodeStats:
         figures |= {f"{name}_mean": np.concatenate(values).mean() for name, values in self.ends.items()}
         self.__init__()
         return {name: float(value) for name, value in figures.items()}
+
+    def state_dict(self):
+        """Lists of tensors, which can be read back without running code."""
+        return {
+            "returns": [torch.from_numpy(values) for values in self.returns],
+            "lengths": [torch.from_numpy(values) for values in self.lengths],
+            "ends": {name: [torch.from_numpy(v) for v in values] for name, values in self.ends.items()},
+        }
+
+    def load_state_dict(self, state):
+        self.returns, self.lengths = ([v.numpy() for v in state[name]] for name in ("returns", "lengths"))
+        self.ends = {name: [v.numpy() for v in values] for name, values in state["ends"].items()}

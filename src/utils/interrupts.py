@@ -1,62 +1,106 @@
-"""Ctrl-C and SIGTERM as exceptions that end a run in order, and where they must wait.
+"""Signals that end a run in order, and where they must wait.
+
+The first signal raises Interrupted in the main thread: at once, or behind the `held` block that it came in. Training holds
+it until a round and its updates are done. The second leaves the process at once.
 
 Python raises from a signal's handler wherever the program happens to be. Compiled code that calls back into Python may
-not bear that (jax aborts the process later), and what is raised in some callbacks (jax has one in the garbage
-collector) is lost. So code of the first kind stands in `held`, and a loop asks `check` for what was lost.
+not bear that (jax aborts the process later), so such code is `held` too. What is raised in some callbacks (jax has one
+in the garbage collector) is lost, so a loop asks `check` for it.
 """
 
 import os
 import signal
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
-SIGNALS = signal.SIGINT, signal.SIGTERM
-WAITS = b"\ninterrupted: the run ends when what it computes now is done; interrupt it again to end it at once\n"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+WAITS = b"\ninterrupted: the round ends and the state is saved; interrupt again to leave at once\n"
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: a scheduler's kill ends a run as Ctrl-C does."""
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the run to end."""
+
+    def __init__(self, signum: int):
+        super().__init__(name(signum))
+        self.signum = signum
+
+    @property
+    def status(self) -> int:
+        """The exit status that says so."""
+        return 128 + self.signum
+
+
+def name(signum: int) -> str:
+    return "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
 
 
 class _Interrupts:
     """The signal that has come since `catch`, if any; whether it was raised; how many `held` blocks are open."""
 
-    def __init__(self):
-        self.signum, self.raised, self.holds = None, False, 0
+    def __init__(self, leave: Callable[[], None] | None = None):
+        self.signum, self.raised, self.holds, self.leave = None, False, 0, leave
         self.previous = {}
 
     def arrive(self, signum, frame):
-        again, self.signum = self.signum is not None, signum
-        if self.holds and not again:
+        if self.signum is not None:
+            self.exit()
+        self.signum = signum
+        if self.holds:
             os.write(2, WAITS)  # not print: the handler may stand in the middle of one
         else:
             self.throw()
 
     def throw(self):
         self.raised = True
-        raise Terminated if self.signum == signal.SIGTERM else KeyboardInterrupt
+        raise Interrupted(self.signum)
+
+    def exit(self):
+        """Leave without a look back: all files are replaced whole, and worker processes end with this one."""
+        for signum in self.previous:
+            signal.signal(signum, signal.SIG_DFL)
+        with suppress(Exception):
+            if self.leave is not None:
+                self.leave()
+        os._exit(128 + self.signum)
 
 
 _interrupts = _Interrupts()
 
 
-def catch():
-    """From here to `release` both signals are raised as exceptions. (Ctrl-C is left ignored where it was.)"""
+def catch(leave: Callable[[], None] | None = None) -> None:
+    """From here to `release` signals are raised as exceptions. What was ignored before (SIGHUP under nohup, Ctrl-C of a
+    process in the background) is still ignored, but for SIGTERM. leave(): called before the second signal ends the
+    process; it must take no lock. Does nothing outside the main thread, where Python takes no signals."""
     global _interrupts
-    _interrupts = _Interrupts()
+    _interrupts = _Interrupts(leave)
+    if threading.current_thread() is not threading.main_thread():
+        return
     for signum in SIGNALS:
         if signum == signal.SIGTERM or signal.getsignal(signum) != signal.SIG_IGN:
             _interrupts.previous[signum] = signal.signal(signum, _interrupts.arrive)
 
 
-def check():
-    """Raise the signal that has come, even if it was raised before and lost."""
-    if _interrupts.signum is not None:
+def release() -> None:
+    """The handlers as they were before `catch`."""
+    for signum, handler in _interrupts.previous.items():
+        signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+
+
+def requested() -> bool:
+    """Whether a signal has come, be it raised or held."""
+    return _interrupts.signum is not None
+
+
+def check() -> None:
+    """Raise the signal that has come, even if it was raised before and lost; not inside a `held` block."""
+    if _interrupts.signum is not None and not _interrupts.holds:
         _interrupts.throw()
 
 
 @contextmanager
-def held():
-    """A signal that comes inside is raised behind it; a second one is raised at once."""
+def held() -> Iterator[None]:
+    """The first signal, if it comes inside, is raised behind the block."""
     mine = _interrupts
     mine.holds += 1
     try:
@@ -67,13 +111,15 @@ def held():
         mine.throw()
 
 
-def ignore():
-    """Until `release` signals do nothing: what is being written is not torn."""
-    for signum in _interrupts.previous:
-        signal.signal(signum, lambda *_: None)  # not SIG_IGN, which processes that are started inherit
+@contextmanager
+def blocked() -> Iterator[None]:
+    """Processes that are started inside begin with all signals of SIGNALS blocked, until they call `unblock`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def release():
-    """The handlers as they were before `catch`."""
-    for signum, handler in _interrupts.previous.items():
-        signal.signal(signum, handler)
+def unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

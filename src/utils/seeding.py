@@ -1,17 +1,46 @@
-"""One seed for a run, one independent stream for each owner of chance."""
+"""All chance of a run comes from its seed, through streams that are made anew for each round.
+
+A round is one episode in each environment. Its streams are numpy SeedSequences of (seed, owner, kind, number): who draws,
+in training or in a test, in which round. No generator outlives a round. So no random state has to be saved, a round that
+was lost can be played again and is the same, and tests, which have streams of their own, change nothing in training.
+"""
+
+import random
+import sys
+from typing import Any
 
 import numpy as np
-import torch
 
-STREAMS = ("weights", "exploration", "replay", "environment")
-
-
-def streams(seed):
-    """{owner: seed of its own stream}. Streams of one run are independent, of equal seeds equal."""
-    children = np.random.SeedSequence(seed).spawn(len(STREAMS))
-    return {name: int(child.generate_state(1, np.uint64)[0] >> 1) for name, child in zip(STREAMS, children)}
+WEIGHTS, GAMES, EXPLORATION, REPLAY, GLOBALS = range(5)  # owners
+TRAINING, TEST = range(2)  # kinds of rounds
 
 
-def seed_weights(seed):
-    """Seed torch, which draws nothing but the initial weights."""
-    torch.manual_seed(seed)
+def stream(seed: int | np.random.SeedSequence | None, *key: int) -> np.random.SeedSequence:
+    """The stream `key` below `seed`. A function of its arguments alone (`SeedSequence.spawn` counts its calls); for a
+    seed of None another one at each call."""
+    if not isinstance(seed, np.random.SeedSequence):
+        seed = np.random.SeedSequence(seed)
+    return np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, *key))
+
+
+def number(source: np.random.SeedSequence) -> int:
+    """A seed of 63 bits, for what takes a number."""
+    return int(source.generate_state(1, np.uint64)[0] >> 1)
+
+
+def seed_globals(source: np.random.SeedSequence) -> None:
+    """Seed the global generators of Python, numpy and, where it is imported, torch: games and networks of others may
+    draw from them."""
+    words = source.generate_state(4)
+    random.seed(words.tobytes())
+    np.random.seed(words)
+    torch: Any = sys.modules.get("torch")  # a worker process does without it
+    if torch is not None:
+        torch.manual_seed(number(source))
+
+
+def seed_weights(seed: int) -> None:
+    """Seed torch, from which the initial weights are drawn."""
+    import torch
+
+    torch.manual_seed(number(stream(seed, WEIGHTS)))
