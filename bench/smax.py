@@ -43,7 +43,7 @@ def parts(map_name, n_envs):
     values = load("qmix", "smax", {"env_args.map_name": map_name, "seed": 0, "epsilon_anneal_time": 0}, readers).values
     env = envs.make("smax", values["env_args"], n_envs, seed=0)
     info = env.env_info
-    args = SimpleNamespace(**values, **vars(info), action_seed=0)
+    args = SimpleNamespace(**values, **vars(info), game_seed=0)
     scheme, groups = make_scheme(info, True), {"agents": info.n_agents}
     mac = mac_class(args.mac)(scheme, groups, args)
     return EpisodeRunner(env, mac, scheme, groups, Silent(), args), mac

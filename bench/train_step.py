@@ -77,7 +77,7 @@ def ours(sizes):
     }  # fmt: skip
     values = load("qtran_base", "two_step", {"seed": 0, **pymarl}, readers).values
     info = EnvInfo(sizes["agents"], sizes["actions"], sizes["obs"], sizes["state"], sizes["steps"])
-    args = SimpleNamespace(**values, **vars(info), device="cpu", action_seed=0)
+    args = SimpleNamespace(**values, **vars(info), device="cpu")
     scheme, groups = make_scheme(info, True), {"agents": info.n_agents}
     mac = mac_class(args.mac)(scheme, groups, args)
     learner = learner_class(args.learner)(mac, scheme, Silent(), args)

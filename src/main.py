@@ -14,10 +14,16 @@ values after `with` are written as Sacred has them, nested keys too:
   python src/main.py --config=qmix --env-config=predator_prey with env_args.penalty=1.5 seed=1 t_max=1000000
   python src/main.py --config=qtran_base --env-config=matrix_game with "env_args.payoff=[[5,0],[0,9]]"
   python src/main.py --from results/qtran_alt/matrix_game/seed1_.../config.yaml      repeat a run
+  python src/main.py --resume results/qtran_alt/matrix_game/seed1_...                go on with a run that was stopped
+  python src/main.py --resume=latest --config=qmix --env-config=smax with seed=1     go on with it, or start it: for jobs
+  python src/main.py --status results                            runs: alive, interrupted, finished, how far
   python src/main.py --config=qtran_alt --env-config=matrix_game --explain           every key of that run
   python src/main.py --list                                      algorithms, environments, what is installed
 
-exit status: 0 finished; 1 training failed; 2 bad input; 130, 143 interrupted (Ctrl-C, SIGTERM)
+A signal (Ctrl-C, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2) ends the round that is played, saves the state and stops; a second
+one leaves at once.
+
+exit status: 0 finished; 1 training failed; 2 bad input; 128 + its number after a signal (130 Ctrl-C, 143 SIGTERM)
 """
 
 
@@ -43,6 +49,13 @@ def parser():
     p.add_argument("--config", metavar="ALGORITHM", help="a file of src/config/algs, such as qtran_alt")
     p.add_argument("--env-config", metavar="ENVIRONMENT", help="a file of src/config/envs, such as matrix_game")
     p.add_argument("--from", dest="from_", metavar="CONFIG.YAML", help="repeat the run that left this file")
+    p.add_argument(
+        "--resume",
+        metavar="RUN_DIR",
+        help="go on with this run in its directory; latest: the newest of a configuration",
+    )
+    p.add_argument("--strict", action="store_true", help="with --resume: refuse a state of another version or machine")
+    p.add_argument("--status", metavar="PATH", help="what the runs in or below this folder do, and how far they are")
     p.add_argument("--list", action="store_true", help="algorithms and environments, and what is installed")
     p.add_argument("--explain", action="store_true", help="each key: its value, who set it, who reads it; no run")
     return p
@@ -53,10 +66,21 @@ def act(options, words):
 
     if options.list:
         return show_list()
+    if options.status:
+        from status import show_status
+
+        return show_status(options.status)
     from parts import readers
-    from run import launch
+    from run import launch, resume, resume_latest
 
     overrides = configuration.parse_overrides(words)
+    latest = options.resume == "latest"
+    if options.resume and not latest:
+        if options.config or options.env_config or options.from_:
+            raise configuration.ConfigError("--resume RUN_DIR: the run has its configuration; drop the others")
+        return resume(options.resume, overrides, options.strict)
+    if options.strict and not latest:
+        raise configuration.ConfigError("--strict goes with --resume")
     if options.from_:
         if options.config or options.env_config:
             raise configuration.ConfigError("--from PATH already says which algorithm and environment; drop the others")
@@ -65,7 +89,7 @@ def act(options, words):
         config = configuration.load(options.config, options.env_config, overrides, readers)
     if options.explain:
         return show_explanation(configuration.explain(config))
-    return launch(config)
+    return resume_latest(config, options.strict) if latest else launch(config)
 
 
 def show_list():

@@ -19,6 +19,7 @@ from utils.checkpoint import find_checkpoint
 from utils.logging import Logger
 from utils.rundir import check_same_algorithm
 from utils.seeding import seed_weights
+from utils.state import StateFolder
 
 
 class Experiment:
@@ -39,7 +40,10 @@ class Experiment:
         buffer_cpu_only: bool = key("keep the replay in main memory even when learning on the GPU")
         num_threads: int = key("CPU threads of torch; one is fastest for small networks", low=1)
         checkpoint_path: str = key("folder of checkpoints to start from; empty: start anew")
-        load_step: int = key("which of them: the nearest; 0: the last", unit="environment steps", low=0)
+        load_step: int = key(
+            "which of them: the nearest; 0: the last; best: the one that tested best",
+            unit="environment steps", low=0, words=("best",),
+        )  # fmt: skip
         evaluate: bool = key("play `test_nepisode` test episodes with the loaded checkpoint, and stop")
         save_replay: bool = key("after `evaluate`, save the environment's replay")
         label: str = key("free text, kept with the results")
@@ -58,7 +62,7 @@ def readers(values):
         ("learner", learner_class),
         ("mixer", mixer_class),
     )
-    classes, problems = [Experiment, Training, Logger], []
+    classes, problems = [Experiment, Training, Logger, StateFolder], []
     for name, find in choices:
         if values.get(name) is not None:
             try:
@@ -69,13 +73,18 @@ def readers(values):
 
 
 class Parts:
-    """All that a run is made of. Building it finds bad input before anything is written."""
+    """All that a run is made of. Building it finds bad input before anything is written.
 
-    def __init__(self, values, logger):
+    start: load the weights of `checkpoint_path`, if any; False where a state will be loaded instead.
+    """
+
+    def __init__(self, values, logger, start: bool = True):
+        self.start = start
         self.values, self.logger = values, logger
         self.args = args = SimpleNamespace(**values)
         self.experiment = read(Experiment.Config, args)
         self.training = read(Training.Config, args)
+        self.resuming = read(StateFolder.Config, args)
         if self.training.learning_starts > self.training.t_max and not self.experiment.evaluate:
             logger.console_logger.warning(
                 f"learning_starts = {self.training.learning_starts}: nothing is learned before "
@@ -121,7 +130,7 @@ class Parts:
         self.runner = runner_class(args.runner)(self.env, self.mac, self.scheme, self.groups, self.logger, args)
         if self.device == "cuda":
             self.learner.cuda()
-        if self.experiment.checkpoint_path:
+        if self.experiment.checkpoint_path and self.start:
             self._load()
         elif self.experiment.evaluate:
             raise ConfigError("evaluate=True needs checkpoint_path=FOLDER: what to evaluate")

@@ -91,7 +91,7 @@ def report(options):
 
     check_paths(options.paths)
     out = Path(options.out or Path(options.paths[0]) / "report")
-    results, copies = find_results(options.paths, [options.metric] if options.metric else grouping.METRICS)
+    results, copies = find_results(options.paths, [options.metric] if options.metric else grouping.JUDGED_BY)
     entries = grouping.entries(results, options.metric)
     groups = grouping.by_task(entries)
     if not groups:

@@ -1,85 +1,219 @@
 """Runs one experiment: its parts, the places that records go to, training, and how it ended."""
 
+import contextlib
 import logging
+import shutil
+import time
 from logging.handlers import MemoryHandler
+from pathlib import Path
 
 from rich.console import Console
 
 import envs
+import resuming
 import tables
-from parts import Parts
-from training import test, train
+from components.episode_buffer import nbytes
+from keeper import Keeper
+from parts import Parts, readers
+from training import Schedule, test, train
 from utils import interrupts
 from utils.args import ConfigError, TrainingError
+from utils.claim import ClaimLost, Held, take
 from utils.config import import_sacred, task_name
+from utils.identity import flat, may_change
 from utils.logging import Logger, brief, get_logger, unwritable
 from utils.progress import TrainingProgress
 from utils.rundir import RunDirectory
-from utils.sinks import JsonlSink, SacredSink, TensorBoardSink, WandbSink
+from utils.sinks import JsonlSink, SacredSink, TensorBoardSink, WandbSink, cut_metrics
+from utils.state import Saved, StateFolder
+
+METRICS, BEYOND = "metrics.jsonl", "metrics.superseded.jsonl"  # the record, and what states have set aside of it
+SUMMARY_SECONDS = 30  # between two summaries of a run that goes on; `--status` reads how far it is
 
 
-def launch(config):
-    """Run the experiment of a Config; returns the exit status 0, 1, 130 or 143.
+def launch(config) -> int:
+    """Run the experiment of a Config in a new run directory; returns the exit status.
 
     Raises ConfigError for bad input, before anything is written.
     """
-    console_logger = get_logger()
-    early = MemoryHandler(capacity=1000, flushLevel=logging.CRITICAL + 1)  # what log.txt has missed
-    console_logger.addHandler(early)
-    logger = Logger(console_logger)
-    if config.sources["seed"] == "chosen now":
-        console_logger.info(f"seed={config.values['seed']} (chosen now; give seed=N to repeat this run)")
-    parts = Parts(config.values, logger)
-    try:
-        directory = RunDirectory(config.values, t_start=parts.runner.t_env)
+    with _interruptible():
+        console_logger, early = _console()
+        if config.sources["seed"] == "chosen now":
+            console_logger.info(f"seed={config.values['seed']} (chosen now; give seed=N to repeat this run)")
+        parts = Parts(config.values, Logger(console_logger))
+        with _closed_if_it_fails(parts):
+            _check_room(parts)
+            _check_mongo(config.values)
+            directory = RunDirectory.create(config.values, t_start=parts.runner.t_env)
+            print(f"run directory: {directory.path}", flush=True)
+            try:
+                experiment = _Experiment(parts, directory, None, None, early)
+            except BaseException:
+                directory.discard()
+                raise
+        return _guarded(experiment)
+
+
+def resume(path: str, overrides: dict, strict: bool = False) -> int:
+    """Go on with the run in the directory `path`; returns the exit status.
+
+    Raises ConfigError, with the directory as it was, for what cannot be resumed. strict: also where the state was
+    written by another version or on another machine, which else is a warning.
+    """
+    with _interruptible():
+        run = resuming.read_run(path)
+        config = resuming.changed_config(run, overrides, readers)
+        goal = config.values["t_max"]
+        print(f"run directory: {run.path}", flush=True)
+        if run.status == "finished" and goal <= run.config["t_max"]:
+            print(f"finished: t_env {run.summary.get('t_env')} of t_max = {goal}; to go on give a larger t_max")
+            return 0
+        claim = take(run.path, config.values["lease_seconds"])
         try:
-            sacred_run = _open_logs(directory, logger, early.buffer)
-            directory.write_summary("running", parts.runner, logger)
+            return _resume(RunDirectory(run.path, config.values, claim), resuming.read_run(path), strict)
+        finally:
+            claim.release()
+
+
+def resume_latest(config, strict: bool = False) -> int:
+    """Go on with the newest run of a Config that nobody works on, or start it; returns the exit status."""
+    while True:
+        run, said = resuming.find_latest(config)
+        for line in said:
+            print(line, flush=True)
+        if run is None:
+            return launch(config)
+        with contextlib.suppress(Held):  # another process was quicker
+            return _resume_found(run, config, strict)
+
+
+def _resume_found(run, config, strict: bool) -> int:
+    if run.status == "failed":
+        print(f"run directory: {run.path}", flush=True)
+        get_logger().error(
+            f"failed before: {run.summary.get('reason')}; to go on from its last state: "
+            f"python src/main.py --resume {run.path}; to begin anew leave --resume out"
+        )
+        return 1
+    changes = {k: v for k, v in flat(config.values).items() if may_change(k)}
+    return resume(str(run.path), changes, strict)
+
+
+def _resume(directory: RunDirectory, run, strict: bool) -> int:
+    console_logger, early = _console()
+    states = StateFolder(directory.path / "state", directory.claim.look)
+    saved = states.read()
+    if saved is None and run.status == "finished":
+        raise ConfigError(f"{run.path}: it is finished and holds no state, so it cannot be made longer")
+    for note in saved.notes if saved else []:
+        console_logger.warning(f"{states.folder}: {note}; the state before it is taken")
+    parts = Parts(directory.values, Logger(console_logger), start=saved is None)
+    with _closed_if_it_fails(parts):
+        differs = []
+        if saved is not None:
+            differs = resuming.check(saved, resuming.facts(parts), states.folder, strict)
+            if saved.replay is None and saved.parts["runner"]["t_env"] < parts.training.t_max:
+                raise ConfigError(
+                    f"{run.path}: its replay was not kept, so it cannot be made longer; keep_replay=True keeps it"
+                )
+        _check_room(parts, states.folder)
+        experiment = _Experiment(parts, directory, states, saved, early)
+        directory.resumed = [*(run.summary.get("resumed") or []), _resumption(parts, differs)]
+        if differs:
+            console_logger.warning(
+                "the state was written elsewhere, the same bits are not promised: " + "; ".join(differs)
+            )
+        if parts.env.own_process:
+            console_logger.warning("games are started anew: counts and weights go on, the same bits are not promised")
+        where = f"t_env {parts.runner.t_env}" if saved else "the beginning, as no state was written yet"
+        console_logger.info(f"resumed from {where}")
+    return _guarded(experiment)
+
+
+def _resumption(parts, differs: list[str]) -> dict:
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return {"t_env": parts.runner.t_env, "time": now, "differs": differs}
+
+
+class _Experiment:
+    """A run's parts with their state, its directory, and the places that its records go to, all open.
+
+    saved: the state to go on from, or None. states: where states go; None in a new run.
+    """
+
+    def __init__(self, parts, directory: RunDirectory, states: StateFolder | None, saved: Saved | None, early):
+        self.parts, self.directory = parts, directory
+        resumed, claim, path = states is not None, directory.claim, directory.path
+        self.schedule = Schedule(parts.training)
+        self.keeper = Keeper(
+            parts, directory, states or StateFolder(path / "state", claim.look), self.schedule, resuming.facts(parts)
+        )
+        if saved is not None:
+            self.keeper.load(saved)
+        try:
+            kept = cut_metrics(path / METRICS, saved.metrics if saved else 0, path / BEYOND) if resumed else None
+            log = get_logger(path / "log.txt", claim.mine)
+            for record in early.buffer:
+                log.handlers[-1].handle(record)
+            metrics = JsonlSink(path / METRICS, claim.look)
+            parts.logger.add_sink(metrics)
+            self.keeper.position = metrics.position
+            if kept is not None:
+                parts.logger.restore(kept)
+                _remove_checkpoints_of_interruptions(path)
+                directory.write_config()
+            self.kept = kept
+            self._add_optional_sinks(kept)
+            self.sacred_run = _sacred(directory)
+            directory.write_summary("running", parts.runner, parts.logger)
         except (ConfigError, OSError) as error:  # a package is missing, the disk is full
             get_logger()  # closes log.txt
-            directory.discard()
-            raise error if isinstance(error, ConfigError) else unwritable(directory.path, error) from error
-    except BaseException:
-        _close(parts.env, console_logger)
-        logger.finish()
-        raise
-    print(f"run directory: {directory.path}", flush=True)
-    return _guarded(parts, directory, sacred_run)
+            raise error if isinstance(error, ConfigError) else unwritable(path, error) from error
+
+    def _add_optional_sinks(self, kept) -> None:
+        values, logger = self.directory.values, self.parts.logger
+        if values["use_tensorboard"]:
+            logger.add_sink(TensorBoardSink(self.directory.path / "tensorboard"), kept)
+        if values["use_wandb"]:
+            team, project, mode = values["wandb_team"], values["wandb_project"], values["wandb_mode"]
+            logger.add_sink(WandbSink(values, team, project, mode, self.directory.claim.run_id), kept)
 
 
-def _open_logs(directory, logger, early):
-    """Open every place that records go to; returns what starts the Sacred run."""
-    log = get_logger(directory.path / "log.txt")
-    for record in early:
-        log.handlers[-1].handle(record)
-    logger.add_sink(JsonlSink(directory.path / "metrics.jsonl"))
-    _add_optional_sinks(logger, directory.values, directory)
-    return _sacred(directory.values)
-
-
-def _guarded(parts, directory, sacred_run):
+def _guarded(experiment: _Experiment) -> int:
     """Train; whatever happens, say how it ended and write the summary. Returns the exit status."""
+    parts, directory = experiment.parts, experiment.directory
     logger, log = parts.logger, parts.logger.console_logger
-    interrupts.catch()
+
+    def end(status: str, reason: str | None) -> None:
+        directory.write_summary(status, parts.runner, logger, reason)
+        directory.claim.release()
+
+    interrupts.on_leave(lambda: end("interrupted", "a second signal; it left at once"))
     status, reason, code = "finished", None, 0
     try:
-        sacred_run(lambda run: _run(parts, directory, run))
+        experiment.sacred_run(lambda run: _run(experiment, run))
     except TrainingError as error:
         status, reason, code = "failed", str(error), 1
     except interrupts.Interrupted as error:
         status, reason, code = "interrupted", str(error), error.status
+    except ClaimLost as error:
+        status, reason, code = "taken over", str(error), 1
     except (Exception, SystemExit) as error:  # a bug, or a fault of the machine: the log keeps where
         log.error("training failed", exc_info=True)
         status, reason, code = "failed", brief(error), 1
     finally:
-        logger.finish()
-        try:
-            directory.write_summary(status, parts.runner, logger, reason)
-        except OSError as error:
-            status, reason, code = "failed", reason or f"summary.json: {brief(error)}", code or 1
-        _close(parts.env, log)
-        interrupts.release()
+        with interrupts.held_back():  # a first signal has nothing to end any more
+            try:
+                logger.finish()
+                end(status, reason)
+            except OSError as error:
+                status, reason, code = "failed", reason or f"summary.json: {brief(error)}", code or 1
+            except ClaimLost as error:
+                status, reason, code = "taken over", str(error), 1
+            _close(parts.env, log)
     print(f"run directory: {directory.path}", flush=True)
+    if status == "interrupted" and not parts.experiment.evaluate:
+        log.info(f"go on with: python src/main.py --resume {directory.path}")
     if reason:
         log.error(f"{status}: {reason}")
     return code
@@ -93,9 +227,10 @@ def _close(env, log):
         log.warning(f"closing the environment: {brief(error)}")
 
 
-def _run(parts, directory, sacred_run):
+def _run(experiment: _Experiment, sacred_run) -> None:
+    parts, directory, keeper = experiment.parts, experiment.directory, experiment.keeper
     logger, runner, learner = parts.logger, parts.runner, parts.learner
-    logger.add_sink(SacredSink(sacred_run, parts.training.t_max))
+    logger.add_sink(SacredSink(sacred_run, parts.training.t_max), experiment.kept)
     if parts.experiment.evaluate:
         test(parts.training, runner, render=parts.args.render)
         logger.print_recent_stats()
@@ -103,14 +238,29 @@ def _run(parts, directory, sacred_run):
             logger.console_logger.info(f"replay: {parts.env.save_replay()}")
         _refuse_losses([_report_tables(parts, directory)])
         return
-    saver = Saver(directory, learner, logger.console_logger)
-    progress = TrainingProgress(parts.training.t_max, logger, Console(stderr=True), start=runner.t_env)
+    beat = _Beat(lambda: directory.write_summary("running", runner, logger))
+    progress = TrainingProgress(parts.training.t_max, logger, Console(stderr=True), runner.t_env, beat)
     try:
         with progress:
-            train(parts.training, runner, parts.buffer, learner, logger, saver, progress, parts.device)
-    except (KeyboardInterrupt, envs.GameError):  # neither says anything against the weights
+            train(
+                parts.training,
+                experiment.schedule,
+                runner,
+                parts.buffer,
+                learner,
+                logger,
+                keeper,
+                progress,
+                parts.device,
+            )
+    except interrupts.Interrupted:
+        keeper.interrupted()
         if parts.training.save_model:
-            saver(runner.t_env)
+            keeper.checkpoint(interrupted=True)
+        raise
+    except envs.GameError:  # it says nothing against the weights
+        if parts.training.save_model:
+            keeper.checkpoint(interrupted=True)
         raise
     finally:
         logger.finish()  # while Sacred still listens
@@ -120,7 +270,7 @@ def _run(parts, directory, sacred_run):
             f"batch_size = {parts.training.batch_size} episodes and learning_starts = {parts.training.learning_starts} "
             "steps; raise t_max or lower those"
         )
-    checkpoint = f"checkpoint {runner.t_env} ({saver.failure})" if saver.failure else None
+    checkpoint = f"checkpoint {runner.t_env} ({keeper.failure})" if keeper.failure else None
     _refuse_losses([checkpoint, _report_tables(parts, directory)])
 
 
@@ -131,20 +281,78 @@ def _refuse_losses(losses):
         raise TrainingError(f"the run is finished, but could not be written: {', '.join(losses)}")
 
 
-class Saver:
-    """Writes checkpoints. A disk that is full costs a warning and a later try, not the run."""
+class _Beat:
+    """Calls `act` now and then. What the disk refuses is tried again the next time."""
 
-    def __init__(self, directory, learner, console_logger):
-        self.directory, self.learner, self.log = directory, learner, console_logger
-        self.failure = None  # of the last try
+    def __init__(self, act):
+        self.act, self.last = act, time.monotonic()
 
-    def __call__(self, t_env):
-        try:
-            self.directory.save_checkpoint(self.learner, t_env)
-            self.failure = None
-        except OSError as error:
-            self.failure = brief(error)
-            self.log.warning(f"checkpoint {t_env} not written: {self.failure}; training goes on")
+    def __call__(self) -> None:
+        if time.monotonic() - self.last >= SUMMARY_SECONDS:
+            self.last = time.monotonic()
+            with contextlib.suppress(OSError):
+                self.act()
+
+
+@contextlib.contextmanager
+def _interruptible():
+    """From the first moment on signals end the run in order."""
+    interrupts.catch()
+    try:
+        yield
+    finally:
+        interrupts.release()
+
+
+@contextlib.contextmanager
+def _closed_if_it_fails(parts):
+    try:
+        yield
+    except BaseException:
+        _close(parts.env, parts.logger.console_logger)
+        parts.logger.finish()
+        raise
+
+
+def _console():
+    """(the console's logger, a handler with all that log.txt has missed)."""
+    console_logger = get_logger()
+    early = MemoryHandler(capacity=1000, flushLevel=logging.CRITICAL + 1)
+    console_logger.addHandler(early)
+    return console_logger, early
+
+
+def _check_room(parts, states: Path | None = None) -> None:
+    """ConfigError where the disk cannot hold the replay of a resumable state. states: the folder of earlier ones."""
+    config = parts.resuming
+    if parts.buffer is None or not (config.resume_minutes or config.resume_interval):
+        return
+    steps = min(parts.training.buffer_size * parts.buffer.max_seq_length, 2 * parts.training.t_max)  # observations
+    need = nbytes(parts.scheme, parts.groups, 1, steps)
+    folder = Path(parts.values["local_results_path"] if states is None else states).absolute()
+    there = next(f for f in (folder, *folder.parents) if f.exists())
+    have = sum(f.stat().st_size for f in there.glob("replay.*")) if states == there else 0
+    free = shutil.disk_usage(there).free
+    if need > free + have:
+        raise ConfigError(
+            f"the resumable state of this run takes up to {need / 2**30:.2f} GiB, and {there} has {free / 2**30:.2f} GiB "
+            "free; make room, give local_results_path=FOLDER or a smaller buffer_size, or resume_minutes=0 to do without"
+        )
+
+
+def _check_mongo(values: dict) -> None:
+    """ConfigError for an address that is none."""
+    if values["mongo_url"]:
+        from utils.mongo_observer import PatientMongoObserver
+
+        PatientMongoObserver(values["mongo_url"], values["mongo_db"]).close()
+
+
+def _remove_checkpoints_of_interruptions(path: Path) -> None:
+    """A run that had never stopped would not have them."""
+    for meta in path.glob("checkpoints/*/meta.json"):
+        if b'"interrupted": true' in meta.read_bytes():
+            shutil.rmtree(meta.parent, ignore_errors=True)
 
 
 def _report_tables(parts, directory):
@@ -170,28 +378,25 @@ def _report_tables(parts, directory):
     return None
 
 
-def _add_optional_sinks(logger, values, directory):
-    if values["use_tensorboard"]:
-        logger.add_sink(TensorBoardSink(directory.path / "tensorboard"))
-    if values["use_wandb"]:
-        logger.add_sink(WandbSink(values, values["wandb_team"], values["wandb_project"], values["wandb_mode"]))
-
-
-def _sacred(values):
+def _sacred(directory: RunDirectory):
     """A function that calls main(run) inside a Sacred run with its observers."""
     sacred = import_sacred()
     from utils.mongo_observer import PatientMongoObserver
     from utils.observers import file_observer
 
+    values, claim = directory.values, directory.claim
     sacred.SETTINGS["CAPTURE_MODE"] = "no"  # log.txt holds the output; capturing breaks the live progress
     sacred.SETTINGS["DISCOVER_SOURCES"] = sacred.SETTINGS["DISCOVER_DEPENDENCIES"] = "none"
     experiment = sacred.Experiment(values["name"], save_git_info=False)  # a tree without commits crashes it
     experiment.logger = logging.getLogger("qtran.sacred")
     experiment.logger.setLevel(logging.WARNING)
     experiment.add_config(values)
+    where = values["local_results_path"], values["name"], task_name(values)
     if values["mongo_url"]:  # first, for it writes nothing and may refuse; Sacred calls them by priority
-        experiment.observers.append(PatientMongoObserver(values["mongo_url"], values["mongo_db"]))
-    experiment.observers.append(file_observer(values["local_results_path"], values["name"], task_name(values)))
+        experiment.observers.append(
+            PatientMongoObserver(values["mongo_url"], values["mongo_db"], run_id=claim.run_id, mine=claim.mine)
+        )
+    experiment.observers.append(file_observer(*where, claim.run_id, claim.mine))
 
     def run(main):
         @experiment.main

@@ -37,7 +37,8 @@ Within an environment the algorithms must agree in what makes a comparison fair 
 the reward, env_args), unless allow_different names the key.
 
 A run is complete when a run directory in the results folder has its configuration and is `finished`; nothing else
-is kept. So the same command goes on after Ctrl-C, a crash or a failure, and what a study adds is all that is run.
+is kept. So the same command goes on after Ctrl-C, a crash or a failure: runs that were stopped are resumed from their
+last state, in their directories, and what a study adds is all that is begun.
 
   python src/sweep.py studies/NAME.yaml --dry-run
   python src/sweep.py studies/NAME.yaml --workers 4 --seeds 1-2 --algorithms qmix "qtran_alt, no V_jt"
@@ -171,16 +172,23 @@ def tell_plan(plan, runs, console):
 
 def tell_leftovers(plan, lying, console):
     """Say what lies in the results folder and is not counted."""
-    if lying.unfinished:
-        say(console, f"run directories not counted, unfinished or damaged: {len(lying.unfinished)}")
-        for run in lying.unfinished[:3]:
-            status = "running, or killed" if run.status == "running" else run.status
-            reason = run.problem or run.summary.get("reason")
-            say(console, f"  {run.path}: {status}{f': {reason}' if reason else ''}")
+    going_on = list(lying.resumable.values())
+    tell_unfinished(going_on, "unfinished runs, which a sweep goes on with", console)
+    others = [run for run in lying.unfinished if run not in going_on]
+    tell_unfinished(others, "run directories not counted, unfinished or damaged", console)
     if lying.other:
         say(console, f"run directories not counted, finished with other settings: {len(lying.other)}")
         for run in lying.other[:3]:
             say(console, f"  {run.path}: {what_differs(run, plan)}")
+
+
+def tell_unfinished(runs, title, console):
+    if runs:
+        say(console, f"{title}: {len(runs)}")
+    for run in runs[:3]:
+        status = "running, or killed" if run.status == "running" else run.status
+        reason = run.problem or run.summary.get("reason")
+        say(console, f"  {run.path}: {status}{f': {reason}' if reason else ''}")
 
 
 def what_differs(run, plan):
@@ -215,7 +223,9 @@ def sweep(plan, runs, workers, retries, console, received, again):
 
     lying = tell_plan(plan, runs, console)
     done = [run for run in runs if run in lying.complete]
-    work = Work([run for run in runs if run not in lying.complete], workers, retries, plan.results, paces(lying))
+    failed = {planned: run.path for planned, run in lying.resumable.items() if run.status == "failed"}
+    left = [run for run in runs if run not in lying.complete]
+    work = Work(left, workers, retries, plan.results, paces(lying), failed)
     with Board(console) as board:
         try:
             while work.left and not received:

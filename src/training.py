@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from utils import interrupts
 from utils.args import key
 from utils.seeding import REPLAY, stream
 
@@ -26,8 +27,9 @@ class Training:
         test_interval: int = key("time between two tests", unit="environment steps", low=1)
         test_nepisode: int = key("episodes of a test; rounded up to whole rounds", unit="episodes", low=1)
         log_interval: int = key("time between two summaries on the console", unit="environment steps", low=1)
-        save_model: bool = key("write checkpoints")
+        save_model: bool = key("write checkpoints, and keep the one that tested best in checkpoints/best")
         save_model_interval: int = key("time between two checkpoints", unit="environment steps", low=1)
+        keep_checkpoints: int | None = key("how many of the last ones stay; null: all", unit="checkpoints", low=1)
 
         def problems(self):
             """What is wrong with these keys taken together."""
@@ -37,47 +39,91 @@ class Training:
 
 
 class Every:
-    """True each time `interval` steps have passed, and the first time it is asked."""
+    """Something that is due each time `interval` steps have passed, and the first time."""
 
-    def __init__(self, interval):
+    def __init__(self, interval: int):
         self.interval, self.last = interval, None
 
-    def __call__(self, t):
-        due = self.last is None or t - self.last >= self.interval
-        if due:
-            self.last = t
-        return due
+    def due(self, t: int) -> bool:
+        return self.last is None or t - self.last >= self.interval
+
+    def done(self, t: int) -> None:
+        self.last = t
 
 
-def train(config, runner, buffer, learner, logger, save, progress, device):
-    """Train until t_max. config: Training.Config; save(t_env): write a checkpoint; progress: see its file."""
-    test_due, log_due = Every(config.test_interval), Every(config.log_interval)
-    save_due = Every(config.save_model_interval)
-    while runner.t_env < config.t_max:
-        buffer.insert_episode_batch(runner.run())
-        buffer.begin(stream(runner.seed, REPLAY, runner.rounds))
-        if runner.t_env >= config.learning_starts and buffer.can_sample(config.batch_size):
-            for _ in range(config.updates_per_run):
-                learner.train(
-                    buffer.sample(config.batch_size, config.batch_steps).to(device), runner.t_env, runner.episodes
-                )
-        if test_due(runner.t_env):
-            test(config, runner)
-        if config.save_model and save_due(runner.t_env):
-            save(runner.t_env)
-        if log_due(runner.t_env):
-            logger.print_recent_stats()
-        progress.update(runner.t_env)
-    if test_due.last != runner.t_env:
-        test(config, runner)
+class Schedule:
+    """When tests, checkpoints and summaries on the console are due."""
+
+    def __init__(self, config):
+        self.test, self.save = Every(config.test_interval), Every(config.save_model_interval)
+        self.log = Every(config.log_interval)
+
+    def state_dict(self) -> dict:
+        return {"test": self.test.last, "save": self.save.last, "log": self.log.last}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.test.last, self.save.last, self.log.last = state["test"], state["save"], state["log"]
+
+
+def train(config, schedule, runner, buffer, learner, logger, keeper, progress, device) -> None:
+    """Train until t_max, from wherever the parts are: at the start, or where a state was taken.
+
+    config: Training.Config. keeper: writes checkpoints and states (`run.py`). progress: see its file.
+    """
+    while True:
+        if runner.rounds:  # behind a round, also when the run was resumed there
+            _do_what_is_due(config, schedule, runner, logger, keeper, progress)
+        if runner.t_env >= config.t_max:
+            break
+        with interrupts.held():  # a signal waits for the end of the round
+            buffer.insert_episode_batch(runner.run())
+            buffer.begin(stream(runner.seed, REPLAY, runner.rounds))
+            if runner.t_env >= config.learning_starts and buffer.can_sample(config.batch_size):
+                for _ in range(config.updates_per_run):
+                    learner.train(
+                        buffer.sample(config.batch_size, config.batch_steps).to(device), runner.t_env, runner.episodes
+                    )
+            keeper.round_done()
+    keeper.last_state()  # before what only the end brings: with a larger t_max the run goes on from here
+    if schedule.test.last != runner.t_env:
+        _test(config, schedule, runner, keeper, progress)
     runner.log_stats()
-    if config.save_model and save_due.last != runner.t_env:
-        save(runner.t_env)
+    if config.save_model and schedule.save.last != runner.t_env:
+        keeper.checkpoint()
     logger.print_recent_stats()
 
 
-def test(config, runner, render=False):
+def _do_what_is_due(config, schedule, runner, logger, keeper, progress) -> None:
+    """A signal breaks it off; what was not done is still due when the run is resumed."""
+    t = runner.t_env
+    if schedule.test.due(t):
+        _test(config, schedule, runner, keeper, progress)
+    if config.save_model and schedule.save.due(t):
+        with interrupts.held():
+            keeper.checkpoint()
+            schedule.save.done(t)
+    if schedule.log.due(t):
+        logger.print_recent_stats()
+        schedule.log.done(t)
+    progress.update(t)
+
+
+def _test(config, schedule, runner, keeper, progress) -> None:
+    for _ in _test_rounds(config, runner):
+        runner.run(test_mode=True)
+        progress.update(runner.t_env)
+    with interrupts.held():  # its records stand in the log exactly if it is done
+        runner.log_stats(test_mode=True)
+        schedule.test.done(runner.t_env)
+        keeper.tested()
+
+
+def test(config, runner, render: bool = False) -> None:
     """At least `test_nepisode` episodes without exploration; logs their means as `test_*`."""
-    for _ in range(-(-config.test_nepisode // runner.env.n_envs)):
+    for _ in _test_rounds(config, runner):
         runner.run(test_mode=True, render=render)
     runner.log_stats(test_mode=True)
+
+
+def _test_rounds(config, runner) -> range:
+    return range(-(-config.test_nepisode // runner.env.n_envs))

@@ -53,7 +53,7 @@ def main(algorithm, *words):
 def make_learner(values, game):
     info = game.env.env_info
     sizes = {name: getattr(info, name) for name in ("n_agents", "n_actions", "obs_shape", "state_shape")}
-    args = SimpleNamespace(**values, **sizes, device="cpu", action_seed=0)
+    args = SimpleNamespace(**values, **sizes, device="cpu")
     scheme = make_scheme(info, args.common_reward)
     mac = mac_class(args.mac)(scheme, {"agents": 2}, args)
     return learner_class(args.learner)(mac, scheme, SimpleNamespace(log_stat=lambda *_: None), args), scheme

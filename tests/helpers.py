@@ -43,7 +43,7 @@ def make_args(alg, **overrides):
         "epsilon_finish": 0.05,
     }
     values = load(alg, "two_step", keys | overrides, readers).values
-    return SimpleNamespace(**values, **sizes, episode_limit=5, device="cpu", action_seed=0)
+    return SimpleNamespace(**values, **sizes, episode_limit=5, device="cpu", game_seed=0)
 
 
 def make_learner(alg, *, seed=0, dtype=torch.float32, **overrides):

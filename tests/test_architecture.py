@@ -15,6 +15,7 @@ FILES = sorted(path.relative_to(SRC) for path in SRC.rglob("*.py"))
 LAYERS = [
     ["main", "sweep", "report", "doctor", "plugin"],
     ["run"],
+    ["resuming", "keeper", "status"],
     ["parts"],
     ["training", "tables", "checks", "sweeping", "reporting", "hosts"],
     ["runners", "learners"],

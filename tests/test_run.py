@@ -46,8 +46,9 @@ def test_every_algorithm_runs_on_every_environment_and_leaves_its_files(alg, env
     weights = ["agent.th", "meta.json", "opt.th"] + ([] if alg.startswith("iql") else ["mixer.th"])
     weights += ["reward_stats.th"] if env == "matrix_game" else []  # its YAML standardises rewards
     steps = sorted({m["t_env"] for m in run.metrics})
-    expected = ["config.yaml", "log.txt", "metrics.jsonl", "summary.json"]
-    expected += [f"checkpoints/{t}/{w}" for t in (steps[0], steps[-1]) for w in weights]
+    expected = ["config.yaml", "log.txt", "metrics.jsonl", "summary.json", "claims/000001.json"]
+    expected += ["state/manifest.1.json", "state/parts.1.pt"]
+    expected += [f"checkpoints/{t}/{w}" for t in (steps[0], steps[-1], "best") for w in weights]
     expected += ["tables.json", "tables.png"] if env == "matrix_game" else []
     assert files(run.path) == sorted(expected)
     assert files(tmp_path / "sacred") == [
@@ -163,7 +164,7 @@ def test_each_agents_own_reward_has_epymarls_metrics(toy, tmp_path, capsys):
 def test_same_seed_same_weights_other_seed_other_weights(alg, tmp_path, capsys):
     def weights(seed):
         run = here(capsys, words(alg, "predator_prey", tmp_path, f"seed={seed}"))
-        folder = max((run.path / "checkpoints").iterdir(), key=lambda f: int(f.name))
+        folder = run.path / "checkpoints" / str(run.summary["t_env"])
         state = {f.name: torch.load(f) for f in folder.glob("*.th") if f.name != "opt.th"}
         return {f"{file}.{k}": v for file, s in state.items() for k, v in s.items()}, run.series
 
@@ -251,7 +252,7 @@ def test_a_full_disk_costs_warnings_until_the_end(tmp_path, capsys, monkeypatch)
     monkeypatch.setattr("tables.write_json", full_disk)
     run = here(capsys, words("vdn", "matrix_game", tmp_path))
     assert run.code == 1 and run.summary["status"] == "failed" and "Traceback" not in run.err
-    assert run.err.count("training goes on") == 2 and "greedy joint action" in run.out
+    assert run.err.count("training goes on") == 3 and "greedy joint action" in run.out
     assert "could not be written: checkpoint 24 (OSError: [Errno 28]" in run.last_line
     assert "tables (OSError: [Errno 28]" in run.last_line
     assert not list((run.path / "checkpoints").iterdir())  # nor half of one
@@ -263,9 +264,9 @@ def test_a_full_disk_costs_warnings_until_the_end(tmp_path, capsys, monkeypatch)
 @pytest.mark.parametrize(
     "fault, alg, reason",
     [
-        ("nan_reward", "vdn", "t_env 22, step 2 of training: the environment's reward is not finite (nan)"),
-        ("inf_obs", "qtran_alt", "t_env 22, step 2 of training: the environment's obs is not finite (inf)"),
-        ("nan_state", "qmix", "t_env 22, step 2 of training: the environment's state is not finite (nan)"),
+        ("nan_reward", "vdn", "t_env 18, step 2 of training: the environment's reward is not finite (nan)"),
+        ("inf_obs", "qtran_alt", "t_env 18, step 2 of training: the environment's obs is not finite (inf)"),
+        ("nan_state", "qmix", "t_env 18, step 2 of training: the environment's state is not finite (nan)"),
         ("nan_first_obs", "iql", "t_env 18, step 0 of training: the environment's obs is not finite (nan)"),
         ("huge_reward", "qtran_base", "update 2 at t_env 24: not finite: loss, td_loss, grad_norm (loss=inf"),
         ("raise", "vdn", "RuntimeError: the game's engine has stopped"),
@@ -279,7 +280,7 @@ def test_a_fault_in_training_stops_at_once(fault, alg, reason, toy, tmp_path, ca
     assert run.code == 1 and reason in last, run.err
     assert ("Traceback" in run.err) == (fault == "raise")
     assert run.summary["status"] == "failed" and reason in run.summary["reason"]
-    assert sorted(f.name for f in (run.path / "checkpoints").iterdir()) == ["12", "18", "6"]
+    assert sorted(f.name for f in (run.path / "checkpoints").iterdir()) == ["12", "18", "6", "best"]
     assert json.loads((tmp_path / "results/sacred" / alg / "toy/1/run.json").read_text())["status"] == "FAILED"
 
 

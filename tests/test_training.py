@@ -1,24 +1,51 @@
 """The loop: when it learns, tests, saves and stops, with everything around it replaced by counters."""
 
+import os
+import signal
 from types import SimpleNamespace
 
 import pytest
 
-from training import Every, Training, train
+from training import Every, Schedule, Training, train
 from training import test as play_tests
+from utils import interrupts
 
 
 class Recorder:
-    """Stands for runner, buffer, learner, logger and progress: keeps what the loop asks of them."""
+    """Stands for runner, buffer, learner, logger, keeper and progress: keeps what the loop asks of them. A signal comes at
+    the call `stop`, such as ("test", 10)."""
 
-    def __init__(self, steps_a_run=10, n_envs=2, holds=0):
-        self.t_env, self.episodes, self.calls, self.holds = 0, 0, [], holds
+    seed = 1
+
+    def __init__(self, steps_a_run=10, n_envs=2, holds=0, stop=None):
+        self.t_env, self.episodes, self.rounds, self.calls, self.holds, self.stop = 0, 0, 0, [], holds, stop
         self.steps_a_run, self.env = steps_a_run, SimpleNamespace(n_envs=n_envs)
 
     def run(self, test_mode=False, render=False):
         if not test_mode:
             self.t_env, self.episodes = self.t_env + self.steps_a_run, self.episodes + self.env.n_envs
-        self.calls.append(("test" if test_mode else "play", self.t_env))
+            self.rounds += 1
+        self.call("test" if test_mode else "play", self.t_env)
+
+    def call(self, *what):
+        self.calls.append(what)
+        if what[:2] == self.stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def begin(self, stream):
+        self.calls.append(("stream", stream.spawn_key))
+
+    def checkpoint(self):
+        self.call("save", self.t_env)
+
+    def tested(self):
+        self.call("tested", self.t_env)
+
+    def round_done(self):
+        self.call("state", self.t_env)
+
+    def last_state(self):
+        self.call("last state", self.t_env)
 
     def insert_episode_batch(self, batch):
         self.holds += self.env.n_envs
@@ -31,13 +58,13 @@ class Recorder:
         return SimpleNamespace(to=lambda device: f"{n} {what} on {device}")
 
     def train(self, batch, t_env, episode):
-        self.calls.append(("learn", t_env, episode, batch))
+        self.call("learn", t_env, episode, batch)
 
     def log_stats(self, test_mode=False):
-        self.calls.append(("log test" if test_mode else "log", self.t_env))
+        self.call("log test" if test_mode else "log", self.t_env)
 
     def print_recent_stats(self):
-        self.calls.append(("print", self.t_env))
+        self.call("print", self.t_env)
 
     def update(self, t_env):
         self.calls.append(("progress", t_env))
@@ -46,14 +73,15 @@ class Recorder:
         return [call[1] for call in self.calls if call[0] == name]
 
 
-def trained(recorder=None, **changes):
+def trained(recorder=None, schedule=None, **changes):
     keys = dict(
         t_max=50, batch_size=4, batch_steps=None, buffer_size=10, batch_size_run=2, updates_per_run=1,
         learning_starts=0, test_interval=20, test_nepisode=2,
-        log_interval=20, save_model=True, save_model_interval=30,
+        log_interval=20, save_model=True, save_model_interval=30, keep_checkpoints=None,
     )  # fmt: skip
     r = recorder or Recorder()
-    train(Training.Config(**keys | changes), r, r, r, r, lambda t: r.calls.append(("save", t)), r, "cpu")
+    config = Training.Config(**keys | changes)
+    train(config, schedule or Schedule(config), r, r, r, r, r, r, "cpu")
     return r
 
 
@@ -71,8 +99,10 @@ def test_it_learns_from_stretches_where_it_is_told_to():
 
 
 def test_it_learns_from_what_it_just_played_before_it_tests_and_saves():
-    names = [call[0] for call in trained(t_max=10, batch_size=2).calls]
-    assert names[:6] == ["play", "learn", "test", "log test", "save", "print"]
+    names = [call[0] for call in trained(t_max=10, batch_size=2).calls if call[0] not in ("stream", "progress")]
+    assert names == [
+        "play", "learn", "state", "test", "log test", "tested", "save", "print", "last state", "log", "print",
+    ]  # fmt: skip
 
 
 def test_updates_per_run():
@@ -110,8 +140,45 @@ def test_a_test_plays_at_least_the_episodes_asked_for(episodes, n_envs, runs):
 
 
 def test_every():
-    every = Every(10)
-    assert [t for t in (3, 8, 13, 14, 22, 23) if every(t)] == [3, 13, 23]
+    every, due = Every(10), []
+    for t in (3, 8, 13, 14, 22, 23):
+        if every.due(t):
+            every.done(t)
+            due.append(t)
+    assert due == [3, 13, 23]
+
+
+def test_samples_of_each_round_have_a_stream_of_their_own():
+    keys = [call[1] for call in trained().calls if call[0] == "stream"]
+    assert len(keys) == len(set(keys)) == 5
+
+
+@pytest.fixture
+def signals():
+    interrupts.catch()
+    yield
+    interrupts.release()
+
+
+@pytest.mark.parametrize("call", ["play", "learn", "state", "test", "log test", "tested", "save", "print"])
+def test_a_run_that_is_stopped_at_any_call_and_resumed_does_what_one_that_never_stopped_does(call, signals):
+    keys = dict.fromkeys(Training.Config.__dataclass_fields__, 20) | {"t_max": 50, "test_interval": 20}
+    schedule = Schedule(SimpleNamespace(**keys | {"save_model_interval": 30}))
+    stopped = Recorder(stop=(call, 10 if call in ("test", "log test", "tested", "save", "print") else 20))
+    with pytest.raises(interrupts.Interrupted):
+        trained(stopped, schedule)
+    if call in ("play", "learn", "state"):  # the round was ended
+        assert stopped.calls[-1] == ("state", 20)
+    resumed = Recorder(holds=stopped.holds)
+    resumed.t_env, resumed.episodes, resumed.rounds = stopped.t_env, stopped.episodes, stopped.rounds
+    again = Schedule(SimpleNamespace(**keys | {"save_model_interval": 30}))
+    again.load_state_dict(schedule.state_dict())
+    trained(resumed, again)
+    done = [c for c in stopped.calls + resumed.calls if c[0] != "progress"]
+    whole = [c for c in trained().calls if c[0] != "progress"]
+    if call in ("test", "print"):  # broken off, and done again
+        done.remove((call, 10))
+    assert done == whole
 
 
 @pytest.mark.parametrize("key", ["batch_size", "batch_size_run"])

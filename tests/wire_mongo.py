@@ -38,8 +38,9 @@ def free_port():
 class WireMongo(socketserver.ThreadingTCPServer):
     """A server on 127.0.0.1:`port`. `client`: a mongomock client on its documents.
 
-    `delay`: seconds before each answer, to play a slow or a hung server. `kill()` closes the port
-    and the connections.
+    `delay`: seconds before each answer, to play a slow or a hung server. `lost`: the (command, collection) whose
+    next answer does not get through, though it is carried out. `refused`: update(name of a metric) -> whether the
+    update of it fails. `kill()` closes the port and the connections.
     """
 
     allow_reuse_address = True
@@ -51,6 +52,8 @@ class WireMongo(socketserver.ThreadingTCPServer):
         self.url = f"mongodb://127.0.0.1:{self.server_address[1]}"
         self.client = mongomock.MongoClient()
         self.delay = 0
+        self.lost = []
+        self.refused = lambda name: False
         self.lock = threading.Lock()  # mongomock's documents, many connections
         self.connections = set()
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
@@ -76,6 +79,10 @@ class _Connection(socketserver.StreamRequestHandler):
                 command = _from_op_msg(body) if opcode == OP_MSG else _from_op_query(body)
                 time.sleep(self.server.delay)
                 answer = bson.encode(_answer(self.server, command))
+                name = next(iter(command))
+                if (name, command[name]) in self.server.lost:
+                    self.server.lost.remove((name, command[name]))
+                    return  # closes the connection
                 if opcode == OP_MSG:
                     reply, payload = OP_MSG, struct.pack("<iB", 0, 0) + answer
                 else:  # flags, cursor id, starting from, number returned
@@ -111,22 +118,24 @@ def _answer(server, command):
     name = next(iter(command))  # as the protocol demands
     with server.lock:
         try:
-            return {"ok": 1, **_run(server.client, name, command)}
+            return {"ok": 1, **_run(server, name, command)}
         except Exception as error:
             return {"ok": 0, "errmsg": f"{name}: {error!r}", "code": 59}
 
 
-def _run(client, name, command):
+def _run(server, name, command):
     if name in ("hello", "ismaster", "isMaster"):
         return HELLO
     if name in ("endSessions", "ping"):
         return {}
     namespace = f"{command['$db']}.{command[name]}"
-    collection = client[command["$db"]][command[name]]
+    collection = server.client[command["$db"]][command[name]]
     if name == "insert":
         return _insert(collection, command["documents"])
     if name == "update":
-        return _update(collection, command["updates"])
+        return _update(collection, command["updates"], server.refused)
+    if name == "delete":
+        return {"n": sum(_delete(collection, **one) for one in command["deletes"])}
     if name == "createIndexes":
         return {}
     if name == "listIndexes":
@@ -150,12 +159,20 @@ def _insert(collection, documents):
     return {"n": len(documents)}
 
 
-def _update(collection, updates):
-    matched, upserted = 0, []
+def _delete(collection, q, limit):
+    return (collection.delete_one(q) if limit else collection.delete_many(q)).deleted_count
+
+
+def _update(collection, updates, refused):
+    matched, upserted, errors = 0, [], []
     for index, one in enumerate(updates):
-        result = collection.update_one(one["q"], one["u"], upsert=one.get("upsert", False))
+        if refused(one["q"].get("name")):
+            errors.append({"index": index, "code": 28, "errmsg": "refused"})
+            continue
+        change = collection.update_one if next(iter(one["u"])).startswith("$") else collection.replace_one
+        result = change(one["q"], one["u"], upsert=one.get("upsert", False))
         matched += result.matched_count
         if result.upserted_id is not None:
             upserted.append({"index": index, "_id": result.upserted_id})
     answer = {"n": matched + len(upserted), "nModified": matched}
-    return answer | ({"upserted": upserted} if upserted else {})
+    return answer | ({"upserted": upserted} if upserted else {}) | ({"writeErrors": errors} if errors else {})

@@ -95,6 +95,7 @@ class ReplayBuffer(EpisodeBatch):
         for v in self.data.values():
             v.zero_()  # claims the memory: a run that has begun must not die for want of it
         self.buffer_size = buffer_size
+        self.inserted = 0  # episodes stored so far, those that were overwritten among them
         self.buffer_index = 0  # where the next episode goes
         self.episodes_in_buffer = 0
         self.lengths = np.zeros(buffer_size, dtype=np.int64)  # observations in each episode
@@ -114,8 +115,11 @@ class ReplayBuffer(EpisodeBatch):
             v[index, :t] = batch.data[k][:, :t].to(self.device)
             v[index, t:] = 0
         self.lengths[places] = lengths
-        self.buffer_index = int((self.buffer_index + batch.batch_size) % self.buffer_size)
-        self.episodes_in_buffer = min(self.episodes_in_buffer + batch.batch_size, self.buffer_size)
+        self._count(self.inserted + batch.batch_size)
+
+    def _count(self, inserted: int) -> None:
+        self.inserted, self.buffer_index = inserted, inserted % self.buffer_size
+        self.episodes_in_buffer = min(inserted, self.buffer_size)
 
     def can_sample(self, batch_size):
         return self.episodes_in_buffer >= batch_size
@@ -146,20 +150,24 @@ class ReplayBuffer(EpisodeBatch):
         batch.data["filled"][past] = False
         return batch
 
-    def state_dict(self):
-        n = self.episodes_in_buffer
-        return {
-            "data": {k: v[:n].cpu() for k, v in self.data.items()},
-            "lengths": self.lengths.tolist(),
-            "index": self.buffer_index,
-        }
+    def episodes(self, first: int, last: int) -> dict[str, torch.Tensor]:
+        """Episodes `first` … `last - 1`, counted as `inserted` counts, cut to their lengths, one behind the other:
+        {field: [observations of all, ...]}, and their `lengths` [last - first]. What was overwritten is not there."""
+        places = np.arange(first, last) % self.buffer_size
+        cut = {k: torch.cat([v[p, : self.lengths[p]] for p in places]).cpu() for k, v in self.data.items()}
+        return cut | {"lengths": torch.from_numpy(self.lengths[places])}
 
-    def load_state_dict(self, state):
-        for k, v in state["data"].items():
-            self.data[k][: len(v)] = v.to(self.device)
-            self.episodes_in_buffer = len(v)
-        self.lengths[:] = state["lengths"]
-        self.buffer_index = state["index"]
+    def put_back(self, first: int, episodes: dict[str, torch.Tensor]) -> None:
+        """Store again what `episodes` gave, in the same places, in the order of the first time."""
+        lengths = episodes["lengths"].tolist()
+        ends = np.cumsum(lengths).tolist()
+        for i, (length, end) in enumerate(zip(lengths, ends)):
+            place = (first + i) % self.buffer_size
+            self.lengths[place] = length
+            for k, v in self.data.items():
+                v[place, :length] = episodes[k][end - length : end].to(self.device)
+                v[place, length:] = 0
+        self._count(first + len(lengths))
 
 
 def _zeros(shape, dtype, device):

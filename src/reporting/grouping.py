@@ -10,9 +10,7 @@ import numpy as np
 
 from reporting.results import Result
 from utils.config import task_name
-from utils.identity import FAIRNESS, NOT_SET, flat, matters, short, text
-
-METRICS = ("test_battle_won_mean", "test_return_mean", "test_total_return_mean")  # the first that a task's runs have
+from utils.identity import FAIRNESS, JUDGED_BY, NOT_SET, flat, matters, short, text
 
 
 @dataclass
@@ -130,9 +128,9 @@ def _leave_out_superseded(all_entries):
 
 
 def _metric_of(group):
-    """The first of METRICS that all runs of the task have; where none is, the one that most have."""
-    having = [sum(name in e.result.series for e in group) for name in METRICS]
-    return METRICS[having.index(max(having))]
+    """The first of JUDGED_BY that all runs of the task have; where none is, the one that most have."""
+    having = [sum(name in e.result.series for e in group) for name in JUDGED_BY]
+    return JUDGED_BY[having.index(max(having))]
 
 
 def _ends_without_a_number(result, name):

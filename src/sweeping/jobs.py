@@ -15,15 +15,16 @@ from utils.runs import find_runs, records
 
 MAIN = Path(__file__).resolve().parents[1] / "main.py"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-PATIENCE = 20  # seconds that a run gets to save what it has
 BAD_INPUT = 2  # main.py's exit status for what would fail the same again
 TAIL = 8192  # bytes of metrics.jsonl that surely hold a record
 
 
 class Job:
-    """One attempt at a planned run, in a process group of its own. log: where its console output goes."""
+    """One attempt at a planned run, in a process group of its own: it goes on with the newest run of that configuration,
+    or begins one. log: where its console output goes. failed: the directory of an attempt that has failed, which goes on
+    from its last state."""
 
-    def __init__(self, run, log, **changes):
+    def __init__(self, run, log, failed: Path | None = None, **changes):
         self.run, self.log, self.started = run, Path(log), time.time()
         self.first = None  # record of metrics.jsonl
         self._directory = None
@@ -31,7 +32,11 @@ class Job:
         threads = str(run.values["num_threads"])
         with open(self.log, "wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, str(MAIN), *run.words(**changes)],
+                [
+                    sys.executable,
+                    str(MAIN),
+                    *(["--resume", failed] if failed else ["--resume=latest", *run.words(**changes)]),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -65,8 +70,9 @@ class Job:
     def pace(self):
         """(environment steps so far, steps a second or None, seconds left or None), as metrics.jsonl has them."""
         found = records(self.directory / "metrics.jsonl", TAIL) if self.directory else []
+        before, found = found, [r for r in found if r["time"] >= self.started]  # others are of the run before a resume
         if not found:
-            return 0, None, None
+            return before[-1]["t_env"] if before else 0, None, None
         self.first, last = self.first or found[0], found[-1]
         steps, seconds = last["t_env"] - self.first["t_env"], last["time"] - self.first["time"]
         if steps <= 0 or seconds <= 0:
@@ -87,6 +93,12 @@ class Job:
         differs = differences(left[0].config, self.run.values)
         return f"ran with other settings: {'; '.join(differs)}" if differs else None, bool(differs)
 
+    def seconds(self) -> float:
+        """Of the whole run, as far as its summary says, else of this attempt."""
+        found = find_runs(self.directory) if self.directory else []
+        wall = found[0].summary.get("wall_time_s") if found else None
+        return wall if isinstance(wall, (int, float)) else self.elapsed
+
     def _output(self):
         with suppress(OSError):
             return self.log.read_text(errors="replace")
@@ -101,10 +113,11 @@ class Job:
 
 
 def stop(jobs, hurry=lambda: False):
-    """End jobs: SIGTERM, so that they save what they have; SIGKILL after PATIENCE seconds, or when hurry() is true."""
+    """End jobs: SIGTERM, so that they save their states; SIGKILL after the longest of their `stop_seconds`, or when
+    hurry() is true."""
     for job in jobs:
         job.signal(signal.SIGTERM)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + max([job.run.values["stop_seconds"] for job in jobs], default=0)
     while any(job.poll() is None for job in jobs) and time.monotonic() < deadline and not hurry():
         time.sleep(0.05)
     for job in jobs:

@@ -10,10 +10,7 @@ from pathlib import Path
 from sweeping.study import read_study, seeds
 from utils.args import ConfigError, nearest
 from utils.config import load
-from utils.identity import FAIRNESS, NOT_SET, flat, matters, short, text
-
-# Keys that no report compares, but that tell the runs of a study apart.
-TELLING = {"name", "seed", "env_args.seed", "checkpoint_path", "load_step", "evaluate"}
+from utils.identity import FAIRNESS, NOT_SET, counts, flat, identity, short, text
 
 
 @dataclass(eq=False)
@@ -179,41 +176,35 @@ def _unfair(study, runs):
 
 @dataclass
 class Lying:
-    """What the results folder holds of a plan. `other`: finished, of no planned configuration."""
+    """What the results folder holds of a plan. `resumable`: the newest unfinished run of each planned run that is not
+    complete; `other`: finished, of no planned configuration."""
 
     complete: dict  # {PlannedRun: Run}
+    resumable: dict  # {PlannedRun: Run}
     unfinished: list  # [Run]
     other: list  # [Run]
 
     def __init__(self, plan, found):
-        self.complete, self.unfinished, self.other = {}, [], []
+        self.complete, self.resumable, self.unfinished, self.other = {}, {}, [], []
         planned = {identity(run.values): run for run in plan.runs}
         settings = {identity(run.values, without=("seed",)) for run in plan.runs}
         for run in found:
             match = planned.get(identity(run.config))
             if run.status != "finished":
                 self.unfinished.append(run)
+                if match and run.path.name >= (self.resumable[match].path.name if match in self.resumable else ""):
+                    self.resumable[match] = run
             elif match:
                 self.complete[match] = run
             elif identity(run.config, without=("seed",)) not in settings:
                 self.other.append(run)
+        for match in self.complete:
+            self.resumable.pop(match, None)
 
 
 def differences(found, planned):
     """[`key is VALUE, planned VALUE`] of two configurations, their seeds aside."""
     a, b = flat(found), flat(planned)
-    keys = sorted(key for key in a.keys() | b.keys() if key != "seed" and _counts(key))
+    keys = sorted(key for key in a.keys() | b.keys() if key != "seed" and counts(key))
     pairs = [(key, a.get(key, NOT_SET), b.get(key, NOT_SET)) for key in keys]
     return [f"{key} is {short(x)}, planned {short(y)}" for key, x, y in pairs if text(x) != text(y)]
-
-
-def identity(values, without=()):
-    """A configuration as text, equal where nothing differs that can change a result or tell two runs apart.
-
-    As JSON, so that one that has been through YAML (tuples become lists) is the same.
-    """
-    return text({key: v for key, v in flat(values).items() if key not in without and _counts(key)})
-
-
-def _counts(key):
-    return key in TELLING or matters(key)

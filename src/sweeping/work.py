@@ -13,13 +13,14 @@ from utils.logging import brief
 
 
 class Work:
-    """The runs of a sweep: waiting, running, done, failed."""
+    """The runs of a sweep: waiting, running, done, failed. directories: {run: Path} of attempts that have failed."""
 
-    def __init__(self, runs, workers, retries, results, samples):
+    def __init__(self, runs, workers, retries, results, samples, directories=None):
         self.waiting, self.jobs, self.done, self.failed = list(runs), [], [], {}
         self.workers, self.retries, self.results = workers, retries, results
         self.samples = samples  # of an Estimate
         self.failures = {}  # {run: how often it has failed}
+        self.directories = dict(directories or {})
 
     @property
     def left(self):
@@ -36,7 +37,7 @@ class Work:
         while self.waiting and len(self.jobs) < self.workers:
             run = self.waiting.pop(0)
             try:
-                self.jobs.append(Job(run, self.log(run)))
+                self.jobs.append(Job(run, self.log(run), self.directories.get(run)))
                 tell(f"started: {run}")
             except OSError as error:  # no process, no space on the disk
                 self._failed(run, brief(error), False, tell)
@@ -46,9 +47,11 @@ class Work:
             reason, hopeless = job.failure()
             if reason is None:
                 self.done.append(job.run)
-                self.samples.append((job.run.algorithm, job.run.environment, job.elapsed / job.run.values["t_max"]))
+                self.samples.append((job.run.algorithm, job.run.environment, job.seconds() / job.run.values["t_max"]))
                 tell(f"done: {job.run}, {job.elapsed:.0f} s")
             else:
+                if job.directory is not None and job.directory.is_dir():
+                    self.directories[job.run] = job.directory
                 self._failed(job.run, reason, hopeless, tell)
 
     def _failed(self, run, reason, hopeless, tell):

@@ -29,15 +29,17 @@ class TrainingError(RuntimeError):
     """Training cannot go on (a non-finite loss, say). The message names the step and the term."""
 
 
-def key(doc, *, unit="", choices=None, low=None, high=None, above=None, aliases=()):
+def key(doc, *, unit="", choices=None, words=(), low=None, high=None, above=None, aliases=()):
     """Declare one hyperparameter of a `Config` dataclass.
 
-    doc: one line, what it does. unit: of its value. choices: the values allowed.
+    doc: one line, what it does. unit: of its value. choices: the values allowed. words: values beside numbers.
     low, high: inclusive bounds; above: exclusive lower bound. aliases: names that other frameworks
     of the family use for the same thing.
     """
     return dataclasses.field(
-        metadata=dict(doc=doc, unit=unit, choices=choices, low=low, high=high, above=above, aliases=tuple(aliases))
+        metadata=dict(
+            doc=doc, unit=unit, choices=choices, words=words, low=low, high=high, above=above, aliases=tuple(aliases)
+        )
     )
 
 
@@ -59,6 +61,8 @@ def convert(value, type_, meta):
     options = typing.get_args(type_) if _is_union(type_) else (type_,)
     if value is None and type(None) in options:
         return None
+    if isinstance(value, str) and value in meta.get("words", ()):
+        return value
     wanted, choices = next(o for o in options if o is not type(None)), meta.get("choices")
     if choices and value not in choices:
         raise ValueError(f"is not one of {', '.join(map(str, choices))}{nearest(value, choices)}")

@@ -5,6 +5,7 @@ Plugin file: imports torch and the standard library, and `utils.args`.
 
 import contextlib
 import io
+import json
 import os
 import pickle
 
@@ -63,14 +64,16 @@ def find_checkpoint(path, load_step=0):
     """(folder, t_env) of the checkpoint to load from `path`.
 
     path: a run directory, its `checkpoints` folder, or any folder of folders named by their step, as
-    EPyMARL's `checkpoint_path`. load_step: the nearest step is taken; 0 takes the last.
+    EPyMARL's `checkpoint_path`. load_step: the nearest step is taken; 0 takes the last, "best" the one that tested best.
     """
     path = os.path.expanduser(path)
     if not os.path.isdir(path):
         raise ConfigError(f"checkpoint_path: {path!r} is not a folder")
     if os.path.isdir(os.path.join(path, "checkpoints")):
         path = os.path.join(path, "checkpoints")
-    steps = sorted(int(name) for name in os.listdir(path) if name.isdigit())
+    if load_step == "best":
+        return _best_checkpoint(path)
+    steps = sorted(int(name) for name in os.listdir(path) if name.isascii() and name.isdecimal())
     if not steps:
         instead = "it is one itself: give its parent folder, and load_step" if "agent.th" in os.listdir(path) else ""
         raise ConfigError(
@@ -78,6 +81,17 @@ def find_checkpoint(path, load_step=0):
         )
     step = min(steps, key=lambda s: abs(s - load_step)) if load_step else steps[-1]
     return os.path.join(path, str(step)), step
+
+
+def _best_checkpoint(path):
+    folder = os.path.join(path, "best")
+    try:
+        with open(os.path.join(folder, "meta.json")) as f:
+            return folder, int(json.load(f)["t_env"])
+    except FileNotFoundError:
+        raise ConfigError(f"load_step=best: there is no {folder}; tests write it where save_model=True") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"checkpoint: {folder}/meta.json is damaged: {error}") from error
 
 
 def _first_line(error):

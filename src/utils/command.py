@@ -22,11 +22,11 @@ def parser(prog, description, details, usage=None):
 
 
 def status_of(act, *args):
-    """The exit status of act(*args): its own; 2 after bad input, told in one line; 130 after Ctrl-C."""
+    """The exit status of act(*args): its own; 2 after bad input, told in one line; 128 + its number after a signal."""
     try:
         return act(*args)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as interrupt:
+        return getattr(interrupt, "status", 130)

@@ -219,8 +219,9 @@ def _hint(name, schema, classes):
 def _allowed(meta):
     if meta["choices"]:
         return f" ({' | '.join(map(str, meta['choices']))})"
+    words = list(meta["words"])
     bounds = [f"{sign} {meta[k]}" for k, sign in (("low", "≥"), ("above", ">"), ("high", "≤")) if meta[k] is not None]
-    return f" ({', '.join(bounds)})" if bounds else ""
+    return f" ({', '.join(bounds + words)})" if bounds or words else ""
 
 
 def check_choices(*choices):

@@ -1,4 +1,5 @@
-"""Which keys of a configuration tell two runs apart, and which must agree for a fair comparison."""
+"""Which keys of a configuration tell two runs apart, which must agree for a fair comparison, and which may change when a
+run is resumed."""
 
 import json
 
@@ -7,7 +8,12 @@ NO_MATTER = {
     "env_args.replay_prefix", "env_args.debug", "label", "hypergroup", "repeat_id", "preset", "local_results_path",
     "checkpoint_path", "load_step", "evaluate", "render", "save_replay", "env_workers", "use_cuda", "buffer_cpu_only",
     "num_threads", "use_tensorboard", "log_interval", "runner_log_interval", "learner_log_interval",
+    "resume_minutes", "resume_interval", "keep_replay", "keep_checkpoints", "lease_seconds", "stop_seconds",
 }  # fmt: skip
+# Keys that no report compares, but that tell the runs of a study apart.
+TELLING = {"name", "seed", "env_args.seed", "checkpoint_path", "load_step", "evaluate"}
+MACHINE = ("env_workers", "num_threads", "use_cuda")  # keys that must agree too for the same bits
+FIXED = TELLING | {"env_workers", "preset", "local_results_path", "render", "save_replay", "repeat_id"}
 NO_MATTER_AT_ALL = ("mongo", "wandb", "use_wandb", "save_model")  # the beginnings of more such keys
 # Keys that must agree between the algorithms of a task for a fair comparison, and all of env_args.
 FAIRNESS = (
@@ -15,11 +21,31 @@ FAIRNESS = (
     "reward_scalarisation",
 )  # fmt: skip
 NOT_SET = "not set"
+JUDGED_BY = ("test_battle_won_mean", "test_return_mean", "test_total_return_mean")  # the first that a run has
 
 
 def matters(key):
     """Whether a key, dotted under env_args, can change what is learned."""
     return key not in NO_MATTER and not str(key).startswith(NO_MATTER_AT_ALL)
+
+
+def may_change(key: str) -> bool:
+    """Whether a run may be resumed with another value of a key, dotted under env_args."""
+    return not matters(key) and key not in FIXED
+
+
+def identity(values: dict, without: tuple = (), also: tuple = ()) -> str:
+    """A configuration as text, equal where nothing differs that can change a result or tell two runs apart, nor any of
+    the keys `also`.
+
+    As JSON, so that one that has been through YAML (tuples become lists) is the same.
+    """
+    return text({k: v for k, v in flat(values).items() if k not in without and (counts(k) or k in also)})
+
+
+def counts(key: str) -> bool:
+    """Whether a key can change a result or tells two runs apart."""
+    return key in TELLING or matters(key)
 
 
 def flat(values):

@@ -38,8 +38,9 @@ def name(signum: int) -> str:
 class _Interrupts:
     """The signal that has come since `catch`, if any; whether it was raised; how many `held` blocks are open."""
 
-    def __init__(self, leave: Callable[[], None] | None = None):
-        self.signum, self.raised, self.holds, self.leave = None, False, 0, leave
+    def __init__(self):
+        self.signum, self.raised, self.holds = None, False, 0
+        self.leave: Callable[[], None] | None = None
         self.previous = {}
 
     def arrive(self, signum, frame):
@@ -68,17 +69,22 @@ class _Interrupts:
 _interrupts = _Interrupts()
 
 
-def catch(leave: Callable[[], None] | None = None) -> None:
+def catch() -> None:
     """From here to `release` signals are raised as exceptions. What was ignored before (SIGHUP under nohup, Ctrl-C of a
-    process in the background) is still ignored, but for SIGTERM. leave(): called before the second signal ends the
-    process; it must take no lock. Does nothing outside the main thread, where Python takes no signals."""
+    process in the background) is still ignored, but for SIGTERM. Does nothing outside the main thread, where Python
+    takes no signals."""
     global _interrupts
-    _interrupts = _Interrupts(leave)
+    _interrupts = _Interrupts()
     if threading.current_thread() is not threading.main_thread():
         return
     for signum in SIGNALS:
         if signum == signal.SIGTERM or signal.getsignal(signum) != signal.SIG_IGN:
             _interrupts.previous[signum] = signal.signal(signum, _interrupts.arrive)
+
+
+def on_leave(leave: Callable[[], None]) -> None:
+    """Have leave() called before a second signal ends the process. It must not wait for anything."""
+    _interrupts.leave = leave
 
 
 def release() -> None:
@@ -109,6 +115,17 @@ def held() -> Iterator[None]:
         mine.holds -= 1
     if mine.signum is not None and not mine.raised and not mine.holds:
         mine.throw()
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """The first signal, if it comes inside, is not raised at all: what runs inside is the end."""
+    mine = _interrupts
+    mine.holds += 1
+    try:
+        yield
+    finally:
+        mine.holds -= 1
 
 
 @contextmanager

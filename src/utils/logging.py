@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,17 +101,28 @@ class Logger:
         self._t_env = 0
         self._sinks = []  # of (sink, its Outage)
 
-    def add_sink(self, sink):
-        """Give `sink` every record from now on."""
-        self._sinks.append((sink, Outage(type(sink).__name__, self.console_logger)))
+    def add_sink(self, sink, kept: Sequence[Record] | None = None) -> None:
+        """Give `sink` every record from now on.
+
+        kept: in a resumed run, the records of metrics.jsonl that it goes on from, if any; they go to `sink.resume`.
+        """
+        outage = Outage(type(sink).__name__, self.console_logger)
+        self._sinks.append((sink, outage))
+        if kept is not None:
+            with outage:
+                sink.resume(kept)
+
+    def restore(self, kept: Sequence[Record]) -> None:
+        """Have `stats`, `latest` and the printed t_env as they were after the records `kept`; no sink gets them."""
+        for record in kept:
+            self._remember(record)
 
     def log_stat(self, key, value, t):
         """Log `value` (a number, or a numpy or torch scalar) of `key` at environment step `t`."""
         # .item(): float() of a tensor that carries a gradient warns.
-        value, self._t_env = float(value.item() if hasattr(value, "item") else value), int(t)
-        self.stats[key].append((self._t_env, value))
-        self.latest[key] = value
-        record = Record(key, value, self._t_env, self.episode, time.time())
+        value = float(value.item() if hasattr(value, "item") else value)
+        record = Record(key, value, int(t), self.episode, time.time())
+        self._remember(record)
         for sink, outage in self._sinks:
             with outage:
                 sink.write(record)
@@ -141,6 +153,11 @@ class Logger:
             with Outage(f"closing {type(sink).__name__}", self.console_logger, "the run itself is complete"):
                 sink.close()
 
+    def _remember(self, record: Record) -> None:
+        self._t_env = record.t_env
+        self.stats[record.key].append((record.t_env, record.value))
+        self.latest[record.key] = record.value
+
     def _recent(self, name):
         values = [value for _, value in self.stats[name]]
         return values[-1] if name == "epsilon" else sum(values) / len(values)
@@ -151,8 +168,9 @@ def _number(value):
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.3e}"
 
 
-def get_logger(path=None):
-    """The logger "qtran": `[INFO 12:34:56] ...` lines to stderr, and to the file `path` if given.
+def get_logger(path=None, mine: Callable[[], bool] = lambda: True):
+    """The logger "qtran": `[INFO 12:34:56] ...` lines to stderr, and to the file `path` if given, as long as mine() says
+    that the file belongs to this process.
 
     Leaves the root logger alone. A second call replaces the handlers. Raises ConfigError when the
     file cannot be opened; a disk that fills up later costs one warning.
@@ -165,7 +183,7 @@ def get_logger(path=None):
     logger.setLevel(logging.INFO)
     handlers: list[logging.Handler] = [_ConsoleHandler()]
     if path is not None:
-        handlers.append(_open_log_file(Path(path)))
+        handlers.append(_open_log_file(Path(path), mine))
     for handler in handlers:
         handler.setFormatter(logging.Formatter("[%(levelname)s %(asctime)s] %(message)s", "%H:%M:%S"))
         logger.addHandler(handler)
@@ -184,13 +202,16 @@ class _LogFileHandler(logging.FileHandler):
     """A FileHandler that warns once, on the logger itself, where the standard one prints a
     traceback for each line that a full disk refuses."""
 
-    def __init__(self, path):
+    def __init__(self, path, mine):
         super().__init__(path, encoding="utf-8")
+        self._mine = mine
         self._outage = Outage(str(path), logging.getLogger("qtran"), "lines will be missing there")
 
     stream: Any
 
     def emit(self, record):
+        if not self._mine():
+            return
         with self._outage:
             self.stream.write(self.format(record) + self.terminator)
             self.flush()
@@ -200,10 +221,10 @@ class _LogFileHandler(logging.FileHandler):
             super().close()
 
 
-def _open_log_file(path):
+def _open_log_file(path, mine):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return _LogFileHandler(path)
+        return _LogFileHandler(path, mine)
     except OSError as error:
         raise unwritable(path, error) from error
 

@@ -4,7 +4,9 @@ import contextlib
 import logging
 import os
 import threading
+import uuid
 from collections import deque
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -25,14 +27,17 @@ class PatientMongoObserver(RunObserver):
     url, db_name: the server and its database. seconds: the longest that one event may take.
     Without the server a run is registered at the first heartbeat that reaches it; metrics wait,
     artifacts of that time are missed. The run's `_id` in the database is a number of its own.
+    run_id, mine: see `observers.py`; the run's document holds the run_id. A reply that was lost makes nothing double,
+    neither the document nor a point of a metric.
     Raises ConfigError for a malformed url or database name and when pymongo is missing.
     """
 
     # Below the file observer's 20: the files come first, and their number names the run.
     priority = 10
 
-    def __init__(self, url, db_name, seconds=3.0):
-        self._inner = _inner_observer(url, db_name, seconds)
+    def __init__(self, url, db_name, seconds=3.0, run_id: str | None = None, mine: Callable[[], bool] = lambda: True):
+        self._inner = _inner_observer(url, db_name, seconds, run_id or uuid.uuid4().hex)
+        self._mine = mine
         self._name = f"MongoDB {without_password(url)}, database {db_name}"
         self._seconds = seconds
         self._console = logging.getLogger("qtran")
@@ -41,6 +46,7 @@ class PatientMongoObserver(RunObserver):
         self._started = None  # the arguments of started_event, until the run is registered
         self._incoming = deque()  # metrics as Sacred hands them out
         self._waiting = WaitingMetrics()
+        self._beaten = False  # whether Sacred has handed out metrics, be it none
         self._info = {}  # Sacred's list of the stored metrics, kept out of run.info
 
     def started_event(self, ex_info, command, host_info, start_time, config, meta_info, _id):
@@ -60,6 +66,7 @@ class PatientMongoObserver(RunObserver):
     def log_metrics(self, metrics_by_name, info):
         """Only queues: Sacred sends a heartbeat right after, and an absent server is waited for once."""
         self._incoming.append(metrics_by_name)
+        self._beaten = True
 
     def heartbeat_event(self, info, captured_out, beat_time, result):
         def beat():
@@ -92,6 +99,8 @@ class PatientMongoObserver(RunObserver):
 
         Takes `seconds` at most once it is its turn, for which it waits no longer than that.
         """
+        if not self._mine():
+            return
         with self._outage, self._turn(), self._inner.deadline(self._seconds):
             self._register()
             try:
@@ -115,14 +124,15 @@ class PatientMongoObserver(RunObserver):
 
     def _register(self):
         if self._started is not None:
-            run_id = self._inner.started_event(**self._started)
+            number = self._inner.started_event(**self._started)
             self._started = None
-            self._console.info("%s: run %s", self._name, run_id)
+            self._info = dict(self._inner.run_entry["info"])
+            self._console.info("%s: run %s", self._name, number)
 
     def _send_metrics(self):
         while self._incoming:
             self._waiting.add(self._incoming.popleft())
-        if not self._waiting.by_name:
+        if not self._waiting.by_name and not (self._beaten and self._inner.replacing):
             return
         try:
             self._inner.log_metrics(self._waiting.by_name, self._info)
@@ -137,13 +147,22 @@ class _PromptMongoObserver(MongoObserver):
     """Sacred's observer without its patience: errors come out, at once, and each event is a few round trips.
 
     Sacred's swallows lost connections, sleeps between attempts, sends metrics key by key and
-    uploads every source file.
+    uploads every source file. What failed here can be called again: nothing is stored twice.
+
+    run_id: the field of the run's document by which a later process finds it.
+    replacing: whether the metrics in the database are still those of an earlier process.
     """
 
     _client: Any
     metrics: Any  # the collection
 
     run_entry: dict  # the run's document; Sacred sets it in started_event
+
+    def __init__(self, *args: Any, run_id: str, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.run_id, self.replacing = run_id, False
+        self._number: int | None = None  # the _id that was tried last
+        self._stored: dict[str, int] = {}  # {metric: its points in the database, of this process}
 
     def deadline(self, seconds):
         """A context in which all operations together take at most `seconds`."""
@@ -157,22 +176,75 @@ class _PromptMongoObserver(MongoObserver):
     def save_sources(self, ex_info):
         return []  # the run holds the git commit
 
+    def insert(self) -> None:
+        """Go on in the run's document or, if there is none, insert one. Sacred calls it in started_event."""
+        from pymongo.errors import DuplicateKeyError
+
+        self.run_entry["run_id"] = self.run_id
+        while not self._go_on():
+            if self._number is None:
+                last = self.runs.find_one({}, {"_id": 1}, sort=[("_id", -1)])
+                self._number = last["_id"] + 1 if last else 1
+            self.run_entry["_id"] = self._number
+            try:
+                self.runs.insert_one(self.run_entry)
+                return
+            except DuplicateKeyError:  # another run has the number, or an earlier try has arrived after all
+                self._number = None
+
+    def _go_on(self) -> bool:
+        """Go on in the document that has the run_id; False if there is none."""
+        kept = dict.fromkeys(("start_time", "resources", "artifacts", "info"), 1)  # and _id
+        before = self.runs.find_one({"run_id": self.run_id}, kept)
+        if before is None:
+            return False
+        self.run_entry |= before
+        self.runs.replace_one({"_id": before["_id"]}, self.run_entry)
+        self.replacing = True
+        return True
+
     def log_metrics(self, metrics_by_name, info):
-        from pymongo import UpdateOne
+        """Store the points behind those of earlier calls.
+
+        Call it again with the same points, or the same and more, when it failed because the server was away; points
+        that were refused are gone. A call while `replacing` replaces all metrics of the run.
+        """
+        from pymongo.errors import BulkWriteError
 
         names = list(metrics_by_name)
-        updates = [
-            UpdateOne(
-                {"run_id": self.run_entry["_id"], "name": name},
-                {"$push": {field: {"$each": points} for field, points in metrics_by_name[name].items()}},
-                upsert=True,
-            )
-            for name in names
-        ]
-        # Unordered: one that is refused does not hold up the rest.
-        result = self.metrics.bulk_write(updates, ordered=False)
-        for index, object_id in result.upserted_ids.items():
-            info.setdefault("metrics", []).append({"name": names[index], "id": str(object_id)})
+        if names:
+            updates = [self._update(name, metrics_by_name[name]) for name in names]
+            try:
+                # Unordered: one that is refused does not hold up the rest.
+                self.metrics.bulk_write(updates, ordered=False)
+            except BulkWriteError as error:
+                if not _is_away(error):
+                    refused = {names[one["index"]] for one in error.details["writeErrors"]}
+                    self._count({name: metrics_by_name[name] for name in names if name not in refused})
+                raise
+        run = {"run_id": self.run_entry["_id"]}
+        if self.replacing:
+            self.metrics.delete_many(run | {"name": {"$nin": [*self._stored, *names]}})
+        if self.replacing or any(name not in self._stored for name in names):
+            found = self.metrics.find(run, {"name": 1})
+            info["metrics"] = [{"name": metric["name"], "id": str(metric["_id"])} for metric in found]
+        self._count(metrics_by_name)
+        self.replacing = False
+
+    def _update(self, name: str, series: dict[str, list]) -> Any:
+        """What puts the points at their places in the metric's lists: the same however often it is carried out."""
+        from pymongo import UpdateOne
+
+        at = self._stored.get(name, 0)
+        if at == 0:
+            fields = series
+        else:
+            fields = {f"{field}.{at + i}": point for field, points in series.items() for i, point in enumerate(points)}
+        return UpdateOne({"run_id": self.run_entry["_id"], "name": name}, {"$set": fields}, upsert=at == 0)
+
+    def _count(self, metrics_by_name: dict[str, dict[str, list]]) -> None:
+        for name, series in metrics_by_name.items():
+            self._stored[name] = self._stored.get(name, 0) + len(series["steps"])
 
     def save(self):
         self.runs.update_one({"_id": self.run_entry["_id"]}, {"$set": self.run_entry}, upsert=True)
@@ -189,7 +261,7 @@ class _PromptMongoObserver(MongoObserver):
 
 def ping_mongo(url, db_name, seconds):
     """Read from the database once; ConfigError as PatientMongoObserver, else pymongo's errors."""
-    observer = _inner_observer(url, db_name, seconds)
+    observer = _inner_observer(url, db_name, seconds, run_id="")
     try:
         with observer.deadline(seconds):
             observer.runs.find_one({}, {"_id": 1})
@@ -197,7 +269,7 @@ def ping_mongo(url, db_name, seconds):
         observer.close()
 
 
-def _inner_observer(url, db_name, seconds):
+def _inner_observer(url, db_name, seconds, run_id: str) -> "_PromptMongoObserver":
     try:
         import pymongo.errors
     except ImportError as error:
@@ -207,6 +279,7 @@ def _inner_observer(url, db_name, seconds):
         return _PromptMongoObserver(
             url,
             db_name,
+            run_id=run_id,
             **_password(),
             timeoutMS=milliseconds,  # of what runs outside a deadline: closing
             serverSelectionTimeoutMS=milliseconds,

@@ -2,6 +2,10 @@
 
 Sacred ends the run when `started_event` raises, and drops an observer for good after one exception
 anywhere else. Ours raise nothing after the start: they warn, keep the metrics, and go on.
+
+A run that is resumed has the `run_id` of before, by which its entry is found again: the same entry goes on. The first
+metrics of a resumed process replace those that the entry has. mine(): whether the run is still this process's; once
+another has taken it over, nothing is stored any more. It must not raise.
 """
 
 import json
@@ -9,6 +13,8 @@ import logging
 import os
 import tempfile
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +52,12 @@ class WaitingMetrics:
                 points.extend(plain(new[field]))
 
 
-def file_observer(results_path, name, task):
+def file_observer(
+    results_path, name, task, run_id: str | None = None, mine: Callable[[], bool] = lambda: True
+) -> "PatientFileObserver":
     """A FileStorageObserver of results_path/sacred/<name>/<task>/<n>, EPyMARL's layout.
 
-    Raises ConfigError when that folder cannot be written.
+    run_id, mine: see above; run.json holds the run_id. Raises ConfigError when that folder cannot be written.
     """
     folder = Path(results_path) / "sacred" / str(name) / str(task)
     try:
@@ -58,7 +66,7 @@ def file_observer(results_path, name, task):
             pass
     except OSError as error:
         raise unwritable(folder, error) from error
-    return PatientFileObserver(folder)
+    return PatientFileObserver(folder, run_id, mine)
 
 
 class PatientFileObserver(FileStorageObserver):
@@ -69,47 +77,109 @@ class PatientFileObserver(FileStorageObserver):
 
     dir: Any  # the run's folder, once it has started
 
-    def __init__(self, basedir):
+    def __init__(self, basedir, run_id: str | None = None, mine: Callable[[], bool] = lambda: True):
         super().__init__(basedir, copy_sources=False)
+        self._run_id, self._mine = run_id, mine
         self._outage = Outage(f"Sacred's files in {basedir}", logging.getLogger("qtran"))
         self._waiting = WaitingMetrics()
+        self._replace = False  # whether metrics.json is of an earlier process
         self._saving = threading.Lock()  # Sacred's heartbeat thread may still write while the run ends
+
+    def started_event(self, ex_info, command, host_info, start_time, config, meta_info, _id):
+        """As Sacred's, but a run whose run_id has a folder goes on in that one."""
+        folder, before = self._earlier_entry()
+        self._replace = folder is not None
+        if folder is None:
+            self._make_run_dir(_id)
+        else:
+            self.dir = str(folder)
+        ex_info["sources"] = self.save_sources(ex_info)
+        self.run_entry = {
+            "experiment": dict(ex_info),
+            "command": command,
+            "host": dict(host_info),
+            "start_time": before.get("start_time", start_time.isoformat()),
+            "meta": meta_info,
+            "status": "RUNNING",
+            "resources": before.get("resources", []),
+            "artifacts": before.get("artifacts", []),
+            "heartbeat": None,
+        }
+        if self._run_id is not None:
+            self.run_entry["run_id"] = self._run_id
+        self.config, self.info = config, {}
+        self.cout, self.cout_write_cursor = "", 0
+        self.save_json(self.run_entry, "run.json")
+        self.save_json(self.config, "config.json")
+        self.save_cout()
+        return os.path.relpath(self.dir, self.basedir) if _id is None else _id
 
     def save_json(self, obj, filename):
         """Replace the file whole. Sacred truncates it first: a full disk or a kill then loses it all."""
         path = os.path.join(self.dir, filename)
         with self._saving:
-            with open(path + ".new", "w") as f:
+            with suppress(FileNotFoundError):
+                os.remove(path + ".new")  # of a kill; a process that was frozen may go on writing it
+            with open(path + ".new", "x") as f:
                 json.dump(flatten(plain(obj)), f, sort_keys=True, indent=2)
-            os.replace(path + ".new", path)
+            if self._mine():
+                os.replace(path + ".new", path)
 
     def log_metrics(self, metrics_by_name, info):
         self._waiting.add(metrics_by_name)
-        if self._waiting.by_name:
-            with self._outage:
-                super().log_metrics(self._waiting.by_name, info)
-                self._waiting = WaitingMetrics()
+        if self._waiting.by_name or self._replace:
+            self._store(self._store_metrics, info)
 
     def heartbeat_event(self, info, captured_out, beat_time, result):
-        with self._outage:
-            super().heartbeat_event(info, captured_out, beat_time, result)
+        self._store(super().heartbeat_event, info, captured_out, beat_time, result)
 
     def artifact_event(self, name, filename, metadata=None, content_type=None):
-        with self._outage:
-            super().artifact_event(name, filename, metadata, content_type)
+        self._store(super().artifact_event, name, filename, metadata, content_type)
 
     def resource_event(self, filename):
-        with self._outage:
-            super().resource_event(filename)
+        self._store(super().resource_event, filename)
 
     def completed_event(self, stop_time, result):
-        with self._outage:
-            super().completed_event(stop_time, result)
+        self._store(super().completed_event, stop_time, result)
 
     def interrupted_event(self, interrupt_time, status):
-        with self._outage:
-            super().interrupted_event(interrupt_time, status)
+        self._store(super().interrupted_event, interrupt_time, status)
 
     def failed_event(self, fail_time, fail_trace):
-        with self._outage:
-            super().failed_event(fail_time, fail_trace)
+        self._store(super().failed_event, fail_time, fail_trace)
+
+    def _store(self, event: Callable[..., None], *arguments: Any) -> None:
+        if self._mine():
+            with self._outage:
+                event(*arguments)
+
+    def _earlier_entry(self) -> tuple[Path | None, dict[str, Any]]:
+        """The folder that an earlier process of the run has left, and its run.json; (None, {}) if there is none."""
+        if self._run_id is None:
+            return None, {}
+        folders = [path for path in Path(self.basedir).iterdir() if path.name.isdigit()]
+        for folder in sorted(folders, key=lambda path: -int(path.name)):  # the newest is the likeliest
+            with suppress(OSError, ValueError):  # another run's, damaged
+                entry = json.loads((folder / "run.json").read_text())
+                if isinstance(entry, dict) and entry.get("run_id") == self._run_id:
+                    return folder, entry
+        return None, {}
+
+    def _store_metrics(self, info: dict[str, Any]) -> None:
+        if self._replace:
+            self._replace_metrics()
+            self._replace = False
+        else:
+            super().log_metrics(self._waiting.by_name, info)
+        self._waiting = WaitingMetrics()
+
+    def _replace_metrics(self) -> None:
+        """Make metrics.json what waits, and nothing else. Without any metrics there is no such file."""
+        if not self._waiting.by_name:
+            Path(self.dir, "metrics.json").unlink(missing_ok=True)
+            return
+        whole = {
+            name: {**series, "timestamps": [when.isoformat() for when in series["timestamps"]]}
+            for name, series in self._waiting.by_name.items()
+        }
+        self.save_json(whole, "metrics.json")

@@ -8,10 +8,13 @@ SECONDS_BETWEEN_LINES = 10  # where there is no terminal to draw in
 
 
 class TrainingProgress:
-    """Steps done of `t_max`, steps a second, time left, the last test return. Use as a context."""
+    """Steps done of `t_max`, steps a second, time left, the last test return. Use as a context.
 
-    def __init__(self, t_max, logger, console, start=0):
-        self.t_max, self.logger, self.console, self.start = t_max, logger, console, start
+    start: steps that were done before. beat(): called at each update.
+    """
+
+    def __init__(self, t_max, logger, console, start=0, beat=lambda: None):
+        self.t_max, self.logger, self.console, self.start, self.beat = t_max, logger, console, start, beat
         self.began = self.last_line = time.monotonic()
         self.live = None
 
@@ -36,6 +39,7 @@ class TrainingProgress:
 
     def update(self, t_env):
         """Call as often as you like."""
+        self.beat()
         now = time.monotonic()
         if self.live is not None:
             self.live.update(

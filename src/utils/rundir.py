@@ -1,7 +1,7 @@
-"""The folder that a run leaves: config, metrics, summary, log, checkpoints.
+"""The folder that a run leaves: config, metrics, summary, log, checkpoints, state.
 
 results/<name>/<map, key or env>/seed<k>_<UTC time>/
-    config.yaml  metrics.jsonl  summary.json  log.txt  checkpoints/<t_env>/{agent,mixer,opt}.th
+    config.yaml  metrics.jsonl  summary.json  log.txt  checkpoints/<t_env>/{agent,mixer,opt}.th  state/  claims/
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import platform
 import shutil
 import subprocess
 import time
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -18,54 +19,58 @@ import torch
 import yaml
 
 from utils.args import ConfigError
+from utils.claim import Claim, Held, take
 from utils.config import task_name
 from utils.logging import unwritable
 
 ALGORITHM = ("learner", "mixer", "agent")  # the keys that say whose weights a checkpoint holds
+BEST = "best"  # the name of the checkpoint that tested best
 
 
 class RunDirectory:
-    """Makes the folder; ConfigError when it cannot be written. `path` is where."""
+    """A run directory that this process holds (`utils/claim.py`). Made by `create` or `reopen`.
 
-    def __init__(self, values, t_start=0):
-        self.values, self.t_start = values, t_start  # t_start: steps that a loaded checkpoint brings along
-        self.started = time.time()
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self.started))
+    path: where. t_start: steps that a loaded checkpoint brought along. wall_before: seconds that processes before this
+    one worked on the run. resumed: [{"t_env", "time", "differs"}], one for each time that the run was resumed.
+    """
+
+    def __init__(self, path: Path, values: dict, claim: Claim, t_start: int = 0):
+        self.path, self.values, self.claim, self.t_start = path, values, claim, t_start
+        self.started, self.wall_before, self.resumed = time.time(), 0.0, []
+        self.commit = commit()
+        self._new_folders = []
+
+    @classmethod
+    def create(cls, values: dict, t_start: int = 0) -> "RunDirectory":
+        """A new folder with its config.yaml; ConfigError when it cannot be written."""
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         folder = Path(values["local_results_path"], values["name"], task_name(values))
-        self._new_folders = [f for f in (folder, *folder.parents) if not f.exists()]
-        self.path = self._make(folder, f"seed{values['seed']}_{stamp}")
-        try:
-            write_atomically(self.path / "config.yaml", yaml.safe_dump(values, sort_keys=True))
-        except OSError as error:
-            self.discard()
-            raise unwritable(folder, error) from error
+        new = [f for f in (folder, *folder.parents) if not f.exists()]
+        path, claim = _make(folder, f"seed{values['seed']}_{stamp}", values)
+        directory = cls(path, values, claim, t_start)
+        directory._new_folders = new
+        return directory
 
-    def discard(self):
+    def discard(self) -> None:
         """Remove the folder, and those above it that were made with it: nothing was run."""
+        self.claim.release()
         shutil.rmtree(self.path, ignore_errors=True)
         for folder in self._new_folders:
             with contextlib.suppress(OSError):  # another run has come
                 folder.rmdir()
 
-    def _make(self, folder, name):
-        """A new folder; runs that start in the same second get a number."""
-        for attempt in range(1000):
-            path = folder / (f"{name}_{attempt}" if attempt else name)
-            try:
-                path.mkdir(parents=True)
-                return path
-            except FileExistsError:
-                if not folder.is_dir():
-                    raise ConfigError(f"local_results_path: {folder} is a file, not a folder") from None
-            except OSError as error:
-                raise unwritable(folder, error) from error
-        raise ConfigError(f"local_results_path: {folder} holds a thousand runs named {name}")
+    def write_config(self) -> None:
+        write_atomically(self.path / "config.yaml", _config_text(self.values))
 
-    def save_checkpoint(self, learner, t_env):
-        """checkpoints/<t_env>/: complete or absent, whenever the process dies."""
-        final = self.path / "checkpoints" / str(t_env)
-        partial = final.with_name(f"{t_env}.partial")
-        meta = {"t_env": t_env} | {k: self.values[k] for k in ("name", *ALGORITHM)}
+    def save_checkpoint(self, learner, t_env: int, name: str | None = None, **more) -> None:
+        """checkpoints/<t_env>/, or `name` for t_env: complete or absent, whenever the process dies.
+
+        more: further entries of its meta.json.
+        """
+        self.claim.look()
+        final = self.path / "checkpoints" / (name or str(t_env))
+        partial = final.with_name(f"{final.name}.partial")
+        meta = {"t_env": t_env} | {k: self.values[k] for k in ("name", *ALGORITHM)} | more
         try:
             partial.mkdir(parents=True, exist_ok=True)
             learner.save_models(str(partial))
@@ -75,9 +80,24 @@ class RunDirectory:
             raise
         os.replace(partial, final) if not final.exists() else _replace_files(partial, final)
 
-    def write_summary(self, status, runner, logger, reason=None):
+    def limit_checkpoints(self, most: int | None) -> None:
+        """Remove the oldest checkpoints beyond the last `most`; the best one is not among them. None: keep all."""
+        if most is None:
+            return
+        steps = sorted(
+            (p for p in (self.path / "checkpoints").iterdir() if p.name.isdecimal()), key=lambda p: int(p.name)
+        )
+        for path in steps[:-most]:
+            shutil.rmtree(path, ignore_errors=True)
+
+    @property
+    def wall_seconds(self) -> float:
+        return self.wall_before + time.time() - self.started
+
+    def write_summary(self, status: str, runner, logger, reason: str | None = None) -> None:
         """summary.json: how the run went. status: running, finished, failed or interrupted."""
-        wall = time.time() - self.started
+        self.claim.look()
+        wall = self.wall_seconds
         summary = {
             "status": status,
             "reason": reason,
@@ -90,8 +110,9 @@ class RunDirectory:
             "wall_time_s": round(wall, 3),
             "env_steps_per_s": round((runner.t_env - self.t_start) / wall, 1) if wall > 0 else None,
             "test": {k: v for k, v in logger.latest.items() if k.startswith("test_")},
+            "resumed": self.resumed,
             "versions": versions() | runner.env.versions,
-            "commit": commit(),
+            "commit": self.commit,
         }
         text = json.dumps(summary, indent=2) + "\n"
         try:
@@ -99,6 +120,37 @@ class RunDirectory:
         except OSError:  # a full disk may have no room for a second file, but for this one in place of the old
             with open(self.path / "summary.json", "w") as f:
                 f.write(text)
+
+
+def _make(folder: Path, name: str, values: dict) -> tuple[Path, Claim]:
+    """A new folder with config.yaml in it from its first moment, and the claim on it; runs that start in the same second
+    get a number."""
+    partial = folder / f".{name}.{uuid.uuid4().hex[:8]}.partial"
+    try:
+        partial.mkdir(parents=True)
+        write_atomically(partial / "config.yaml", _config_text(values))
+        for attempt in range(1000):
+            path = folder / (f"{name}_{attempt}" if attempt else name)
+            try:
+                os.rename(partial, path)  # fails where the name is taken: a run directory is never empty
+                return path, take(path, values["lease_seconds"])
+            except Held:  # another process was quicker to resume it
+                return _make(folder, f"{name}_{attempt + 1}", values)
+            except OSError:
+                if not path.exists():
+                    raise
+        raise ConfigError(f"local_results_path: {folder} holds a thousand runs named {name}")
+    except (FileExistsError, NotADirectoryError) as error:
+        file = next((f for f in (folder, *folder.parents) if f.is_file()), folder)
+        raise ConfigError(f"local_results_path: {file} is a file, not a folder") from error
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _config_text(values: dict) -> str:
+    return yaml.safe_dump(values, sort_keys=True)
 
 
 def check_same_algorithm(folder, values):

@@ -30,9 +30,9 @@ def find_runs(*roots):
 
 
 def _folders(root):
-    """Folders that hold config.yaml beside a summary, metrics or a log: nothing below those is looked at."""
+    """Folders that hold config.yaml beside a summary, metrics, a log or claims: nothing below those is looked at."""
     for folder, below, files in os.walk(root):
-        if "config.yaml" in files and {"summary.json", "metrics.jsonl", "log.txt"} & set(files):
+        if "config.yaml" in files and {"summary.json", "metrics.jsonl", "log.txt", "claims"} & {*files, *below}:
             below.clear()
             yield Path(folder)
 

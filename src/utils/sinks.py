@@ -2,6 +2,10 @@
 
 The `Logger` (`utils/logging.py`) hands each of them every record. The JSONL file is the full record; Sacred
 gets a thinned one (see `SacredSink`).
+
+A run that is resumed goes on from a position in that file. `cut_metrics` drops what lies beyond, and the other sinks
+get what is left (`Sink.resume`): they then hold what they would hold had the run never stopped, except that a value
+that was infinite is nan in them.
 """
 
 import hashlib
@@ -9,18 +13,105 @@ import itertools
 import json
 import math
 import os
+import sys
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from utils.args import ConfigError
-from utils.logging import brief, missing_package, unwritable
+from utils.logging import Record, brief, missing_package, unwritable
 
 JSONL_CHUNK = 1000  # lines handed to the disk at once when a backlog is written
+COPY_CHUNK = 2**20  # bytes
+
+
+def cut_metrics(path: Path, position: int, aside: Path) -> list[Record]:
+    """Cut metrics.jsonl at the byte `position` and return the records before it (null values as nan).
+
+    What lies beyond is appended to the file `aside` of the same folder first; it is there twice if the process dies
+    between the two. The kept lines always get a new file: a former process may still hold the old one open. A file
+    that is not there counts as empty. Raises ConfigError when no line ends at `position` or one before it is not a
+    record, OSError when the disk refuses; metrics.jsonl is then as it was.
+    """
+    partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)
+    try:
+        with open(path, "rb") as old:
+            with open(partial, "xb") as new:
+                kept = list(_copy_records(old, new, position))
+                _sync(new)
+            if os.fstat(old.fileno()).st_size > position:
+                _append_rest(old, aside)
+        os.replace(partial, path)
+    except FileNotFoundError:
+        if position == 0:
+            return []
+        raise ConfigError(f"{path} is damaged: it is missing, and should hold {position} bytes") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged: {error}") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+    return kept
+
+
+def _copy_records(old: BinaryIO, new: BinaryIO, position: int) -> Iterator[Record]:
+    """The records of the lines of `old` up to `position`, each line copied to `new`. ValueError when it is damaged."""
+    at = 0
+    while at < position:
+        line = old.readline()
+        at += len(line)
+        if at > position or not line.endswith(b"\n"):
+            raise ValueError(f"no line ends at byte {position}")
+        try:
+            fields = json.loads(line)
+            fields["key"] = sys.intern(fields["key"])  # one string for all lines of a key
+            fields["value"] = math.nan if fields["value"] is None else fields["value"]
+            record = Record(**fields)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"the line that ends at byte {at} is not a record: {error}") from error
+        new.write(line)
+        yield record
+
+
+def _append_rest(file: BinaryIO, aside: Path) -> None:
+    """Append what `file` still holds to `aside`, as whole lines."""
+    last = b""
+    with open(aside, "ab") as target:
+        while chunk := file.read(COPY_CHUNK):
+            target.write(chunk)
+            last = chunk
+        if not last.endswith(b"\n"):  # half a line, of the kill
+            target.write(b"\n")
+        _sync(target)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names of the files in `folder` on disk."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 class Sink:
     """Takes the records of a run. Any method may raise: the Logger warns and calls again later."""
+
+    def resume(self, kept: Sequence[Record]) -> None:
+        """Hold exactly `kept`, all that a resumed run keeps. Called once, before the first `write`, if at all.
+
+        A former process of the run may have handed over the same records and more. Not called in a new run.
+        """
 
     def write(self, record):
         raise NotImplementedError
@@ -38,10 +129,13 @@ class JsonlSink(Sink):
     Non-finite values are null. A line goes to the system as it is logged, so that a killed run
     keeps it. When the disk is full the lines wait in memory and go out, in order and once each, as
     soon as there is space. Raises ConfigError when the file cannot be opened.
+
+    look: called before each write to the file. What it raises (a BaseException, or the Logger would swallow it) comes
+    out of `write`, `flush`, `position` and `close`, and nothing is written: another process has taken over the run.
     """
 
-    def __init__(self, path):
-        self.path = Path(path)
+    def __init__(self, path, look: Callable[[], None] = lambda: None):
+        self.path, self._look = Path(path), look
         self._lines = deque()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,6 +159,13 @@ class JsonlSink(Sink):
             for _ in chunk:
                 self._lines.popleft()
 
+    def position(self) -> int:
+        """The bytes of the file, all whole lines, when every record is on disk. OSError when lines have to wait."""
+        self.flush()
+        os.fsync(self._fd)
+        _sync_folder(self.path.parent)
+        return self._size
+
     def close(self):
         try:
             self.flush()
@@ -75,6 +176,7 @@ class JsonlSink(Sink):
 
     def _append(self, data):
         """Write all of `data` or, with an OSError, none of it."""
+        self._look()
         if self._torn:
             self._cut()
         rest = data
@@ -113,18 +215,34 @@ class SacredSink(Sink):
         self._slot = {}  # {key: index of the last spacing that gave a value}
         self._held = {}  # {key: last record, if it was not handed over}
 
+    def resume(self, kept: Sequence[Record]) -> None:
+        """Thins `kept` as `write` does. Sacred's observers replace what they stored before (`observers.py`)."""
+        from sacred.metrics_logger import ScalarMetricLogEntry
+
+        for record in kept:
+            if self._is_due(record):
+                # What log_scalar of Sacred 0.8.7 (pinned) does, but that takes the time of now.
+                when = datetime.fromtimestamp(record.time, timezone.utc).replace(tzinfo=None)
+                entry = ScalarMetricLogEntry(record.key, record.t_env, when, record.value)
+                self._run._metrics._logged_metrics.put(entry)
+
     def write(self, record):
-        slot = record.t_env // self._spacing
-        if record.key.startswith("test_") or self._slot.get(record.key) != slot:
-            self._slot[record.key] = slot
-            self._held.pop(record.key, None)
+        if self._is_due(record):
             self._hand_over(record)
-        else:
-            self._held[record.key] = record
 
     def close(self):
         while self._held:
             self._hand_over(self._held.popitem()[1])
+
+    def _is_due(self, record: Record) -> bool:
+        """Whether the record is to be handed over now; if not, it is held."""
+        slot = record.t_env // self._spacing
+        if record.key.startswith("test_") or self._slot.get(record.key) != slot:
+            self._slot[record.key] = slot
+            self._held.pop(record.key, None)
+            return True
+        self._held[record.key] = record
+        return False
 
     def _hand_over(self, record):
         self._run.log_scalar(record.key, record.value, record.t_env)
@@ -138,10 +256,21 @@ class TensorBoardSink(Sink):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise missing_package("use_tensorboard", "tensorboard==2.20.0") from error
+        self._directory, self._new_writer = Path(directory), SummaryWriter
         try:
             self._writer = SummaryWriter(str(directory))
         except OSError as error:
             raise unwritable(directory, error) from error
+
+    def resume(self, kept: Sequence[Record]) -> None:
+        """Removes all event files of the directory and writes `kept` anew: TensorBoard shows all that it finds."""
+        self._writer.close()
+        for file in self._directory.glob("events.out.tfevents.*"):
+            file.unlink(missing_ok=True)
+        self._writer = self._new_writer(str(self._directory))
+        for record in kept:
+            self.write(record)
+        self.flush()
 
     def write(self, record):
         self._writer.add_scalar(record.key, record.value, record.t_env, walltime=record.time)
@@ -156,21 +285,35 @@ class TensorBoardSink(Sink):
 class WandbSink(Sink):
     """Weights & Biases, as EPyMARL does it: values of one step in one call, seeds in one group.
 
-    config: the run's whole configuration. Raises ConfigError when wandb is missing or refuses.
+    config: the run's whole configuration. run_id: names the run at W&B, where its later processes find it by that
+    name. Raises ConfigError when wandb is missing or refuses.
+
+    W&B takes no value of a step before the last one that it has. So a resumed run goes on behind that one: of steps
+    that it repeats, W&B keeps what it got first. Offline, each process of a run writes a folder of its own that holds
+    all of the run, and of several with one run_id that `wandb sync` uploads the later replaces the earlier.
     """
 
-    def __init__(self, config, team, project, mode):
+    def __init__(self, config, team, project, mode, run_id: str | None = None):
         try:
             import wandb
         except ImportError as error:
             raise missing_package("use_wandb", "wandb==0.31.0") from error
         group = group_name(config)
+        again: dict[str, Any] = {} if run_id is None else {"id": run_id}
+        if run_id is not None and mode == "online":  # offline, `wandb sync` would put the folder behind the former one
+            again["resume"] = "allow"
         try:
-            self._run = wandb.init(entity=team, project=project, config=config, group=group, mode=mode)
+            self._run = wandb.init(entity=team, project=project, config=config, group=group, mode=mode, **again)
         except Exception as error:  # no account, no network, no such team
             raise ConfigError(f"use_wandb: {brief(error)}; wandb_mode: offline needs no network") from error
         self._t_env = None
         self._values = {}  # of step _t_env, not sent yet
+
+    def resume(self, kept: Sequence[Record]) -> None:
+        """Sends only what W&B does not have yet: the steps behind its last one; offline it has none."""
+        for record in kept:
+            if record.t_env >= self._run.starting_step:
+                self.write(record)
 
     def write(self, record):
         if record.t_env != self._t_env:

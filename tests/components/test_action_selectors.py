@@ -59,12 +59,24 @@ def test_evaluation_has_its_own_epsilon():
     assert len(set(actions[:, 2].tolist())) == 4
 
 
-def test_equal_seeds_explore_alike_also_after_a_resume():
+def test_equal_streams_explore_alike():
     one, two = make_selector(), make_selector()
-    assert (one.select(many(Q), many(AVAIL), 0) == two.select(many(Q), many(AVAIL), 0)).all()
-    other = make_selector()
-    other.load_state_dict(one.state_dict())
-    assert (one.select(many(Q), many(AVAIL), 0) == other.select(many(Q), many(AVAIL), 0)).all()
+    for stream, equal in ((5, True), (6, False)):
+        one.begin([np.random.SeedSequence(5)])
+        two.begin([np.random.SeedSequence(stream)])
+        assert (one.select(many(Q), many(AVAIL), 0) == two.select(many(Q), many(AVAIL), 0)).all() == equal
+
+
+def test_an_environment_with_a_stream_of_its_own_explores_alike_whoever_is_beside_it():
+    together, alone = make_selector(), make_selector()
+    streams = [np.random.SeedSequence(k) for k in range(3)]
+    together.begin(streams)
+    q, avail = np.repeat(Q[None], 3, axis=0), np.repeat(AVAIL[None], 3, axis=0)
+    played = [together.select(q, avail, 0) for _ in range(20)]  # [20, E, N]
+    for e in range(3):
+        alone.begin(streams[e : e + 1])
+        assert all((alone.select(q[:1], avail[:1], 0)[0] == actions[e]).all() for actions in played)
+    assert len({str([actions[e].tolist() for actions in played]) for e in range(3)}) == 3
 
 
 def test_the_schedule_falls_in_a_straight_line_and_stays():

@@ -178,17 +178,34 @@ def test_what_is_sampled_is_a_copy():
     assert torch.equal(buffer["obs"], before)
 
 
-def test_equal_seeds_draw_equal_samples_also_after_a_resume():
+def test_equal_streams_draw_equal_samples():
     one, two, other = make_buffer(7, seed=1), make_buffer(7, seed=1), make_buffer(7, seed=2)
     for buffer in (one, two, other):
         buffer.insert_episode_batch(numbered_episodes(5))
     draws = [[numbers(buffer.sample(3)) for _ in range(9)] for buffer in (one, two, other)]
     assert draws[0] == draws[1] != draws[2]
-    resumed = make_buffer(7, seed=3)
-    resumed.load_state_dict(one.state_dict())
-    for buffer in (one, resumed):
-        buffer.insert_episode_batch(episodes(4, seed=9))
-    assert equal(one, resumed) and all(equal(one.sample(3), resumed.sample(3)) for _ in range(3))
+    for buffer in (one, other):
+        buffer.begin(np.random.SeedSequence(4))
+    assert all(equal(one.sample(3), other.sample(3)) for _ in range(9))
+
+
+@pytest.mark.parametrize("stored", [0, 3, 7, 8, 16])
+@pytest.mark.parametrize("piece", [1, 3, 7])
+def test_episodes_that_are_taken_out_piece_by_piece_and_put_back_make_the_same_replay(stored, piece):
+    buffer, again = make_buffer(7), make_buffer(7)
+    for k in range(stored):
+        buffer.insert_episode_batch(episodes(3, seed=k)[2:3])  # of any length
+    first = max(0, stored - 7)
+    for a in range(first, stored, piece):
+        b = min(a + piece, stored)
+        taken = buffer.episodes(a, b)
+        assert len(taken["obs"]) == taken["lengths"].sum() == buffer.lengths[np.arange(a, b) % 7].sum()
+        again.put_back(a, taken)
+    for one in (buffer, again):
+        assert (one.inserted, one.episodes_in_buffer) == (stored, min(stored, 7))
+        one.insert_episode_batch(episodes(4, seed=99))
+    assert equal(buffer, again) and (buffer.lengths == again.lengths).all()
+    assert equal(buffer.sample(4), again.sample(4))
 
 
 def test_too_few_episodes_cannot_be_sampled():

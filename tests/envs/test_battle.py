@@ -180,9 +180,9 @@ def test_the_scale_of_rewards_outlives_the_game(game, tmp_path):
     order(tmp_path, "crash step 2")
     env = game("sc2v2")
     play(env)
-    env.load_state_dict({"workers": [{"episodes": 7, "max_reward": 730.0}]})
+    env.load_state_dict({"workers": [{"max_reward": 730.0}], "started": [7]})
     env.reset()
-    assert env.state_dict()["workers"][0] == {"episodes": 8, "max_reward": 730.0}
+    assert env.state_dict() == {"workers": [{"max_reward": 730.0}], "started": [8]}
     assert play(env)[1] == pytest.approx(10)
 
 

@@ -49,7 +49,7 @@ def test_the_order_of_names_does_not_matter():
 
 def drawn(folder):
     """{name: Figure, laid out} of the runs in a folder."""
-    results, _ = find_results([folder], grouping.METRICS)
+    results, _ = find_results([folder], grouping.JUDGED_BY)
     groups = grouping.by_task(grouping.entries(results))
     style = palette.styles({a for algorithms in groups.values() for a in algorithms})
     figures = report.draw(comparison.compare(groups, reps=100), groups, style)

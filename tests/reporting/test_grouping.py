@@ -10,7 +10,7 @@ from reporting.results import find_results
 
 
 def entries(folder, metric=None):
-    results, _ = find_results([folder], [metric] if metric else grouping.METRICS)
+    results, _ = find_results([folder], [metric] if metric else grouping.JUDGED_BY)
     return grouping.entries(results, metric)
 
 

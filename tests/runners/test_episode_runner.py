@@ -1,5 +1,7 @@
 """From environments to episode batches: what is stored, counted and logged."""
 
+import copy
+import random
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -26,7 +28,7 @@ class Script(VectorEnv):
     n_envs = E
 
     def __init__(self):
-        self.t, self.resets, self.actions = np.zeros(E, dtype=int), 0, []
+        self.t, self.resets, self.actions, self.seeds = np.zeros(E, dtype=int), 0, [], []
 
     def observe(self):
         value = np.float32(10 * np.arange(E) + self.t)
@@ -36,6 +38,7 @@ class Script(VectorEnv):
 
     def reset(self, seed=None, mask=None):
         self.t[:], self.resets = 0, self.resets + 1
+        self.seeds.append((seed.entropy, seed.spawn_key))
         return self.observe()
 
     def step(self, actions):
@@ -62,9 +65,8 @@ class Mac:
 
     def __init__(self):
         self.asked, self.t = [], 0
-        self.action_selector = SimpleNamespace(
-            epsilon=lambda t: 0.5, state_dict=lambda: {"rng": 1}, load_state_dict=lambda state: None
-        )
+        self.streams = []
+        self.action_selector = SimpleNamespace(epsilon=lambda t: 0.5, begin=self.streams.append)
 
     def init_hidden(self, batch_size):
         self.t = 0
@@ -73,6 +75,12 @@ class Mac:
         self.asked.append((last_actions, t_env, test_mode))
         self.t += 1
         return np.full((E, N), min(self.t - 1, 2))
+
+
+Fresh = {
+    "t_env": 0, "episodes": 0, "rounds": 0, "log_stats_t": -10, "env": {"resets": 0},
+    "stats": {"returns": [], "lengths": [], "ends": {}},
+}  # fmt: skip
 
 
 class Log:
@@ -85,7 +93,9 @@ class Log:
 
 @pytest.fixture
 def runner():
-    args = SimpleNamespace(runner_log_interval=9, render=False, common_reward=True, reward_scalarisation="sum")
+    args = SimpleNamespace(
+        runner_log_interval=9, render=False, common_reward=True, reward_scalarisation="sum", seed=3, game_seed=4
+    )
     return EpisodeRunner(Script(), Mac(), make_scheme(Script.env_info, True), {"agents": N}, Log(), args)
 
 
@@ -110,13 +120,42 @@ def test_rewards_actions_and_ends_stand_at_their_step(runner):
     assert batch["truncated"].squeeze(-1).nonzero().tolist() == [[1, 3]]
 
 
-def test_steps_are_counted_while_their_episode_runs(runner):
-    runner.run()
-    assert (runner.t_env, runner.episodes) == (LENGTHS.sum(), E)
-    assert [t for _, t, _ in runner.mac.asked] == [0, 3, 6, 8]
+def test_a_round_is_played_with_the_steps_at_its_start_and_counted_at_its_end(runner):
+    for start in (0, LENGTHS.sum()):
+        runner.mac.asked.clear()
+        runner.run()
+        assert {t for _, t, _ in runner.mac.asked} == {start} and runner.t_env == start + LENGTHS.sum()
+    runner.t_env, runner.episodes = LENGTHS.sum(), E
     runner.run(test_mode=True)
     assert (runner.t_env, runner.episodes) == (LENGTHS.sum(), E)
     assert runner.mac.asked[-1][2] is True
+
+
+def key_of(stream):
+    return stream.entropy, stream.spawn_key
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_each_round_has_streams_of_its_own_and_tests_change_none_of_training(shares, runner):
+    runner.env.shares_stream = shares
+    globals_ = []
+
+    def played(*modes):
+        runner.env.seeds.clear(), runner.mac.streams.clear(), globals_.clear()
+        for test_mode in modes:
+            runner.run(test_mode=test_mode)
+            globals_.append((random.random(), np.random.random(), torch.rand(1).item()))
+        return [*zip(runner.env.seeds, [[*map(key_of, s)] for s in runner.mac.streams], globals_)]
+
+    straight = played(False, False, False)
+    runner.load_state_dict(Fresh)
+    tested = played(False, True, True, False, True, False)
+    assert [tested[i] for i in (0, 3, 5)] == straight
+    assert len({str(round_) for round_ in tested}) == 6
+    assert all(len(streams) == (1 if shares else E) for _, streams, _ in tested)
+    assert {seed[0] for seed, *_ in tested} == {4} and {s[0] for _, streams, _ in tested for s in streams} == {3}
+    runner.load_state_dict(Fresh | {"t_env": 9, "rounds": 1})  # as behind the first round
+    assert played(True, True, False) == tested[1:4]
 
 
 def test_the_controller_is_told_the_last_actions_and_none_at_first(runner):
@@ -192,7 +231,7 @@ class Failing(Script):
     def reset(self, seed=None, mask=None):
         self.lost = np.array([[True, True, False], [True, True, True], [False, False, False]][min(self.resets, 2)])
         self.restarts += int(self.lost.sum())
-        return super().reset()
+        return super().reset(seed)
 
 
 def test_lost_episodes_are_neither_learned_from_nor_counted(runner):
@@ -224,11 +263,20 @@ def test_render_prints_each_step(runner, capsys):
 
 
 def test_its_state_comes_back(runner):
-    runner.run()
-    state = runner.state_dict()
+    runner.config = replace(runner.config, runner_log_interval=10)
+    for _ in range(2):
+        runner.run()
+    state = copy.deepcopy(runner.state_dict())
+    runner.logger.stats.clear()
+    runner.log_stats()
+    expected = dict(runner.logger.stats)
+    runner.logger.stats.clear()
     runner.run()
     runner.load_state_dict(state)
-    assert (runner.t_env, runner.episodes, runner.env.resets) == (9, 3, 1)
+    assert (runner.t_env, runner.episodes, runner.rounds, runner.env.resets) == (18, 6, 2, 2)
+    runner.logger.stats.clear()
+    runner.log_stats()
+    assert runner.logger.stats == expected and "return_mean" in expected
 
 
 def test_agents_paid_one_by_one_have_statistics_of_their_own():

@@ -1,50 +1,56 @@
-"""Signals as exceptions: at once, behind a `held` block, and once more where they were lost."""
+"""Signals as exceptions: at once, behind a `held` block, and once more where they were lost; the second one leaves."""
 
 import os
 import signal
+import subprocess
+import sys
+import threading
 from contextlib import suppress
 
 import pytest
+from command import ROOT
 
 from utils import interrupts
 
 
 @pytest.fixture(autouse=True)
 def caught():
-    before = [signal.getsignal(signum) for signum in interrupts.SIGNALS]
+    before = {signum: signal.getsignal(signum) for signum in interrupts.SIGNALS}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a test in the background may ignore it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     interrupts.catch()
     yield
     interrupts.release()
-    assert signal.getsignal(signal.SIGTERM) is before[1]
-    signal.signal(signal.SIGINT, before[0])
+    assert signal.getsignal(signal.SIGTERM) is before[signal.SIGTERM]
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
 
 
 def send(signum):
     os.kill(os.getpid(), signum)
 
 
-@pytest.mark.parametrize("signum, error", [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, interrupts.Terminated)])
-def test_a_signal_is_raised_at_once_and_behind_a_held_block(signum, error):
-    with pytest.raises(error):
+@pytest.mark.parametrize("signum", interrupts.SIGNALS)
+def test_a_signal_is_raised_at_once_and_behind_a_held_block(signum):
+    with pytest.raises(interrupts.Interrupted) as error:
         send(signum)
+    assert error.value.status == 128 + signum and isinstance(error.value, KeyboardInterrupt)
     interrupts.release()
     interrupts.catch()
     done = []
-    with pytest.raises(error), interrupts.held():
+    with pytest.raises(interrupts.Interrupted), interrupts.held():
         with interrupts.held():
             send(signum)
+            interrupts.check()
             done.append("inner")
         done.append("outer")
-    assert done == ["inner", "outer"]
+    assert done == ["inner", "outer"] and interrupts.requested()
 
 
-def test_a_held_signal_says_that_it_waits_and_a_second_one_does_not(capfd):
-    with pytest.raises(interrupts.Terminated), interrupts.held():
+def test_a_held_signal_says_that_it_waits(capfd):
+    with pytest.raises(interrupts.Interrupted), interrupts.held():
         send(signal.SIGTERM)
-        assert "interrupt it again to end it at once" in capfd.readouterr().err
-        send(signal.SIGTERM)
-        raise AssertionError("the second was not raised")
+        assert "interrupt again to leave at once" in capfd.readouterr().err
 
 
 def test_what_was_raised_and_lost_is_raised_again_by_check():
@@ -53,20 +59,67 @@ def test_what_was_raised_and_lost_is_raised_again_by_check():
         send(signal.SIGTERM)
     with interrupts.held():
         pass  # raised once already: cleaning up is not disturbed
-    with pytest.raises(interrupts.Terminated):
+    with pytest.raises(interrupts.Interrupted):
         interrupts.check()
 
 
-def test_what_is_being_written_is_not_torn():
-    interrupts.ignore()
-    send(signal.SIGTERM)
-    send(signal.SIGINT)
-    interrupts.check()
+def test_at_the_end_a_first_signal_changes_nothing():
+    with interrupts.held_back():
+        send(signal.SIGTERM)
 
 
-def test_ctrl_c_stays_ignored_where_it_was():
+LEAVE = """
+import os, signal, sys, time
+from utils import interrupts
+interrupts.catch()
+interrupts.on_leave(lambda: print("the last word", flush=True))
+with interrupts.held():
+    os.kill(os.getpid(), signal.{first})
+    print("goes on", flush=True)
+    os.kill(os.getpid(), signal.{second})
+    print("never", flush=True)
+"""
+
+
+@pytest.mark.parametrize("first, second", [("SIGTERM", "SIGTERM"), ("SIGUSR1", "SIGTERM"), ("SIGHUP", "SIGUSR2")])
+def test_the_second_signal_leaves_at_once(first, second):
+    code = LEAVE.format(first=first, second=second)
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "src", capture_output=True, text=True)
+    assert run.returncode == 128 + getattr(signal, first) and run.stdout == "goes on\nthe last word\n"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP])
+def test_what_was_ignored_stays_ignored(signum):
     interrupts.release()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signum, signal.SIG_IGN)  # as nohup does with SIGHUP
     interrupts.catch()
-    send(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    send(signum)
+    assert signal.getsignal(signum) == signal.SIG_IGN and not interrupts.requested()
+
+
+def test_in_another_thread_nothing_is_caught():
+    interrupts.release()
+    before, errors = signal.getsignal(signal.SIGTERM), []
+
+    def use():
+        try:
+            interrupts.catch()
+            with interrupts.held():
+                interrupts.check()
+            interrupts.release()
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert errors == [] and signal.getsignal(signal.SIGTERM) is before
+    interrupts.catch()
+
+
+def test_a_process_that_is_started_while_signals_are_blocked_begins_with_them_blocked():
+    code = "import signal; print(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
+    with interrupts.blocked():
+        shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert shown.count("SIG") == len(interrupts.SIGNALS)
+    assert not set(interrupts.SIGNALS) & set(signal.pthread_sigmask(signal.SIG_BLOCK, []))

@@ -1,8 +1,11 @@
 """Every sink gets every record, and none of them can end a run."""
 
+import datetime
 import json
 import logging
 import math
+import os
+import random
 import subprocess
 import sys
 import types
@@ -14,8 +17,8 @@ import pytest
 import torch
 
 from utils.args import ConfigError, read
-from utils.logging import WINDOW, Logger, LoggingConfig, get_logger
-from utils.sinks import JsonlSink, SacredSink, Sink, TensorBoardSink, WandbSink, group_name
+from utils.logging import WINDOW, Logger, LoggingConfig, Record, get_logger
+from utils.sinks import JsonlSink, SacredSink, Sink, TensorBoardSink, WandbSink, cut_metrics, group_name
 
 SRC = Path(__file__).parents[2] / "src"
 
@@ -130,6 +133,53 @@ def test_interrupts_are_not_swallowed(logger):
         logger.log_stat("loss", 1.0, 0)
 
 
+def made_records(count, seed=0):
+    """Records as a training run logs them: several keys a step, a few of them tests."""
+    draw = random.Random(seed)
+    keys = ["loss", "epsilon", "test_return_mean"]
+    return [Record(draw.choice(keys), draw.random(), 10 * (i // 3), i, 1.7e9 + i + draw.random()) for i in range(count)]
+
+
+def test_restored_logger_is_the_one_that_logged(logger, lines):
+    sink, again = Kept(), Logger(logger.console_logger)
+    logger.add_sink(sink)
+    for i, record in enumerate(made_records(50)):
+        logger.log_stat(record.key, record.value, i)
+    again.add_sink(unwritten := Kept())
+    again.restore(sink.records)
+    assert again.stats == logger.stats and again.latest == logger.latest and unwritten.records == []
+    assert all(values.maxlen == WINDOW for values in again.stats.values())
+    logger.print_recent_stats()
+    again.print_recent_stats()
+    assert lines.messages[0] == lines.messages[1] and "t_env:         49" in lines.messages[0]
+
+
+class Resuming(Kept):
+    def resume(self, kept):
+        if self.broken:
+            raise self.broken
+        self.resumed = kept
+
+
+def test_only_a_resumed_run_resumes_its_sinks(logger, lines):
+    new, resumed, from_nothing = Resuming(), Resuming(), Resuming()
+    logger.add_sink(new)
+    kept = made_records(3)
+    logger.add_sink(resumed, kept)
+    logger.add_sink(from_nothing, [])
+    assert not hasattr(new, "resumed") and resumed.resumed == kept and from_nothing.resumed == []
+    assert resumed.records == []
+
+
+def test_sink_that_cannot_resume_costs_a_warning(logger, lines):
+    sink = Resuming()
+    sink.broken = OSError("no space")
+    logger.add_sink(sink, made_records(3))
+    sink.broken = None
+    logger.log_stat("loss", 1.0, 0)
+    assert lines.messages[0].startswith("WARNING Resuming: OSError: no space") and len(sink.records) == 1
+
+
 def test_finish_closes_once(logger):
     sink = Kept()
     logger.add_sink(sink)
@@ -216,6 +266,80 @@ logger.finish()
     assert "File too large: 'm.jsonl'" in stderr
 
 
+def test_position_is_the_size_on_disk(logger, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"key": "a"}\n{"key": "b", "va')  # the half line does not count
+    sink = JsonlSink(path)
+    assert sink.position() == len(b'{"key": "a"}\n')
+    logger.add_sink(sink)
+    for t in range(10):
+        logger.log_stat("loss", t, t)
+        assert sink.position() == path.stat().st_size
+
+
+def test_position_is_synced(tmp_path, monkeypatch):
+    sink, synced = JsonlSink(tmp_path / "metrics.jsonl"), []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino) or real(fd))
+    sink.write(made_records(1)[0])
+    assert synced == []  # not at each record
+    sink.position()
+    assert synced == [(tmp_path / "metrics.jsonl").stat().st_ino, tmp_path.stat().st_ino]
+
+
+def test_no_position_while_lines_wait(tmp_path):
+    code, stderr = limited(
+        tmp_path,
+        """
+sink = JsonlSink("m.jsonl")
+logger = Logger(get_logger())
+logger.add_sink(sink)
+logger.log_stat("loss", 0, 0)
+before = sink.position()
+limit(before + 10)
+logger.log_stat("loss", 1, 1)
+try:
+    sink.position()
+    sys.exit("no error")
+except OSError:
+    pass
+limit(free)
+after = sink.position()
+lines = open("m.jsonl", "rb").read()
+assert len(lines) == after > before and lines.count(b"\\n") == 2
+""",
+    )
+    assert code == 0, stderr
+
+
+class TakenOver(BaseException):
+    pass
+
+
+def test_nothing_is_written_once_another_process_has_the_run(logger, lines, tmp_path):
+    path, taken = tmp_path / "metrics.jsonl", []
+
+    def look():
+        if taken:
+            raise TakenOver
+
+    sink, later = JsonlSink(path, look), Kept()
+    logger.add_sink(sink)
+    logger.add_sink(later)
+    logger.log_stat("loss", 1, 1)
+    with open(path, "ab") as file:
+        file.write(b'{"half')
+    sink._torn = True  # as after a write that failed in the middle
+    before = path.read_bytes()
+    taken.append(True)
+    with pytest.raises(TakenOver):
+        logger.log_stat("loss", 2, 2)
+    for call in (logger.flush, sink.position, logger.finish):
+        with pytest.raises(TakenOver):
+            call()
+    assert path.read_bytes() == before and len(later.records) == 1 and lines.messages == []
+
+
 def test_lines_lost_in_the_end_are_told(tmp_path):
     code, stderr = limited(
         tmp_path,
@@ -250,6 +374,128 @@ console.info("after")
     assert stderr.count("] line ") == 100
     text = (tmp_path / "log.txt").read_text()
     assert text.splitlines()[0].endswith("] before") and text.splitlines()[-2].endswith("] after")
+
+
+# ---- cutting the JSONL file
+
+
+def write_lines(path, records):
+    """Write a metrics.jsonl; the byte positions before each record and at the end."""
+    sink = JsonlSink(path)
+    positions = [0]
+    for record in records:
+        sink.write(record)
+        positions.append(path.stat().st_size)
+    sink.close()
+    return positions
+
+
+def same(one, other):
+    """Whether two lists of records are equal, nan included."""
+    return repr(one) == repr(other)
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"key": "loss", "val', b"\x00\x00"])
+def test_cut_keeps_what_is_before_and_puts_the_rest_aside(tmp_path, torn):
+    records = made_records(20)
+    records[3] = records[3]._replace(value=math.nan)
+    for k in range(21):
+        path, aside = tmp_path / f"metrics{k}.jsonl", tmp_path / f"aside{k}.jsonl"
+        position = write_lines(path, records)[k]
+        with open(path, "ab") as file:
+            file.write(torn)
+        whole, inode = path.read_bytes(), path.stat().st_ino
+        with open(path, "rb"):  # as a former process does
+            assert same(cut_metrics(path, position, aside), records[:k])
+            assert path.stat().st_ino != inode
+        assert path.read_bytes() == whole[:position]
+        rest = aside.read_bytes() if aside.exists() else b""
+        assert rest == whole[position:] + (b"\n" if torn else b"") and aside.exists() == bool(rest)
+        assert not list(tmp_path.glob("*.partial"))
+
+
+def test_former_process_that_wakes_up_does_not_reach_the_new_file(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    frozen, records = JsonlSink(path), made_records(2)
+    frozen.write(records[0])
+    position = frozen.position()
+    assert len(cut_metrics(path, position, tmp_path / "aside.jsonl")) == 1
+    frozen.write(records[1])
+    assert path.stat().st_size == position and not (tmp_path / "aside.jsonl").exists()
+
+
+def test_second_cut_appends_to_what_the_first_put_aside(tmp_path):
+    path, aside, records = tmp_path / "metrics.jsonl", tmp_path / "aside.jsonl", made_records(6)
+    positions = write_lines(path, records)
+    with open(path, "ab") as file:
+        file.write(b'{"half')
+    first = path.read_bytes()[positions[4] :]
+    cut_metrics(path, positions[4], aside)
+    second = path.read_bytes()[positions[1] :]
+    assert same(cut_metrics(path, positions[1], aside), records[:1])
+    assert aside.read_bytes() == first + b"\n" + second
+    JsonlSink(path).write(records[1])
+    assert [o["episode"] for o in objects(path)] == [0, 1]
+
+
+def test_infinite_values_come_back_as_nan(logger, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    sink = JsonlSink(path)
+    logger.add_sink(sink)
+    for value in (math.inf, -math.inf, math.nan):
+        logger.log_stat("loss", value, 1)
+    assert all(math.isnan(record.value) for record in cut_metrics(path, sink.position(), tmp_path / "aside.jsonl"))
+
+
+def test_cut_of_a_file_that_is_not_there(tmp_path):
+    path, aside = tmp_path / "metrics.jsonl", tmp_path / "aside.jsonl"
+    assert cut_metrics(path, 0, aside) == [] and not list(tmp_path.iterdir())
+    with pytest.raises(ConfigError, match=r"metrics\.jsonl is damaged: it is missing, and should hold 7 bytes"):
+        cut_metrics(path, 7, aside)
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda whole, position: (whole[: position - 1], position), "no line ends at byte"),
+        (lambda whole, position: (whole, position - 1), "no line ends at byte"),
+        (lambda whole, position: (whole, position + 1), "no line ends at byte"),
+        (lambda whole, position: (whole, len(whole) + 1), "no line ends at byte"),
+        (lambda whole, position: (b"{}\n" + whole, position + 3), "line that ends at byte 3 is not a record"),
+        (lambda whole, position: (b"[]\n" + whole, position + 3), "line that ends at byte 3 is not a record"),
+        (lambda whole, position: (b"\x00\xff\n" + whole, position + 3), "line that ends at byte 3 is not a record"),
+    ],
+)
+def test_damaged_file_is_refused_and_left_alone(tmp_path, damage, message):
+    path, aside = tmp_path / "metrics.jsonl", tmp_path / "aside.jsonl"
+    position = write_lines(path, made_records(5))[3]
+    damaged, position = damage(path.read_bytes(), position)
+    path.write_bytes(damaged)
+    inode = path.stat().st_ino
+    with pytest.raises(ConfigError, match=rf"metrics\.jsonl is damaged: .*{message}"):
+        cut_metrics(path, position, aside)
+    assert path.read_bytes() == damaged and path.stat().st_ino == inode and list(tmp_path.iterdir()) == [path]
+
+
+def test_cut_on_a_full_disk_leaves_the_file_as_it_was(tmp_path):
+    path = tmp_path / "m.jsonl"
+    position = write_lines(path, made_records(200))[100]
+    before = path.read_bytes()
+    code, stderr = limited(
+        tmp_path,
+        f"""
+from pathlib import Path
+from utils.sinks import cut_metrics
+limit(1000)
+try:
+    cut_metrics(Path("m.jsonl"), {position}, Path("aside.jsonl"))
+    sys.exit("no error")
+except OSError:
+    pass
+""",
+    )
+    assert code == 0, stderr
+    assert path.read_bytes() == before and not list(tmp_path.glob("*.partial"))
 
 
 # ---- Sacred
@@ -297,6 +543,43 @@ def test_sacred_gets_everything_of_a_short_run(logger):
     assert [t for t, _ in run.scalars["loss"]] == list(range(100))
 
 
+class RealRun(FakeRun):
+    """A FakeRun with the queue of Sacred's run, into which a resumed sink puts entries with their own time."""
+
+    def __init__(self):
+        super().__init__()
+        self._metrics = types.SimpleNamespace(_logged_metrics=self)
+        self.times = []
+
+    def put(self, entry):
+        self.log_scalar(entry.name, entry.value, entry.step)
+        self.times.append(entry.timestamp)
+
+
+@pytest.mark.parametrize("t_max", [1000, 4000])  # raised when the run was resumed, say
+def test_sacred_of_a_resumed_run_gets_what_one_gets_that_never_stopped(t_max):
+    records = made_records(300)
+    whole = FakeRun()
+    sink = SacredSink(whole, t_max, points=20)
+    for record in records:
+        sink.write(record)
+    sink.close()
+    for cut in range(0, 301, 7):
+        run = RealRun()
+        sink = SacredSink(run, t_max, points=20)
+        sink.resume(records[:cut])
+        for record in records[cut:]:
+            sink.write(record)
+        sink.close()
+        assert run.scalars == whole.scalars
+
+
+def test_sacred_gets_the_times_that_the_records_have():
+    run, record = RealRun(), Record("loss", 1.0, 5, 1, 86400.25)
+    SacredSink(run, t_max=100).resume([record])
+    assert run.times == [datetime.datetime(1970, 1, 2, 0, 0, 0, 250000)]  # UTC, as Sacred's own
+
+
 # ---- TensorBoard, Weights & Biases
 
 
@@ -310,6 +593,35 @@ def test_tensorboard(logger, tmp_path):
     assert [(e.step, e.value) for e in events] == [(10, 0.5), (20, 0.25)]
 
 
+def read_events(folder):
+    """{tag: [(wall time, step, value)]} of all event files in `folder`."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    found = accumulator.EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return {tag: [(e.wall_time, e.step, e.value) for e in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+
+
+@pytest.mark.parametrize("cut", [0, 1, 17, 60])
+def test_tensorboard_of_a_resumed_run_shows_what_one_shows_that_never_stopped(tmp_path, cut):
+    records = made_records(60)
+    whole = TensorBoardSink(tmp_path / "whole")
+    for record in records:
+        whole.write(record)
+    whole.close()
+    killed = TensorBoardSink(tmp_path / "tb")
+    for record in records[: max(cut, 40)]:  # more than is kept
+        killed.write(record)
+    killed.flush()  # and no more: it was killed
+    sink = TensorBoardSink(tmp_path / "tb")
+    (tmp_path / "tb" / "notes.txt").touch()
+    sink.resume(records[:cut])
+    assert sum(map(len, read_events(tmp_path / "tb").values())) == cut
+    for record in records[cut:]:
+        sink.write(record)
+    sink.close()
+    assert read_events(tmp_path / "tb") == read_events(tmp_path / "whole")
+    assert len(list((tmp_path / "tb").iterdir())) == 2  # the notes are left alone
+
+
 CONFIG = {"name": "qmix", "env": "sc2", "env_args": {"map_name": "3m", "seed": 1}, "seed": 1, "lr": 5e-4}
 
 
@@ -318,12 +630,14 @@ def wandb(monkeypatch):
     """A stand-in for the package that records the calls."""
     calls = []
     run = types.SimpleNamespace(
-        log=lambda values, step: calls.append(("log", step, values)), finish=lambda: calls.append(("finish",))
+        log=lambda values, step: calls.append(("log", step, values)),
+        finish=lambda: calls.append(("finish",)),
+        starting_step=0,
     )
     module = types.ModuleType("wandb")
     module.init = lambda **arguments: calls.append(("init", arguments)) or run
     monkeypatch.setitem(sys.modules, "wandb", module)
-    module.calls = calls
+    module.calls, module.run = calls, run
     return module
 
 
@@ -344,6 +658,27 @@ def test_wandb_gets_the_values_of_one_step_in_one_call(logger, wandb):
         ("log", 2, {"loss": 1.0, "grad_norm": 1.0}),
         ("finish",),
     ]
+
+
+@pytest.mark.parametrize(
+    "mode, arguments", [("online", {"id": "ab12", "resume": "allow"}), ("offline", {"id": "ab12"})]
+)
+def test_wandb_finds_the_run_by_its_id(logger, wandb, mode, arguments):
+    WandbSink(CONFIG, "team", "project", mode, run_id="ab12")
+    names = {"entity", "project", "config", "group", "mode"}
+    assert {k: v for k, v in wandb.calls[0][1].items() if k not in names} == arguments
+
+
+@pytest.mark.parametrize("starting_step, sent", [(0, [1, 2, 3, 4]), (3, [3, 4]), (8, [4])])
+def test_wandb_gets_no_step_twice(logger, wandb, starting_step, sent):
+    """starting_step: one behind the last that W&B has; offline it has none."""
+    wandb.run.starting_step = starting_step
+    kept = [Record(key, t / 2, t, 0, 1.7e9) for t in (1, 2, 3) for key in ("loss", "grad_norm")]
+    logger.add_sink(WandbSink(CONFIG, "team", "project", "online", "ab12"), kept)
+    logger.log_stat("loss", 2.0, 4)
+    logger.finish()
+    values = {t: {"loss": t / 2, "grad_norm": t / 2} for t in (1, 2, 3)} | {4: {"loss": 2.0}}
+    assert wandb.calls[1:] == [*(("log", t, values[t]) for t in sent), ("finish",)]
 
 
 def test_wandb_that_refuses_says_what_to_do(wandb):

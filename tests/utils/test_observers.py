@@ -4,12 +4,17 @@ MongoDB is `wire_mongo.WireMongo`. With QTRAN_TEST_MONGO=mongodb://host:port the
 against a real server (database qtran_test).
 """
 
+import datetime
 import json
 import logging
+import math
 import os
+import random
+import signal
 import subprocess
 import sys
 import time
+import types
 import uuid
 from pathlib import Path
 
@@ -18,11 +23,14 @@ import pymongo
 import pytest
 import torch
 from sacred import Experiment
+from sacred.metrics_logger import MetricsLogger, linearize_metrics
 from wire_mongo import WireMongo, free_port
 
 from utils.args import ConfigError
+from utils.logging import Record
 from utils.mongo_observer import PatientMongoObserver
 from utils.observers import file_observer, plain
+from utils.sinks import JsonlSink, SacredSink, cut_metrics
 
 SRC = Path(__file__).parents[2] / "src"
 CONFIG = {
@@ -89,8 +97,8 @@ def observe():
     """Makes observers of a URL and closes them afterwards."""
     made = []
 
-    def make(url, seconds=PATIENCE, db_name="marl"):
-        made.append(PatientMongoObserver(url, db_name, seconds))
+    def make(url, seconds=PATIENCE, db_name="marl", **more):
+        made.append(PatientMongoObserver(url, db_name, seconds, **more))
         return made[-1]
 
     yield make
@@ -105,6 +113,313 @@ def warnings(lines):
 def test_plain_leaves_no_numpy_and_no_torch():
     value = {"a": np.float32(0.5), "b": (np.int64(1), torch.tensor(2)), "c": np.zeros(2), "d": "x", "e": None}
     assert json.dumps(plain(value)) == '{"a": 0.5, "b": [1, 2], "c": [0.0, 0.0], "d": "x", "e": null}'
+
+
+# ---- runs that are killed and resumed
+
+T_MAX = 1000  # steps
+RUN_ID = "0123456789abcdef"
+
+
+class Process:
+    """One process of a run as Sacred drives `observer`, but with heartbeats when the test asks for them.
+
+    metrics: the run's metrics.jsonl. kept: what a resumed run keeps of it. Nothing more is called once it is killed.
+    """
+
+    def __init__(self, observer, metrics, kept=None):
+        self.observer, self.run = observer, types.SimpleNamespace(_metrics=MetricsLogger())
+        self.run.log_scalar = self.run._metrics.log_scalar_metric
+        self.started = datetime.datetime.utcnow()
+        experiment = {"sources": [], "base_dir": "."}
+        self.id = observer.started_event(experiment, "main", {}, self.started, CONFIG, {}, None)
+        self.jsonl, self.sacred = JsonlSink(metrics), SacredSink(self.run, T_MAX, points=20)
+        if kept is not None:
+            self.sacred.resume(kept)
+
+    def log(self, *records):
+        for record in records:
+            self.jsonl.write(record)
+            self.sacred.write(record)
+
+    def beat(self, output=""):
+        self.observer.log_metrics(linearize_metrics(self.run._metrics.get_last_metrics()), {})
+        self.observer.heartbeat_event({}, output, datetime.datetime.utcnow(), None)
+
+    def end(self):
+        self.sacred.close()
+        self.beat()
+        self.observer.completed_event(datetime.datetime.utcnow(), None)
+
+
+def made_records(draw, count):
+    """Records as a training run logs them, some of them nan."""
+    keys, values = ["loss", "epsilon", "test_return_mean"], [0.5, 1.5, math.nan]
+    return [
+        Record(draw.choice(keys), draw.choice(values), T_MAX * i // count, i, time.time() - count + i)
+        for i in range(count)
+    ]
+
+
+def run_with_kills(draw, records, make_observer, metrics, trouble=lambda: None):
+    """Log all `records` in a run that is killed several times at random places, behind random states; its processes."""
+    processes, kept, done = [], None, 0
+    kills = draw.randint(1, 4)
+    while True:
+        processes.append(Process(make_observer(), metrics, kept))
+        end = len(records) if kills == 0 else draw.randint(done, len(records))
+        state = done, processes[-1].jsonl.position()
+        while done < end:
+            trouble()
+            if draw.random() < 0.1:
+                processes[-1].beat()
+            if draw.random() < 0.05:
+                state = done, processes[-1].jsonl.position()
+            processes[-1].log(records[done])
+            done += 1
+        if kills == 0:
+            return processes
+        if draw.random() < 0.5:  # as when it is killed in the very end
+            processes[-1].sacred.close()
+            processes[-1].beat()
+        kills -= 1
+        done, position = state if draw.random() < 0.8 else (0, 0)
+        kept = cut_metrics(metrics, position, metrics.with_name("metrics.superseded.jsonl"))
+
+
+def never_stopped(records):
+    """{metric: (steps, values)} that Sacred gets in a run that logs `records` without a stop."""
+    run = types.SimpleNamespace(_metrics=MetricsLogger())
+    run.log_scalar = run._metrics.log_scalar_metric
+    sink = SacredSink(run, T_MAX, points=20)
+    for record in records:
+        sink.write(record)
+    sink.close()
+    return series(linearize_metrics(run._metrics.get_last_metrics()))
+
+
+def series(by_name):
+    """{metric: (steps, values)}, the values as text so that nan equals nan."""
+    assert all(len(m["timestamps"]) == len(m["steps"]) for m in by_name.values())
+    return {name: (metric["steps"], repr(metric["values"])) for name, metric in by_name.items()}
+
+
+def contents(folder):
+    """{name: bytes} of the files in a folder."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def read(folder, name):
+    return json.loads((folder / name).read_text())
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_files_of_a_killed_run_are_those_of_one_that_never_stopped(tmp_path, seed):
+    draw = random.Random(seed)
+    records = made_records(draw, draw.choice([1, 5, 150]))
+    processes = run_with_kills(
+        draw, records, lambda: file_observer(tmp_path, "qmix", "3m", RUN_ID), tmp_path / "metrics.jsonl"
+    )
+    folder = tmp_path / "sacred/qmix/3m/1"
+    assert [process.id for process in processes] == ["1"] * len(processes) and len(processes) > 1
+    assert read(folder, "run.json")["status"] == "RUNNING"
+    processes[-1].end()
+    assert [path.name for path in folder.parent.iterdir()] == ["1"]
+    assert series(read(folder, "metrics.json")) == never_stopped(records)
+    record = read(folder, "run.json")
+    assert (record["status"], record["run_id"]) == ("COMPLETED", RUN_ID)
+    assert record["start_time"] == processes[0].started.isoformat()
+    assert not list(folder.glob("*.new"))
+
+
+def test_entry_of_a_resumed_run(tmp_path):
+    artifact = tmp_path / "agent.th"
+    artifact.write_text("weights")
+    make = lambda: file_observer(tmp_path, "qmix", "3m", RUN_ID)  # noqa: E731
+    failed = Process(make(), tmp_path / "metrics.jsonl")
+    failed.observer.artifact_event("agent.th", str(artifact))
+    failed.observer.resource_event(str(artifact))
+    failed.beat("first\n")
+    failed.observer.failed_event(datetime.datetime.utcnow(), ["Traceback"])
+    folder = tmp_path / "sacred/qmix/3m/1"
+    before = read(folder, "run.json")
+    (folder / "run.json.new").write_text("half")  # of a kill
+    resumed = Process(make(), tmp_path / "metrics.jsonl", [])
+    entry = read(folder, "run.json")
+    assert entry["status"] == "RUNNING" and not entry.keys() & {"stop_time", "fail_trace", "result"}
+    assert entry["artifacts"] == ["agent.th"] and entry["resources"] == before["resources"] != []
+    resumed.observer.artifact_event("mixer.th", str(artifact))
+    resumed.beat("second\n")
+    assert read(folder, "run.json")["artifacts"] == ["agent.th", "mixer.th"]
+    assert (folder / "cout.txt").read_text() == "first\nsecond\n"
+
+
+def test_old_metrics_stay_until_the_new_ones_come(tmp_path):
+    path, records = tmp_path / "metrics.jsonl", made_records(random.Random(1), 50)
+    killed = Process(file_observer(tmp_path, "qmix", "3m", RUN_ID), path)
+    killed.log(*records)
+    killed.beat()
+    metrics = tmp_path / "sacred/qmix/3m/1/metrics.json"
+    before = metrics.read_bytes()
+    resumed = Process(file_observer(tmp_path, "qmix", "3m", RUN_ID), path, records[:20])
+    assert metrics.read_bytes() == before
+    resumed.beat()
+    assert series(json.loads(metrics.read_text())).keys() == {record.key for record in records[:20]}
+    assert metrics.read_bytes() != before
+    stamp = json.loads(metrics.read_text())[records[0].key]["timestamps"][0]
+    assert datetime.datetime.fromisoformat(stamp + "+00:00").timestamp() == pytest.approx(records[0].time, abs=1e-3)
+
+
+def test_run_that_begins_again_loses_its_metrics(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    killed = Process(file_observer(tmp_path, "qmix", "3m", RUN_ID), path)
+    killed.log(*made_records(random.Random(1), 50))
+    killed.beat()
+    folder = tmp_path / "sacred/qmix/3m/1"
+    assert (folder / "metrics.json").exists()
+    resumed = Process(file_observer(tmp_path, "qmix", "3m", RUN_ID), path, cut_metrics(path, 0, tmp_path / "aside"))
+    resumed.beat()
+    assert not (folder / "metrics.json").exists()
+    resumed.log(Record("loss", 0.5, 3, 1, time.time()))
+    resumed.beat()
+    assert series(read(folder, "metrics.json")) == {"loss": ([3], "[0.5]")}
+    resumed.end()
+    assert read(folder, "run.json")["status"] == "COMPLETED"
+
+
+def test_full_disk_does_not_lose_what_a_resumed_run_replaces(tmp_path, monkeypatch):
+    path, records = tmp_path / "metrics.jsonl", made_records(random.Random(1), 50)
+    killed = Process(file_observer(tmp_path, "qmix", "3m", RUN_ID), path)
+    killed.log(*records)
+    killed.beat()
+    metrics = tmp_path / "sacred/qmix/3m/1/metrics.json"
+    before = metrics.read_bytes()
+    resumed = Process(file_observer(tmp_path, "qmix", "3m", RUN_ID), path, records[:20])
+    real = os.replace
+
+    def full(*arguments):
+        raise OSError("no space")
+
+    monkeypatch.setattr(os, "replace", full)
+    resumed.beat()
+    assert metrics.read_bytes() == before
+    monkeypatch.setattr(os, "replace", real)
+    resumed.log(*records[20:])
+    resumed.end()
+    assert series(json.loads(metrics.read_text())) == never_stopped(records)
+
+
+def test_runs_side_by_side_keep_to_their_folders(tmp_path):
+    folder = tmp_path / "sacred/qmix/3m"
+    make = {run_id: lambda run_id=run_id: file_observer(tmp_path, "qmix", "3m", run_id) for run_id in ("aa", "bb")}
+    for run_id in make:
+        Process(make[run_id](), tmp_path / run_id).log(Record("loss", 0.5, 1, 1, 0.0))
+    for number, damaged in enumerate(["", '{"run_id": "aa', '["aa"]', '{"run_id": "cc"}', "\x00"], start=3):
+        (folder / str(number)).mkdir()
+        (folder / str(number) / "run.json").write_text(damaged)
+    (folder / "8").mkdir()
+    (folder / "9").touch()
+    (folder / "aa").mkdir()
+    (folder / "aa/run.json").write_text('{"run_id": "aa"}')
+    before = {n: contents(folder / n) for n in "345678"}
+    for run_id, number in {"bb": "2", "aa": "1", "dd": "10"}.items():
+        process = Process(file_observer(tmp_path, "qmix", "3m", run_id), tmp_path / run_id, [])
+        assert process.id == number
+        process.log(Record(f"loss_{run_id}", 0.5, 1, 1, 0.0))
+        process.end()
+        assert read(folder / number, "metrics.json").keys() == {f"loss_{run_id}"}
+    assert before == {n: contents(folder / n) for n in "345678"}
+    without = Process(file_observer(tmp_path, "qmix", "3m"), tmp_path / "metrics.jsonl")
+    assert without.id == "11" and "run_id" not in read(folder / "11", "run.json")
+
+
+def test_former_process_writes_no_file_once_another_has_the_run(tmp_path, lines):
+    holder, records = ["first"], made_records(random.Random(1), 30)
+    make = lambda name: file_observer(tmp_path, "qmix", "3m", RUN_ID, lambda: holder[0] == name)  # noqa: E731
+    first = Process(make("first"), tmp_path / "metrics.jsonl")
+    first.log(*records[:20])
+    holder[0] = "second"
+    second = Process(make("second"), tmp_path / "metrics.jsonl", records[:10])
+    second.log(*records[10:])
+    second.end()
+    folder = tmp_path / "sacred/qmix/3m/1"
+    before = contents(folder)
+    first.beat("late")
+    first.observer.artifact_event("agent.th", __file__)
+    first.observer.resource_event(__file__)
+    first.observer.interrupted_event(datetime.datetime.utcnow(), "INTERRUPTED")
+    first.observer.failed_event(datetime.datetime.utcnow(), ["Traceback"])
+    first.end()
+    assert contents(folder) == before and lines == []
+    assert series(read(folder, "metrics.json")) == never_stopped(records)
+
+
+def test_process_that_is_replaced_while_it_writes_a_file_does_not_put_it_in_place(tmp_path):
+    answers = []
+    observer = file_observer(tmp_path, "qmix", "3m", RUN_ID, lambda: answers.pop(0) if answers else True)
+    process = Process(observer, tmp_path / "metrics.jsonl")
+    before = read(tmp_path / "sacred/qmix/3m/1", "run.json")
+    answers[:] = [True, False]  # as the event begins, and when the file is written
+    observer.completed_event(process.started, None)
+    assert answers == [] and read(tmp_path / "sacred/qmix/3m/1", "run.json") == before
+
+
+KILLED_RUN = """
+import os, signal, sys, time
+from pathlib import Path
+from sacred import Experiment
+from utils.logging import Logger, get_logger
+from utils.mongo_observer import PatientMongoObserver
+from utils.observers import file_observer
+from utils.sinks import JsonlSink, SacredSink, cut_metrics
+
+url, position, stop = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+path, logger = Path("metrics.jsonl"), Logger(get_logger())
+kept = cut_metrics(path, position, Path("metrics.superseded.jsonl")) if position >= 0 else None
+experiment = Experiment("test", save_git_info=False)
+experiment.observers += [file_observer(".", "qmix", "3m", "ab12"), PatientMongoObserver(url, "marl", 5, "ab12")]
+experiment.add_config(seed=1)
+
+@experiment.main
+def main(_run):
+    logger.add_sink(JsonlSink(path), kept)
+    logger.add_sink(SacredSink(_run, 100), kept)
+    for t in range(len(kept or []), 100):
+        if t == stop:
+            time.sleep(0.5)  # for a heartbeat
+            os.kill(os.getpid(), signal.SIGKILL)
+        logger.log_stat("loss", t / 2, t)
+    logger.finish()
+
+experiment.run(options={"--beat-interval": 0.05, "--capture": "no"})
+"""
+
+
+def test_killed_process_and_its_successor(tmp_path, server):
+    """Real processes, Sacred's own threads, files and MongoDB at once."""
+    (tmp_path / "script.py").write_text(KILLED_RUN)
+
+    def start(*arguments):
+        command = [sys.executable, "-B", "script.py", server.url, *map(str, arguments)]
+        return subprocess.run(
+            command, cwd=tmp_path, env={"PYTHONPATH": str(SRC)}, capture_output=True, text=True, timeout=60
+        )
+
+    assert start(-1, 60).returncode == -signal.SIGKILL
+    folder, database = tmp_path / "sacred/qmix/3m/1", server.client["marl"]
+    before, document = read(folder, "run.json"), database["runs"].find_one({})
+    assert read(folder, "metrics.json")["loss"]["steps"] == database["metrics"].find_one({})["steps"] == [*range(60)]
+    position = sum(map(len, (tmp_path / "metrics.jsonl").read_bytes().splitlines(keepends=True)[:30]))
+    done = start(position, 200)
+    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
+    for stored in (read(folder, "metrics.json")["loss"], database["metrics"].find_one({})):
+        assert stored["steps"] == [*range(100)] and stored["values"] == [t / 2 for t in range(100)]
+    assert [path.name for path in folder.parent.iterdir()] == ["1"]
+    assert database["runs"].count_documents({}) == database["metrics"].count_documents({}) == 1
+    entry, resumed = read(folder, "run.json"), database["runs"].find_one({})
+    assert (entry["status"], entry["start_time"]) == ("COMPLETED", before["start_time"])
+    assert (resumed["status"], resumed["start_time"]) == ("COMPLETED", document["start_time"])
+    assert len((tmp_path / "metrics.superseded.jsonl").read_text().splitlines()) == 30
 
 
 # ---- files
@@ -379,6 +694,177 @@ def test_missing_pymongo(monkeypatch):
     monkeypatch.setitem(sys.modules, "pymongo", None)
     with pytest.raises(ConfigError, match="pip install pymongo==4.20.0"):
         PatientMongoObserver("mongodb://h:1", "marl")
+
+
+# ---- MongoDB: runs that are killed and resumed
+
+
+def check_documents(server, records, processes):
+    """The documents are those of one run that logged `records` and never stopped."""
+    database = server.client["marl"]
+    (run,), metrics = database["runs"].find(), list(database["metrics"].find())
+    assert {metric["run_id"] for metric in metrics} <= {run["_id"]}
+    assert len({metric["name"] for metric in metrics}) == len(metrics)
+    assert series({metric["name"]: metric for metric in metrics}) == never_stopped(records)
+    listed = [(metric["name"], metric["id"]) for metric in run["info"]["metrics"]]
+    assert sorted(listed) == sorted((metric["name"], str(metric["_id"])) for metric in metrics)
+    assert (run["status"], run["run_id"]) == ("COMPLETED", RUN_ID)
+    assert abs(run["start_time"] - processes[0].started) < datetime.timedelta(milliseconds=1)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_documents_of_a_killed_run_are_those_of_one_that_never_stopped(server, observe, tmp_path, seed):
+    draw = random.Random(seed)
+    records = made_records(draw, draw.choice([1, 5, 100]))
+    make = lambda: observe(server.url, seconds=5, run_id=RUN_ID)  # noqa: E731
+    processes = run_with_kills(draw, records, make, tmp_path / "metrics.jsonl")
+    assert server.client["marl"]["runs"].find_one({})["status"] == "RUNNING"
+    processes[-1].end()
+    check_documents(server, records, processes)
+
+
+ANSWERS = [("insert", "runs"), ("update", "runs"), ("update", "metrics"), ("delete", "metrics")]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_answers_that_are_lost_double_nothing(server, observe, tmp_path, seed, lines):
+    draw = random.Random(seed)
+    records = made_records(draw, 100)
+    to_lose = [draw.choice(ANSWERS) for _ in range(4)]
+    server.lost.append(("insert", "runs"))
+
+    def trouble():
+        if to_lose and draw.random() < 0.05:
+            server.lost.append(to_lose.pop())
+
+    make = lambda: observe(server.url, seconds=5, run_id=RUN_ID)  # noqa: E731
+    processes = run_with_kills(draw, records, make, tmp_path / "metrics.jsonl", trouble)
+    server.lost.clear()
+    processes[-1].end()
+    check_documents(server, records, processes)
+    assert warnings(lines)
+
+
+@pytest.mark.parametrize("answer", [("update", "runs"), ("update", "metrics"), ("delete", "metrics")])
+def test_outage_in_the_first_delivery_of_a_resumed_run(server, observe, tmp_path, answer, lines):
+    path, records = tmp_path / "metrics.jsonl", made_records(random.Random(3), 60)
+    killed = Process(observe(server.url, seconds=5, run_id=RUN_ID), path)
+    killed.log(*records, Record("only_beyond_the_cut", 1.0, 1, 1, 0.0))
+    killed.beat()
+    server.lost.append(answer)
+    resumed = Process(observe(server.url, seconds=5, run_id=RUN_ID), path, records[:20])
+    assert server.client["marl"]["metrics"].count_documents({"name": "only_beyond_the_cut"}) == 1
+    for record in records[20:]:
+        resumed.beat()
+        resumed.log(record)
+    resumed.end()
+    assert server.lost == [] and len(warnings(lines)) == 1 and any("works again" in line for line in lines)
+    check_documents(server, records, [killed])
+
+
+def test_server_that_is_away_when_the_run_is_resumed(server, observe, tmp_path, lines):
+    path, records = tmp_path / "metrics.jsonl", made_records(random.Random(3), 60)
+    killed = Process(observe(server.url, seconds=5, run_id=RUN_ID), path)
+    killed.log(*records[:50])
+    killed.beat()
+    server.kill()
+    resumed = Process(observe(server.url, seconds=1, run_id=RUN_ID), path, records[:20])
+    resumed.beat()
+    resumed.log(*records[20:])
+    with WireMongo(server.server_address[1]) as back:
+        back.client = server.client  # with its documents
+        resumed.end()
+        check_documents(back, records, [killed])
+
+
+def test_document_of_a_resumed_run(server, observe, tmp_path):
+    make = lambda run_id=RUN_ID: observe(server.url, seconds=5, run_id=run_id)  # noqa: E731
+    other = Process(make("other"), tmp_path / "other")
+    other.log(Record("loss", 0.5, 1, 1, 0.0))
+    other.beat()
+    failed = Process(make(), tmp_path / "metrics.jsonl")
+    failed.observer.artifact_event("agent.th", __file__)
+    failed.log(Record("loss", 0.5, 1, 1, 0.0))
+    failed.beat()
+    failed.observer.failed_event(datetime.datetime.utcnow(), ["Traceback"])
+    database = server.client["marl"]
+    before = database["runs"].find_one({"run_id": RUN_ID})
+    resumed = Process(make(), tmp_path / "metrics.jsonl", [])
+    run = database["runs"].find_one({"run_id": RUN_ID})
+    assert run["status"] == "RUNNING" and not run.keys() & {"stop_time", "fail_trace"}
+    assert run["artifacts"] == before["artifacts"] != [] and run["info"] == before["info"] != {}
+    assert database["metrics"].count_documents({"run_id": run["_id"]}) == 1
+    resumed.observer.artifact_event("mixer.th", __file__)
+    resumed.beat()  # without any metrics
+    run = database["runs"].find_one({"run_id": RUN_ID})
+    assert [artifact["name"] for artifact in run["artifacts"]] == ["agent.th", "mixer.th"]
+    assert database["metrics"].count_documents({"run_id": run["_id"]}) == 0 and run["info"]["metrics"] == []
+    assert database["runs"].count_documents({}) == 2
+    assert database["metrics"].count_documents({}) == 1  # the other run's
+
+
+def test_late_insert_of_an_earlier_try_makes_no_second_document(server, observe, tmp_path, monkeypatch, lines):
+    """The reply is lost, and the document cannot be seen yet when the run is registered again."""
+    server.lost.append(("insert", "runs"))
+    observer = observe(server.url, seconds=5, run_id=RUN_ID)
+    real, unseen = observer._inner._go_on, [False, False]
+    monkeypatch.setattr(observer._inner, "_go_on", lambda: unseen.pop() if unseen else real())
+    process = Process(observer, tmp_path / "metrics.jsonl")
+    process.log(Record("loss", 0.5, 1, 1, 0.0))
+    process.end()
+    assert unseen == [] and len(warnings(lines)) == 1
+    check_documents(server, [Record("loss", 0.5, 1, 1, 0.0)], [process])
+
+
+def test_number_that_another_run_takes(server, observe, tmp_path, monkeypatch):
+    observer = observe(server.url, seconds=5, run_id=RUN_ID)
+    runs = server.client["marl"]["runs"]
+    real = observer._inner.runs.insert_one
+
+    def insert_one(document):
+        if document["_id"] == 1:
+            runs.insert_one({"_id": 1, "run_id": "other"})
+        return real(document)
+
+    monkeypatch.setattr(type(observer._inner.runs), "insert_one", lambda self, document: insert_one(document))
+    Process(observer, tmp_path / "metrics.jsonl")
+    assert {run["_id"]: run["run_id"] for run in runs.find()} == {1: "other", 2: RUN_ID}
+
+
+def test_metric_that_the_server_refuses_does_not_move_the_others(server, observe, tmp_path, lines):
+    process = Process(observe(server.url, seconds=5, run_id=RUN_ID), tmp_path / "metrics.jsonl")
+    server.refused = lambda name: name == "bad"
+    for t in (1, 2, 3):
+        for key in ("bad", "test_loss"):
+            process.log(Record(key, t / 2, t, t, 0.0))
+        process.beat()
+        server.refused = lambda name: False
+    process.end()
+    stored = {metric["name"]: metric for metric in server.client["marl"]["metrics"].find()}
+    assert stored["test_loss"]["steps"] == [1, 2, 3] and stored["test_loss"]["values"] == [0.5, 1.0, 1.5]
+    assert stored["bad"]["steps"][-1] == 3 and len(warnings(lines)) == 1
+    listed = [metric["name"] for metric in server.client["marl"]["runs"].find_one({})["info"]["metrics"]]
+    assert sorted(listed) == ["bad", "test_loss"]
+
+
+def test_former_process_sends_nothing_once_another_has_the_run(server, observe, tmp_path, lines):
+    holder, records = ["first"], made_records(random.Random(1), 30)
+    make = lambda name: observe(server.url, 5, run_id=RUN_ID, mine=lambda: holder[0] == name)  # noqa: E731
+    first = Process(make("first"), tmp_path / "metrics.jsonl")
+    first.log(*records[:20])
+    holder[0] = "second"
+    second = Process(make("second"), tmp_path / "metrics.jsonl", records[:10])
+    second.log(*records[10:])
+    second.end()
+    database = server.client["marl"]
+    before = [list(database[name].find()) for name in ("runs", "metrics", "fs.files")]
+    first.beat()
+    first.observer.artifact_event("agent.th", __file__)
+    first.observer.failed_event(datetime.datetime.utcnow(), ["Traceback"])
+    first.end()
+    assert repr(before) == repr([list(database[name].find()) for name in ("runs", "metrics", "fs.files")])
+    assert warnings(lines) == []
+    check_documents(server, records, [first])
 
 
 # ---- the password

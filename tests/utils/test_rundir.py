@@ -7,9 +7,13 @@ import pytest
 from command import full_disk
 
 from utils.args import ConfigError
-from utils.rundir import RunDirectory, check_same_algorithm, commit, write_atomically
+from utils.checkpoint import find_checkpoint
+from utils.claim import ClaimLost
+from utils.rundir import BEST, RunDirectory, check_same_algorithm, commit, write_atomically
 
-VALUES = dict(name="vdn", env="two_step", env_args={}, seed=5, learner="q_learner", mixer="vdn", agent="rnn")
+VALUES = dict(
+    name="vdn", env="two_step", env_args={}, seed=5, learner="q_learner", mixer="vdn", agent="rnn", lease_seconds=120
+)  # fmt: skip
 RUNNER = SimpleNamespace(t_env=120, episodes=7, env=SimpleNamespace(versions={"game": "4.10"}))
 LOGGER = SimpleNamespace(latest={"loss": 1.0, "test_return_mean": 2.0})
 
@@ -32,12 +36,22 @@ class FullDisk(Learner):
 
 @pytest.fixture
 def make(tmp_path):
-    return lambda **changes: RunDirectory(VALUES | {"local_results_path": str(tmp_path / "results")} | changes, 20)
+    """make(**values): a new run directory, which is released at the end."""
+    made = []
+
+    def new(**changes):
+        made.append(RunDirectory.create(VALUES | {"local_results_path": str(tmp_path / "results")} | changes, 20))
+        return made[-1]
+
+    yield new
+    for directory in made:
+        directory.claim.release()
 
 
 def test_runs_that_start_in_the_same_second_have_folders_of_their_own(make, tmp_path):
     paths = {make().path for _ in range(5)}
-    assert len(paths) == 5
+    assert len(paths) == 5 and all((p / "config.yaml").exists() and (p / "claims").is_dir() for p in paths)
+    assert len(list(next(iter(paths)).parent.iterdir())) == 5  # and nothing half made
     assert all(p.parent == tmp_path / "results" / "vdn" / "two_step" and p.name.startswith("seed5_20") for p in paths)
 
 
@@ -114,3 +128,33 @@ def test_whose_weights_a_checkpoint_holds(make):
 def test_the_commit_is_none_outside_git(monkeypatch):
     monkeypatch.setenv("GIT_DIR", "/nowhere")
     assert commit() is None
+
+
+def test_only_the_last_checkpoints_stay_and_the_best(make):
+    directory = make()
+    directory.save_checkpoint(Learner(), 10, BEST, value=1.0)
+    for t_env in (10, 200, 30):
+        directory.save_checkpoint(Learner(), t_env)
+        directory.limit_checkpoints(None)
+    directory.limit_checkpoints(2)
+    folder = directory.path / "checkpoints"
+    assert sorted(f.name for f in folder.iterdir()) == ["200", "30", "best"]
+    assert find_checkpoint(directory.path, "best") == (str(folder / "best"), 10)
+    assert find_checkpoint(directory.path) == (str(folder / "200"), 200)
+    (folder / "best" / "meta.json").unlink()
+    with pytest.raises(ConfigError, match="load_step=best: there is no"):
+        find_checkpoint(directory.path, "best")
+
+
+def test_a_directory_that_another_process_has_taken_over_is_left_alone(make, tmp_path):
+    directory = make()
+    directory.write_summary("running", RUNNER, LOGGER)
+    before = (directory.path / "summary.json").read_text()
+    (directory.path / "claims" / "000002.json").write_text("{}")
+    for act in (
+        lambda: directory.write_summary("finished", RUNNER, LOGGER),
+        lambda: directory.save_checkpoint(Learner(), 10),
+    ):
+        with pytest.raises(ClaimLost):
+            act()
+    assert (directory.path / "summary.json").read_text() == before and not (directory.path / "checkpoints").exists()

@@ -1,0 +1,121 @@
+"""What a run can go on from: checkpoints of the weights, and resumable states.
+
+A disk that is full costs a warning and a later try, not the run: the last checkpoint and the last state stay.
+"""
+
+import math
+import time
+
+from utils import interrupts
+from utils.identity import JUDGED_BY
+from utils.logging import brief
+from utils.rundir import BEST, RunDirectory
+from utils.state import Saved, StateConfig, StateError, StateFolder
+
+
+class Keeper:
+    """Writes them when they are due. parts: `parts.Parts`; schedule: `training.Schedule`; facts: see `resuming.py`.
+
+    position(), set by whoever opens metrics.jsonl: how many of its bytes are safely on the disk.
+    """
+
+    def __init__(self, parts, directory: RunDirectory, states: StateFolder, schedule, facts: dict):
+        self.parts, self.directory, self.states, self.schedule = parts, directory, states, schedule
+        self.facts, self.position = facts, lambda: 0
+        self.config: StateConfig = parts.resuming
+        self.log = parts.logger.console_logger
+        self.failure: str | None = None  # of the last try to write a checkpoint
+        self.best: dict | None = None  # {"metric", "value", "t_env"} of the best test
+        self.closed = False  # the last state is written
+        self._written, self._t_env = time.monotonic(), parts.runner.t_env
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def checkpoint(self, **more) -> None:
+        """Weights at this step. more: further entries of meta.json."""
+        t_env = self.parts.runner.t_env
+        try:
+            with interrupts.held():
+                self.directory.save_checkpoint(self.parts.learner, t_env, **more)
+                self.directory.limit_checkpoints(self.parts.training.keep_checkpoints)
+            self.failure = None
+        except OSError as error:
+            self.failure = brief(error)
+            self.log.warning(f"checkpoint {t_env} not written: {self.failure}; training goes on")
+
+    def tested(self) -> None:
+        """Keep the weights in checkpoints/best if the test that has ended was the best so far."""
+        latest, t_env = self.parts.logger.latest, self.parts.runner.t_env
+        metric = next((name for name in JUDGED_BY if name in latest), None)
+        if metric is None or not math.isfinite(latest[metric]):
+            return
+        if self.best is not None and self.best["metric"] == metric and latest[metric] <= self.best["value"]:
+            return
+        self.best = {"metric": metric, "value": latest[metric], "t_env": t_env}
+        if not self.parts.training.save_model:
+            return
+        try:
+            self.directory.save_checkpoint(self.parts.learner, t_env, BEST, metric=metric, value=latest[metric])
+        except OSError as error:
+            self.log.warning(f"checkpoints/{BEST} not written: {brief(error)}; training goes on")
+
+    # ------------------------------------------------------------------ states
+
+    def round_done(self) -> None:
+        """Call behind each round and its updates: writes a state if one is due."""
+        minutes, steps = self.config.resume_minutes, self.config.resume_interval
+        by_time = minutes > 0 and time.monotonic() - self._written >= 60 * minutes
+        by_steps = steps is not None and self.parts.runner.t_env - self._t_env >= steps
+        if by_time or by_steps:
+            self.state()
+
+    def last_state(self) -> None:
+        """The state at the end of training, before the closing test."""
+        self.state(self.config.keep_replay)
+        self.closed = True
+
+    def interrupted(self) -> None:
+        """The state at a signal. The one that `last_state` wrote stays the last."""
+        if self.parts.runner.rounds and not self.closed:
+            self.state()
+
+    def state(self, with_replay: bool = True) -> None:
+        """Write the state, between two rounds."""
+        with interrupts.held():
+            self._written, self._t_env = time.monotonic(), self.parts.runner.t_env
+            try:
+                self.states.write(self._contents(), self.parts.buffer, self.position(), self.facts, with_replay)
+            except OSError as error:
+                self.log.warning(f"state at t_env {self._t_env} not written: {brief(error)}; the last one stays")
+
+    def _contents(self) -> dict:
+        return {
+            "learner": self.parts.learner.state_dict(),
+            "runner": self.parts.runner.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "best": self.best,
+            "wall_s": self.directory.wall_seconds,
+            "t_start": self.directory.t_start,
+        }
+
+    def load(self, saved: Saved) -> None:
+        """Go on from a state. StateError where it does not fit the parts, which are then of no more use."""
+        try:
+            self._load(saved.parts)
+            for first, episodes in saved.replay or []:
+                self.parts.buffer.put_back(first, episodes)
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            by = saved.facts["machine"]["commit"]
+            raise StateError(
+                f"{self.states.folder}: the state does not fit this version of the program (it was written by commit "
+                f"{by}): {brief(error)}; resume the run with that version"
+            ) from error
+
+    def _load(self, contents: dict) -> None:
+        self.parts.learner.load_state_dict(contents["learner"])
+        self.parts.runner.load_state_dict(contents["runner"])
+        self.parts.logger.episode = self.parts.runner.episodes
+        self.schedule.load_state_dict(contents["schedule"])
+        self.best = contents["best"]
+        self.directory.wall_before, self.directory.t_start = contents["wall_s"], contents["t_start"]
+        self._t_env = self.parts.runner.t_env

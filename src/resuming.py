@@ -1,0 +1,124 @@
+"""Which run is resumed, and whether its state fits: for `--resume RUN_DIR`, `--resume=latest` and `--status`."""
+
+import platform
+from pathlib import Path
+
+from utils.args import ConfigError, nearest
+from utils.claim import holder
+from utils.config import Config, load_from, task_name
+from utils.identity import FIXED, MACHINE, NOT_SET, counts, flat, identity, may_change, short, text
+from utils.rundir import commit, versions
+from utils.runs import Run, find_runs
+from utils.state import Saved, StateError
+
+# ---------------------------------------------------------------------- which run
+
+
+def find_latest(config: Config) -> tuple[Run | None, list[str]]:
+    """(the newest run with this configuration that nobody works on, or None; what is to be said of others).
+
+    A configuration is the same if the keys agree that can change what is learned, and those that can change its bits.
+    """
+    values = config.values
+    if config.sources["seed"] == "chosen now":
+        raise ConfigError("--resume=latest finds a run by its configuration and seed: give seed=N after `with`")
+    folder = Path(values["local_results_path"], values["name"], task_name(values))
+    wanted, said = identity(values, also=MACHINE), []
+    same = [run for run in find_runs(folder) if run.config and identity(run.config, also=MACHINE) == wanted]
+    for run in sorted(same, key=lambda run: run.path.name, reverse=True):
+        held = holder(run.path)
+        if held is None or held.state == "dead":
+            return run, said
+        said.append(f"{run.path}: process {held.pid} on {held.host} works on it ({held.state})")
+    return None, said
+
+
+def read_run(path: str) -> Run:
+    """The run in the folder `path`. ConfigError where there is none, or one that cannot be resumed."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(f"--resume {path}: no such folder; a run prints its own as `run directory: PATH`")
+    if not (folder / "config.yaml").is_file():
+        below = find_runs(folder)
+        hint = f"; runs below it: {', '.join(str(run.path) for run in below[:3])}" if below else ""
+        raise ConfigError(f"--resume {path}: not a run directory, it has no config.yaml{hint}")
+    found = [run for run in find_runs(folder) if run.path == folder] or [Run(folder)]
+    return found[0]
+
+
+def changed_config(run: Run, overrides: dict, readers) -> Config:
+    """The Config of a run, with overrides, of which only those may differ that cannot change what was learned."""
+    config = load_from(str(run.path / "config.yaml"), overrides, readers)
+    before = flat(load_from(str(run.path / "config.yaml"), {}, readers).values)
+    after, problems = flat(config.values), []
+    for name in sorted(after):
+        if text(before.get(name, NOT_SET)) == text(after[name]) or may_change(name):
+            continue
+        if name == "t_max" and after[name] > before[name] and after.get("lr_decay_start") is None:
+            continue
+        problems.append(
+            f"{name} is {short(before.get(name, NOT_SET))} in this run, not {short(after[name])}: {_why(name, after)}"
+        )
+    if after.get("evaluate"):
+        problems.append("it only evaluates a checkpoint, and has no state: start it again")
+    if problems:
+        raise ConfigError(f"--resume {run.path}:\n  " + "\n  ".join(problems))
+    return config
+
+
+def _why(name: str, after: dict) -> str:
+    if name != "t_max":
+        return "it says which run this is" if name in FIXED else "it can change what is learned; start a new run"
+    if after.get("lr_decay_start") is not None:
+        return "lr_decay_start makes all learning rates after it depend on t_max"
+    return "a run can be made longer, not shorter"
+
+
+# ---------------------------------------------------------------------- whether a state fits
+
+
+def facts(parts) -> dict:
+    """What must be the same when a state is read (keys, shapes), and what should be (machine)."""
+    info = parts.env.env_info
+    keys = {k: v for k, v in flat(parts.values).items() if counts(k) or k == "env_workers"}
+    return {
+        "keys": keys,
+        "shapes": {name: getattr(info, name) for name in vars(info)},
+        "machine": {
+            "commit": commit(),
+            "processor": _processor(),
+            "device": parts.device,
+            "num_threads": parts.experiment.num_threads,
+            **versions(),
+            **parts.env.versions,
+        },
+    }
+
+
+def check(saved: Saved, now: dict, where: Path, strict: bool) -> list[str]:
+    """Sentences on what of the machine differs. StateError for what must not differ, or, if `strict`, for those."""
+    problems = _differences(saved.facts["keys"], now["keys"], but=("t_max",))
+    if now["keys"]["t_max"] < saved.facts["keys"]["t_max"]:
+        problems += _differences({"t_max": saved.facts["keys"]["t_max"]}, {"t_max": now["keys"]["t_max"]})
+    problems += _differences(saved.facts["shapes"], now["shapes"])
+    if problems:
+        raise StateError(f"{where}: the state is of another configuration:\n  " + "\n  ".join(problems))
+    differs = _differences(saved.facts["machine"], now["machine"])
+    if differs and strict:
+        raise StateError(f"{where}: --strict, and the state was written elsewhere:\n  " + "\n  ".join(differs))
+    return differs
+
+
+def _differences(then: dict, now: dict, but: tuple = ()) -> list[str]:
+    names = sorted((then.keys() | now.keys()) - set(but))
+    pairs = [(name, then.get(name, NOT_SET), now.get(name, NOT_SET)) for name in names]
+    return [f"{name} was {short(a, 48)}, is {short(b, 48)}" for name, a, b in pairs if text(a) != text(b)]
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as f:
+            models = [line.partition(":")[2].strip() for line in f if line.startswith(("model name", "Model"))]
+    except OSError:
+        models = []
+    return models[0] if models else platform.machine()

@@ -1,0 +1,257 @@
+"""A run's resumable state on disk: the one place that knows its format.
+
+RUN_DIR/state/
+    manifest.<k>.json   what the k-th state consists of, with lengths and checksums; written last, so that it is whole
+    parts.<k>.pt        networks, optimiser, counters, schedules: small
+    replay.<a>-<b>.pt   episodes a … b - 1 of the run, cut to their lengths: each state appends what came since the last
+
+Every file is written under another name, synced and renamed. The last two states stay, and what they name. A file of
+episodes goes when the replay has passed over all of it. Nothing that is read can run code.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utils.args import ConfigError, key
+
+FORMAT = 1
+PIECES = 32  # a file of episodes holds at most this part of the replay
+KEPT = 2  # states
+
+
+@dataclass(frozen=True)
+class StateConfig:
+    """When the state is written, and what stays of it."""
+
+    resume_minutes: float = key(
+        "time between two resumable states, beside those at a signal and at the end; 0: off", unit="minutes", low=0
+    )
+    resume_interval: int | None = key("the same in steps; null: off", unit="environment steps", low=1)
+    keep_replay: bool = key("a finished run keeps its replay, so that it can be resumed with a larger t_max")
+    lease_seconds: float = key(
+        "a process on another machine that has not renewed its claim on the run directory for so long counts as dead",
+        unit="seconds",
+        above=0,
+    )
+    stop_seconds: float = key(
+        "time that a run gets to end its round and save its state before it is killed", unit="seconds", above=0
+    )
+
+
+class StateError(ConfigError):
+    """A state that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A state that was read. replay: [(first episode, {field: rows})], or None where it was not kept.
+
+    metrics: bytes of metrics.jsonl that belong to it. facts: what must agree, and what should. notes: what was wrong
+    with newer states.
+    """
+
+    parts: dict
+    replay: list | None
+    metrics: int
+    facts: dict
+    notes: list
+
+
+class StateFolder:
+    """Reads and writes RUN_DIR/state. look(): raises when the run directory belongs to another process by now."""
+
+    Config = StateConfig
+
+    def __init__(self, folder: Path, look=lambda: None):
+        self.folder, self.look = folder, look
+        self.manifests = []  # contents, oldest first: those that stay
+
+    def write(self, parts: dict, buffer, metrics: int, facts: dict, with_replay: bool = True) -> None:
+        """Write a state; OSError leaves the last one as it was. buffer: a ReplayBuffer, or None."""
+        self.look()
+        self.folder.mkdir(exist_ok=True)
+        number = self.manifests[-1]["number"] + 1 if self.manifests else 1
+        self._remove_but(self.manifests[-1:])  # room for the new one
+        replay = self._write_episodes(buffer) if with_replay and buffer is not None else None
+        name = f"parts.{number}.pt"
+        manifest: dict[str, Any] = {"format": FORMAT, "number": number, "metrics": metrics, "facts": facts}
+        manifest |= {"parts": {"name": name, **self._write_file(name, parts)}, "replay": replay}
+        text = json.dumps(manifest, sort_keys=True)
+        whole = json.dumps({"checksum": _digest(text), "manifest": manifest}, sort_keys=True)
+        self._replace(f"manifest.{number}.json", lambda f: f.write(whole.encode()))
+        self.manifests = [*self.manifests, manifest][-KEPT:]
+        if not with_replay or _size(self.manifests) > 2 * _size(self.manifests[-1:]):
+            self.manifests = self.manifests[-1:]  # two replays without a common part would take too much
+        self._remove_but(self.manifests)
+
+    def _write_episodes(self, buffer) -> list:
+        """The replay's files as the manifest names them, oldest first, those written now among them."""
+        last, first = buffer.inserted, max(0, buffer.inserted - buffer.buffer_size)
+        old = [f for f in (self.manifests[-1]["replay"] or [] if self.manifests else []) if f["last"] > first]
+        begin = max([first, *(f["last"] for f in old)])
+        step = -(-buffer.buffer_size // PIECES)
+        new = []
+        for a in range(begin, last, step):
+            b = min(a + step, last)
+            name = f"replay.{a}-{b}.pt"
+            new.append({"first": a, "last": b, "name": name, **self._write_file(name, buffer.episodes(a, b))})
+        return old + new
+
+    def _write_file(self, name: str, content: dict) -> dict:
+        """{"bytes", "checksum"} of the file."""
+        return self._replace(name, lambda f: torch.save(content, f))
+
+    def _replace(self, name: str, write) -> dict:
+        self.look()
+        partial = self.folder / f"{name}.partial"
+        try:
+            with open(partial, "wb") as file:
+                out = _Summed(file)
+                write(out)
+                file.flush()
+                os.fsync(file.fileno())
+            self.look()
+            os.replace(partial, self.folder / name)
+            _sync_folder(self.folder)
+        except RuntimeError as error:  # how torch tells of a full disk
+            with contextlib.suppress(OSError):
+                os.remove(partial)
+            raise out.error or OSError(str(error)) from error
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.remove(partial)
+            raise
+        return {"bytes": out.bytes, "checksum": out.sum.hexdigest()}
+
+    def _remove_but(self, manifests: list) -> None:
+        """Remove what none of `manifests` names. Their own files are named first."""
+        stay = {f"manifest.{m['number']}.json" for m in manifests} | {f["name"] for f in _files(manifests)}
+        for path in sorted(self.folder.iterdir()):  # manifests first: none that stands names a file that is gone
+            if path.name not in stay and path.name.startswith(("manifest.", "parts.", "replay.")):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    # ------------------------------------------------------------------ reading
+
+    def read(self) -> Saved | None:
+        """The newest state that is whole; None where none was ever written. StateError where none can be used."""
+        found = sorted(self.folder.glob("manifest.*.json"), key=_number, reverse=True) if self.folder.is_dir() else []
+        notes = []
+        for path in found:
+            try:
+                manifest = _read_manifest(path)
+                parts = self._read_file(manifest["parts"])
+                replay = manifest["replay"]
+                if replay is not None:
+                    replay = [(f["first"], self._read_file(f)) for f in replay]
+            except _Damaged as error:
+                notes.append(str(error))
+                continue
+            self.manifests = [manifest]
+            return Saved(parts, replay, manifest["metrics"], manifest["facts"], notes)
+        if notes:
+            raise StateError(
+                f"{self.folder}: no state in it is whole: {'; '.join(notes)}; "
+                "restore the folder from a copy, or delete it to begin the run again in its directory"
+            )
+        return None
+
+    def _read_file(self, entry: dict) -> dict:
+        path = self.folder / entry["name"]
+        try:
+            if path.stat().st_size != entry["bytes"]:
+                raise _Damaged(f"{path.name} has {path.stat().st_size} bytes, not {entry['bytes']}")
+            with open(path, "rb") as file:
+                if _checksum(file) != entry["checksum"]:
+                    raise _Damaged(f"{path.name} has another checksum than when it was written")
+                file.seek(0)
+                return torch.load(file, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise _Damaged(f"{path.name} is missing") from None
+        except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+            raise _Damaged(f"{path.name} cannot be read: {error}") from error
+
+
+def _checksum(file) -> str:
+    digest = hashlib.sha256()
+    while piece := file.read(1 << 20):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+class _Damaged(Exception):
+    """A file of a state is not as it was written."""
+
+
+class _Summed:
+    """A file to write to that counts and sums up what goes through."""
+
+    def __init__(self, file):
+        self.file, self.sum, self.bytes, self.error = file, hashlib.sha256(), 0, None
+
+    def write(self, data) -> int:
+        try:
+            self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+        self.sum.update(data)
+        self.bytes += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _read_manifest(path: Path) -> dict:
+    try:
+        whole = json.loads(path.read_bytes())
+        manifest = whole["manifest"]
+        sound = whole["checksum"] == _digest(json.dumps(manifest, sort_keys=True))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _Damaged(f"{path.name} is damaged: {error}") from error
+    if not sound:
+        raise _Damaged(f"{path.name} has another checksum than when it was written")
+    if manifest["format"] != FORMAT:
+        by = manifest.get("facts", {}).get("machine", {}).get("commit")
+        raise StateError(
+            f"{path}: the state has format {manifest['format']}, this version reads {FORMAT}; "
+            f"resume the run with the version that wrote it (commit {by})"
+        )
+    return manifest
+
+
+def _files(manifests: list) -> list:
+    """The entries of all files that `manifests` name, each once."""
+    found = [m["parts"] for m in manifests] + [f for m in manifests for f in m["replay"] or []]
+    return list({f["name"]: f for f in found}.values())
+
+
+def _size(manifests: list) -> int:
+    """Bytes of their files of episodes."""
+    return sum(f["bytes"] for f in _files(manifests) if "first" in f)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _number(path: Path) -> int:
+    part = path.name.split(".")[1]
+    return int(part) if part.isascii() and part.isdecimal() else -1
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
