@@ -5,6 +5,7 @@ A disk that is full costs a warning and a later try, not the run: the last check
 
 import math
 import time
+from collections.abc import Callable
 
 from utils import interrupts
 from utils.identity import JUDGED_BY
@@ -21,7 +22,8 @@ class Keeper:
 
     def __init__(self, parts, directory: RunDirectory, states: StateFolder, schedule, facts: dict):
         self.parts, self.directory, self.states, self.schedule = parts, directory, states, schedule
-        self.facts, self.position = facts, lambda: 0
+        self.facts = facts
+        self.position: Callable[[], int] = lambda: 0
         self.config: StateConfig = parts.resuming
         self.log = parts.logger.console_logger
         self.failure: str | None = None  # of the last try to write a checkpoint

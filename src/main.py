@@ -14,8 +14,8 @@ values after `with` are written as Sacred has them, nested keys too:
   python src/main.py --config=qmix --env-config=predator_prey with env_args.penalty=1.5 seed=1 t_max=1000000
   python src/main.py --config=qtran_base --env-config=matrix_game with "env_args.payoff=[[5,0],[0,9]]"
   python src/main.py --from results/qtran_alt/matrix_game/seed1_.../config.yaml      repeat a run
-  python src/main.py --resume results/qtran_alt/matrix_game/seed1_...                go on with a run that was stopped
-  python src/main.py --resume=latest --config=qmix --env-config=smax with seed=1     go on with it, or start it: for jobs
+  python src/main.py --resume results/qtran_alt/matrix_game/seed1_...                resume a run that was stopped
+  python src/main.py --resume=latest --config=qmix --env-config=smax with seed=1     resume or start: for job scripts
   python src/main.py --status results                            runs: alive, interrupted, finished, how far
   python src/main.py --config=qtran_alt --env-config=matrix_game --explain           every key of that run
   python src/main.py --list                                      algorithms, environments, what is installed

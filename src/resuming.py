@@ -3,7 +3,7 @@
 import platform
 from pathlib import Path
 
-from utils.args import ConfigError, nearest
+from utils.args import ConfigError
 from utils.claim import holder
 from utils.config import Config, load_from, task_name
 from utils.identity import FIXED, MACHINE, NOT_SET, counts, flat, identity, may_change, short, text

@@ -335,8 +335,9 @@ def _check_room(parts, states: Path | None = None) -> None:
     free = shutil.disk_usage(there).free
     if need > free + have:
         raise ConfigError(
-            f"the resumable state of this run takes up to {need / 2**30:.2f} GiB, and {there} has {free / 2**30:.2f} GiB "
-            "free; make room, give local_results_path=FOLDER or a smaller buffer_size, or resume_minutes=0 to do without"
+            f"the resumable state of this run needs up to {need / 2**30:.2f} GiB, and {there} has "
+            f"{free / 2**30:.2f} GiB free; make room, or give local_results_path=FOLDER, a smaller buffer_size, or "
+            "resume_minutes=0 for no states"
         )
 
 

@@ -13,8 +13,8 @@ TAIL = 8192  # bytes of metrics.jsonl that surely hold a record
 
 
 class Status(NamedTuple):
-    """state: alive, stuck, interrupted, finished, failed or broken. idle: seconds since the run last wrote. state_bytes:
-    on the disk, of its resumable state."""
+    """state: alive, stuck, interrupted, finished, failed or broken. idle: seconds since the run last wrote a file.
+    state_bytes: size of its resumable state."""
 
     run: Run
     state: str
@@ -31,15 +31,16 @@ def status_of(run: Run) -> Status:
     known = [run.summary.get("t_env"), tail[-1]["t_env"] if tail else None]
     t_env = max((t for t in known if isinstance(t, int)), default=0)
     idle = _idle(run.path)
-    alive = held is not None and held.state != "dead"
-    if alive:
+    if held is not None and held.state == "dead":
+        held = None
+    if held is not None:
         state = "stuck" if held.state == "frozen" or idle > STUCK_SECONDS else "alive"
     elif run.problem:
         state = "broken"
     else:
         state = "interrupted" if run.status == "running" else str(run.status)  # a process that was killed says nothing
     size = sum(f.stat().st_size for f in (run.path / "state").glob("*") if f.is_file())
-    return Status(run, state, t_env, run.config.get("t_max"), idle, held if alive else None, size)
+    return Status(run, state, t_env, run.config.get("t_max"), idle, held, size)
 
 
 def _idle(path: Path) -> float:

@@ -12,8 +12,10 @@ from utils import interrupts
 
 
 class Recorder:
-    """Stands for runner, buffer, learner, logger, keeper and progress: keeps what the loop asks of them. A signal comes at
-    the call `stop`, such as ("test", 10)."""
+    """Stands for runner, buffer, learner, logger, keeper and progress: keeps what the loop asks of them.
+
+    A signal comes at the call `stop`, such as ("test", 10).
+    """
 
     seed = 1
 

@@ -150,15 +150,16 @@ class ReplayBuffer(EpisodeBatch):
         batch.data["filled"][past] = False
         return batch
 
-    def episodes(self, first: int, last: int) -> dict[str, torch.Tensor]:
-        """Episodes `first` … `last - 1`, counted as `inserted` counts, cut to their lengths, one behind the other:
-        {field: [observations of all, ...]}, and their `lengths` [last - first]. What was overwritten is not there."""
-        places = np.arange(first, last) % self.buffer_size
-        cut = {k: torch.cat([v[p, : self.lengths[p]] for p in places]).cpu() for k, v in self.data.items()}
-        return cut | {"lengths": torch.from_numpy(self.lengths[places])}
+    def episodes(self, first: int, last: int) -> dict[str, list[torch.Tensor]]:
+        """Episodes `first` … `last - 1`, counted as `inserted` counts: {field: [[observations, ...] of each]}, and
+        "lengths": [[last - first]]. On the CPU they share the replay's memory. Overwritten ones cannot be asked for."""
+        places = (np.arange(first, last) % self.buffer_size).tolist()
+        cut = {k: [v[p, : self.lengths[p]].cpu() for p in places] for k, v in self.data.items()}
+        return {"lengths": [torch.from_numpy(self.lengths[places])], **cut}
 
     def put_back(self, first: int, episodes: dict[str, torch.Tensor]) -> None:
-        """Store again what `episodes` gave, in the same places, in the order of the first time."""
+        """Store again what `episodes` gave, in the same places. {field: [observations of all, ...]}, one episode behind
+        the other, and "lengths"."""
         lengths = episodes["lengths"].tolist()
         ends = np.cumsum(lengths).tolist()
         for i, (length, end) in enumerate(zip(lengths, ends)):

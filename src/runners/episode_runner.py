@@ -18,9 +18,8 @@ class EpisodeRunner:
     """Fills EpisodeBatches from a VectorEnv and keeps the statistics of returns and lengths.
 
     `t_env` counts the environment steps of training, over all environments, in rounds that have ended. A round is
-    played with the ε of the `t_env` at its start, and draws from streams of its own: the games, the exploration and the
-    global generators (`utils/seeding.py`). A round of tests has streams of its `t_env` and its number after that round of
-    training, so that tests at other times are the same where they meet.
+    played with the ε of the `t_env` at its start. It draws from streams of its own (`utils/seeding.py`): the games, the
+    exploration and the global generators. The streams of a test depend on its `t_env`, not on the tests before it.
     """
 
     @dataclass(frozen=True)

@@ -20,9 +20,9 @@ TAIL = 8192  # bytes of metrics.jsonl that surely hold a record
 
 
 class Job:
-    """One attempt at a planned run, in a process group of its own: it goes on with the newest run of that configuration,
-    or begins one. log: where its console output goes. failed: the directory of an attempt that has failed, which goes on
-    from its last state."""
+    """One attempt at a planned run, in a process group of its own. It resumes the newest run of that configuration, or
+    starts one. log: where its console output goes. failed: the directory of a run that has failed: that one is resumed.
+    """
 
     def __init__(self, run, log, failed: Path | None = None, **changes):
         self.run, self.log, self.started = run, Path(log), time.time()
@@ -30,13 +30,10 @@ class Job:
         self._directory = None
         self.log.parent.mkdir(parents=True, exist_ok=True)
         threads = str(run.values["num_threads"])
+        words = ["--resume", str(failed)] if failed else ["--resume=latest", *run.words(**changes)]
         with open(self.log, "wb") as out:
             self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    str(MAIN),
-                    *(["--resume", failed] if failed else ["--resume=latest", *run.words(**changes)]),
-                ],
+                [sys.executable, str(MAIN), *words],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

@@ -64,7 +64,8 @@ def find_checkpoint(path, load_step=0):
     """(folder, t_env) of the checkpoint to load from `path`.
 
     path: a run directory, its `checkpoints` folder, or any folder of folders named by their step, as
-    EPyMARL's `checkpoint_path`. load_step: the nearest step is taken; 0 takes the last, "best" the one that tested best.
+    EPyMARL's `checkpoint_path`. load_step: the nearest step is taken; 0 takes the last one, "best" the one that tested
+    best.
     """
     path = os.path.expanduser(path)
     if not os.path.isdir(path):

@@ -1,5 +1,5 @@
-"""Which keys of a configuration tell two runs apart, which must agree for a fair comparison, and which may change when a
-run is resumed."""
+"""Which keys of a configuration tell two runs apart, which must agree for a fair comparison, and which may change in a
+run that is resumed."""
 
 import json
 

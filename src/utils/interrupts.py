@@ -1,7 +1,7 @@
 """Signals that end a run in order, and where they must wait.
 
-The first signal raises Interrupted in the main thread: at once, or behind the `held` block that it came in. Training holds
-it until a round and its updates are done. The second leaves the process at once.
+The first signal raises Interrupted in the main thread: at once, or behind the `held` block that it came in. Training
+holds it until a round and its updates are done. The second signal ends the process at once.
 
 Python raises from a signal's handler wherever the program happens to be. Compiled code that calls back into Python may
 not bear that (jax aborts the process later), so such code is `held` too. What is raised in some callbacks (jax has one
@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 WAITS = b"\ninterrupted: the round ends and the state is saved; interrupt again to leave at once\n"
@@ -39,7 +40,8 @@ class _Interrupts:
     """The signal that has come since `catch`, if any; whether it was raised; how many `held` blocks are open."""
 
     def __init__(self):
-        self.signum, self.raised, self.holds = None, False, 0
+        self.signum: Any = None  # a number, once one has come
+        self.raised, self.holds = False, 0
         self.leave: Callable[[], None] | None = None
         self.previous = {}
 

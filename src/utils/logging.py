@@ -169,8 +169,8 @@ def _number(value):
 
 
 def get_logger(path=None, mine: Callable[[], bool] = lambda: True):
-    """The logger "qtran": `[INFO 12:34:56] ...` lines to stderr, and to the file `path` if given, as long as mine() says
-    that the file belongs to this process.
+    """The logger "qtran": `[INFO 12:34:56] ...` lines to stderr, and to the file `path` if given, as long as mine() is
+    true: the file belongs to this process.
 
     Leaves the root logger alone. A second call replaces the handlers. Raises ConfigError when the
     file cannot be opened; a disk that fills up later costs one warning.

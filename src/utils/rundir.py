@@ -123,8 +123,8 @@ class RunDirectory:
 
 
 def _make(folder: Path, name: str, values: dict) -> tuple[Path, Claim]:
-    """A new folder with config.yaml in it from its first moment, and the claim on it; runs that start in the same second
-    get a number."""
+    """A new folder, with config.yaml in it from its first moment, and the claim on it. Runs that start in the same
+    second get a number."""
     partial = folder / f".{name}.{uuid.uuid4().hex[:8]}.partial"
     try:
         partial.mkdir(parents=True)

@@ -1,8 +1,8 @@
 """All chance of a run comes from its seed, through streams that are made anew for each round.
 
-A round is one episode in each environment. Its streams are numpy SeedSequences of (seed, owner, kind, number): who draws,
-in training or in a test, in which round. No generator outlives a round. So no random state has to be saved, a round that
-was lost can be played again and is the same, and tests, which have streams of their own, change nothing in training.
+A round is one episode in each environment. Its streams are numpy SeedSequences of (seed, owner, kind, number): who
+draws, in training or in a test, in which round. No generator outlives a round. So no random state has to be saved. A
+round that was lost can be played again and is the same. Tests have streams of their own and change nothing in training.
 """
 
 import random

@@ -3,7 +3,7 @@
 RUN_DIR/state/
     manifest.<k>.json   what the k-th state consists of, with lengths and checksums; written last, so that it is whole
     parts.<k>.pt        networks, optimiser, counters, schedules: small
-    replay.<a>-<b>.pt   episodes a … b - 1 of the run, cut to their lengths: each state appends what came since the last
+    replay.<a>-<b>.npy  episodes a … b - 1 of the run, cut to their lengths: each state appends what came since the last
 
 Every file is written under another name, synced and renamed. The last two states stay, and what they name. A file of
 episodes goes when the replay has passed over all of it. Nothing that is read can run code.
@@ -14,10 +14,12 @@ import hashlib
 import json
 import os
 import pickle
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from utils.args import ConfigError, key
@@ -52,14 +54,14 @@ class StateError(ConfigError):
 
 @dataclass(frozen=True)
 class Saved:
-    """A state that was read. replay: [(first episode, {field: rows})], or None where it was not kept.
+    """A state that was read. replay: (first episode, {field: rows}) of each file, or None where it was not kept.
 
     metrics: bytes of metrics.jsonl that belong to it. facts: what must agree, and what should. notes: what was wrong
     with newer states.
     """
 
     parts: dict
-    replay: list | None
+    replay: Iterator | None
     metrics: int
     facts: dict
     notes: list
@@ -83,7 +85,7 @@ class StateFolder:
         replay = self._write_episodes(buffer) if with_replay and buffer is not None else None
         name = f"parts.{number}.pt"
         manifest: dict[str, Any] = {"format": FORMAT, "number": number, "metrics": metrics, "facts": facts}
-        manifest |= {"parts": {"name": name, **self._write_file(name, parts)}, "replay": replay}
+        manifest |= {"parts": {"name": name, **self._replace(name, lambda f: torch.save(parts, f))}, "replay": replay}
         text = json.dumps(manifest, sort_keys=True)
         whole = json.dumps({"checksum": _digest(text), "manifest": manifest}, sort_keys=True)
         self._replace(f"manifest.{number}.json", lambda f: f.write(whole.encode()))
@@ -101,15 +103,13 @@ class StateFolder:
         new = []
         for a in range(begin, last, step):
             b = min(a + step, last)
-            name = f"replay.{a}-{b}.pt"
-            new.append({"first": a, "last": b, "name": name, **self._write_file(name, buffer.episodes(a, b))})
+            fields, name = buffer.episodes(a, b), f"replay.{a}-{b}.npy"
+            written = self._replace(name, lambda f, fields=fields: _write_fields(f, fields))
+            new.append({"first": a, "last": b, "name": name, "fields": [*fields], **written})
         return old + new
 
-    def _write_file(self, name: str, content: dict) -> dict:
-        """{"bytes", "checksum"} of the file."""
-        return self._replace(name, lambda f: torch.save(content, f))
-
-    def _replace(self, name: str, write) -> dict:
+    def _replace(self, name: str, write: Callable) -> dict:
+        """Write a file whole or not at all; {"bytes", "checksum"} of it."""
         self.look()
         partial = self.folder / f"{name}.partial"
         try:
@@ -148,15 +148,15 @@ class StateFolder:
         for path in found:
             try:
                 manifest = _read_manifest(path)
-                parts = self._read_file(manifest["parts"])
-                replay = manifest["replay"]
-                if replay is not None:
-                    replay = [(f["first"], self._read_file(f)) for f in replay]
+                parts, replay = self._read_parts(manifest["parts"]), manifest["replay"]
+                for entry in replay or []:
+                    self._check(entry)
             except _Damaged as error:
                 notes.append(str(error))
                 continue
             self.manifests = [manifest]
-            return Saved(parts, replay, manifest["metrics"], manifest["facts"], notes)
+            episodes = None if replay is None else self._episodes(replay)
+            return Saved(parts, episodes, manifest["metrics"], manifest["facts"], notes)
         if notes:
             raise StateError(
                 f"{self.folder}: no state in it is whole: {'; '.join(notes)}; "
@@ -164,27 +164,50 @@ class StateFolder:
             )
         return None
 
-    def _read_file(self, entry: dict) -> dict:
-        path = self.folder / entry["name"]
+    def _check(self, entry: dict) -> Path:
+        """The path of a file. _Damaged where it is not as it was written."""
+        path, digest = self.folder / entry["name"], hashlib.sha256()
         try:
             if path.stat().st_size != entry["bytes"]:
                 raise _Damaged(f"{path.name} has {path.stat().st_size} bytes, not {entry['bytes']}")
             with open(path, "rb") as file:
-                if _checksum(file) != entry["checksum"]:
-                    raise _Damaged(f"{path.name} has another checksum than when it was written")
-                file.seek(0)
-                return torch.load(file, map_location="cpu", weights_only=True)
+                while piece := file.read(1 << 20):
+                    digest.update(piece)
         except FileNotFoundError:
             raise _Damaged(f"{path.name} is missing") from None
+        except OSError as error:
+            raise _Damaged(f"{path.name} cannot be read: {error}") from error
+        if digest.hexdigest() != entry["checksum"]:
+            raise _Damaged(f"{path.name} has another checksum than when it was written")
+        return path
+
+    def _read_parts(self, entry: dict) -> dict:
+        path = self._check(entry)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
             raise _Damaged(f"{path.name} cannot be read: {error}") from error
 
+    def _episodes(self, replay: list) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
+        """One file after the other, for the replay may fill most of the memory."""
+        for entry in replay:
+            yield entry["first"], _read_fields(self.folder / entry["name"], entry["fields"])
 
-def _checksum(file) -> str:
-    digest = hashlib.sha256()
-    while piece := file.read(1 << 20):
-        digest.update(piece)
-    return digest.hexdigest()
+
+def _write_fields(file, fields: dict[str, list[torch.Tensor]]) -> None:
+    """The pieces of each field, one behind the other, as one array in numpy's format: straight from memory."""
+    for pieces in fields.values():
+        arrays = [piece.numpy() for piece in pieces]
+        shape = (sum(len(a) for a in arrays), *arrays[0].shape[1:])
+        descr = np.lib.format.dtype_to_descr(arrays[0].dtype)
+        np.lib.format.write_array_header_2_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+        for array in arrays:
+            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def _read_fields(path: Path, names: list[str]) -> dict[str, torch.Tensor]:
+    with open(path, "rb") as file:
+        return {name: torch.from_numpy(np.lib.format.read_array(file, allow_pickle=False)) for name in names}
 
 
 class _Damaged(Exception):

@@ -198,7 +198,7 @@ def test_episodes_that_are_taken_out_piece_by_piece_and_put_back_make_the_same_r
     first = max(0, stored - 7)
     for a in range(first, stored, piece):
         b = min(a + piece, stored)
-        taken = buffer.episodes(a, b)
+        taken = {name: torch.cat(pieces) for name, pieces in buffer.episodes(a, b).items()}
         assert len(taken["obs"]) == taken["lengths"].sum() == buffer.lengths[np.arange(a, b) % 7].sum()
         again.put_back(a, taken)
     for one in (buffer, again):

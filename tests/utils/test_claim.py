@@ -302,6 +302,15 @@ def test_a_process_number_means_something_only_where_it_can_be_seen(tmp_path, ch
         take(tmp_path)
 
 
+def test_without_proc_only_the_lease_counts(tmp_path, claim, monkeypatch):
+    monkeypatch.setattr("os.readlink", full_disk)
+    path = write(tmp_path, **this_machine(tmp_path) | {"pid": start_and_end()})
+    with pytest.raises(Held):
+        take(tmp_path)
+    os.utime(path, (time.time() - 150,) * 2)
+    claim(tmp_path)
+
+
 def test_a_process_number_that_is_another_process_now_is_a_dead_holder(tmp_path, claim):
     contents = this_machine(tmp_path)
     write(tmp_path, **contents | {"process_start": contents["process_start"] - 1})
@@ -446,6 +455,20 @@ def test_a_taker_that_loses_a_race_looks_again(tmp_path, claim, monkeypatch):
     monkeypatch.setattr("os.link", second)
     one = claim(tmp_path)
     assert one.path.name == "000002.json" and one.run_id == "token1" and names(tmp_path)[-1] == one.path.name
+
+
+def test_a_claim_that_is_released_while_it_is_read(tmp_path, claim, monkeypatch):
+    fstat, one = os.fstat, claim(tmp_path)
+
+    def stale(fd):
+        if threading.current_thread() is not threading.main_thread():  # that of the claim reads too
+            return fstat(fd)
+        monkeypatch.setattr("os.fstat", fstat)
+        one.release()
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr("os.fstat", stale)
+    assert claim(tmp_path).run_id == one.run_id
 
 
 def test_a_full_disk_is_a_config_error_and_leaves_nothing(tmp_path, monkeypatch):

@@ -803,6 +803,18 @@ def test_document_of_a_resumed_run(server, observe, tmp_path):
     assert database["metrics"].count_documents({}) == 1  # the other run's
 
 
+def test_metrics_stay_listed_until_they_are_replaced(server, observe, tmp_path, lines):
+    killed = Process(observe(server.url, seconds=5, run_id=RUN_ID), tmp_path / "metrics.jsonl")
+    killed.log(Record("loss", 0.5, 1, 1, 0.0))
+    killed.beat()
+    before = server.client["marl"]["runs"].find_one({})
+    server.refused = lambda name: name == "loss"
+    resumed = Process(observe(server.url, 5, run_id=RUN_ID), tmp_path / "metrics.jsonl", [Record("loss", 1, 1, 1, 0.0)])
+    resumed.beat()
+    run = server.client["marl"]["runs"].find_one({})
+    assert run["heartbeat"] != before["heartbeat"] and run["info"] == before["info"] != {} and warnings(lines)
+
+
 def test_late_insert_of_an_earlier_try_makes_no_second_document(server, observe, tmp_path, monkeypatch, lines):
     """The reply is lost, and the document cannot be seen yet when the run is registered again."""
     server.lost.append(("insert", "runs"))

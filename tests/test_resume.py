@@ -1,0 +1,724 @@
+"""Runs that are stopped, killed or finished and go on: what comes out in the end, and what is refused."""
+
+import itertools
+import json
+import os
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from command import files, here, toy_config, words
+from wire_mongo import WireMongo
+
+import main
+from envs import REGISTRY
+from runners.episode_runner import EpisodeRunner
+from utils.state import FORMAT
+
+# Rounds of two_step, by their number: 1 trains to t_env 4, 2-3 test, 4 trains to 8, 5 to 12, 6-7 test, 8 to 16, 9 to
+# 20, 10-11 test, 12 trains to 24, 13-14 are the closing test. States are due at 8, 16 and 24.
+GAME = ("qmix", "two_step")
+EXACT = ("test_nepisode=4", "resume_interval=8", "save_model_interval=8", "runner_log_interval=8")
+COMMIT = "0" * 40
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    """One commit, though others may work on the tree meanwhile; no pictures; all signals as in a terminal."""
+    for module in ("resuming", "utils.rundir"):
+        monkeypatch.setattr(f"{module}.commit", lambda: COMMIT)
+    monkeypatch.setattr("tables.draw", lambda learned, path, title: path.touch())
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGHUP)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+# ---- runs that are stopped
+
+
+class AtRound:
+    """`with AtRound(n, act)`: act() is called at the start of the n-th round, of training or of a test."""
+
+    def __init__(self, n, act):
+        self.n, self.act = n, act
+
+    def __enter__(self):
+        self.run, numbers = EpisodeRunner.run, itertools.count(1)
+
+        def run(runner, *args, **more):
+            if next(numbers) == self.n:
+                self.act()
+            return self.run(runner, *args, **more)
+
+        EpisodeRunner.run = run
+
+    def __exit__(self, *error):
+        EpisodeRunner.run = self.run
+
+
+def send(signum):
+    """What sends a signal to this process."""
+    return lambda: os.kill(os.getpid(), signum)
+
+
+def stopped(capsys, argv, n, signum=signal.SIGTERM):
+    """The Outcome of a run that gets a signal in its n-th round."""
+    with AtRound(n, send(signum)):
+        run = here(capsys, argv)
+    assert run.code == 128 + signum, run.err
+    return run
+
+
+class Process:
+    """Another process that calls main(argv): a fork, so that nothing has to be imported anew.
+
+    n, act: act() is called in its n-th round. It has a session of its own. What it prints goes to the file `log`.
+    """
+
+    def __init__(self, argv, log, n=0, act=None):
+        self.log, self.status = Path(log), None
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 99
+            try:
+                os.setsid()
+                handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+                os.dup2(handle, 1)
+                os.dup2(handle, 2)
+                sys.stdout, sys.stderr = (open(fd, "w", buffering=1, closefd=False) for fd in (1, 2))
+                with AtRound(n, act):
+                    code = main.main([str(word) for word in argv])
+            finally:
+                os._exit(code)
+
+    def wait(self, seconds=60):
+        """Its exit status, negative after a signal that it did not catch."""
+        deadline = time.monotonic() + seconds
+        while self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.status = os.waitstatus_to_exitcode(status)
+            elif time.monotonic() > deadline:
+                self.end()
+                pytest.fail(f"process {self.pid} goes on: {self.out}")
+            time.sleep(0.01)
+        return self.status
+
+    def end(self):
+        if self.status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    @property
+    def out(self):
+        return self.log.read_text()
+
+
+@contextmanager
+def process(*args, **more):
+    it = Process(*args, **more)
+    try:
+        yield it
+    finally:
+        it.end()
+
+
+def killed(argv, folder, n, act=send(signal.SIGKILL)):
+    """The directory of a run in `folder` that is killed in its n-th round."""
+    with process(argv, folder.parent / "killed.log", n, act) as run:
+        assert run.wait() == -signal.SIGKILL, run.out
+    return run_in(folder)
+
+
+def run_in(folder):
+    """The one run directory in a results folder."""
+    (path,) = {p.parent for p in folder.glob("*/*/*/config.yaml")}
+    return path
+
+
+# ---- how runs end
+
+
+def records(path):
+    """metrics.jsonl, but for the times."""
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "time"} for line in lines]
+
+
+def weights(path, folder=None):
+    """{file: contents} of the checkpoint `folder`, by default the last one."""
+    checkpoints = path / "checkpoints"
+    folder = folder or str(max(int(p.name) for p in checkpoints.iterdir() if p.name.isdecimal()))
+    return {f"{folder}/{f.name}": torch.load(f, weights_only=True) for f in sorted((checkpoints / folder).glob("*.th"))}
+
+
+def equal(a, b):
+    """Whether two nests of tensors are equal bit by bit."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def assert_same_end(path, other):
+    """Two run directories hold the same metrics and the same last weights."""
+    assert records(path) == records(other)
+    assert "mixer.th" in str(weights(path).keys()) and equal(weights(path), weights(other))
+
+
+def assert_same_checkpoints(path, other):
+    """All checkpoints of two runs are the same, the best one among them."""
+    assert files(path / "checkpoints") == files(other / "checkpoints")
+    for folder in (path / "checkpoints").iterdir():
+        assert equal(weights(path, folder.name), weights(other, folder.name)), folder
+        assert (folder / "meta.json").read_text() == (other / "checkpoints" / folder.name / "meta.json").read_text()
+
+
+def contents(path):
+    """{file: bytes} of a run directory but for its claims."""
+    return {f: (path / f).read_bytes() for f in files(path) if not f.startswith("claims/")}
+
+
+@pytest.fixture(scope="module")
+def never_stopped(tmp_path_factory):
+    """never_stopped(capsys, alg, env, *values): the directory of such a run, which never stopped."""
+    runs = {}
+
+    def find(capsys, alg, env, *values):
+        key = (alg, env, *values)
+        if key not in runs:
+            run = here(capsys, words(alg, env, tmp_path_factory.mktemp("never"), *EXACT, *values))
+            assert run.code == 0, run.err
+            runs[key] = run.path
+        return runs[key]
+
+    return find
+
+
+def resumed(capsys, path, *argv):
+    """The Outcome of --resume, which finishes the run."""
+    run = here(capsys, ["--resume", path, *argv])
+    assert run.code == 0, run.err
+    assert run.path == path and run.summary["status"] == "finished"
+    return run
+
+
+# ---- the same end
+
+
+@pytest.mark.parametrize(
+    "alg, env, n, values",
+    [
+        (*GAME, 1, ()),
+        (*GAME, 3, ()),
+        (*GAME, 5, ()),
+        (*GAME, 14, ()),
+        ("qtran_alt", "matrix_game", 8, ()),
+        ("qtran_base", "predator_prey", 4, ()),
+        ("qmix", "predator_prey", 5, ("env_workers=True",)),
+        ("qatten", "gaussian_squeeze", 6, ("buffer_size=5",)),
+    ],
+)
+def test_a_run_that_was_stopped_ends_as_one_that_never_was(alg, env, n, values, never_stopped, tmp_path, capsys):
+    run = stopped(capsys, words(alg, env, tmp_path, *EXACT, *values), n)
+    assert run.summary["status"] == "interrupted" and run.summary["reason"] == "SIGTERM"
+    assert f"--resume {run.path}" in run.err
+    t_env = run.summary["t_env"]
+    end = resumed(capsys, run.path)
+    never = never_stopped(capsys, alg, env, *values)
+    assert_same_end(run.path, never)
+    assert_same_checkpoints(run.path, never)
+    assert [r["t_env"] for r in end.summary["resumed"]] == [t_env]
+    assert end.summary["resumed"][0]["differs"] == []
+
+
+def test_a_run_that_is_stopped_again_and_again_ends_the_same(never_stopped, tmp_path, capsys):
+    run = stopped(capsys, words(*GAME, tmp_path, *EXACT), 3)
+    times = 1
+    while run.summary["t_env"] < 24:
+        run = stopped(capsys, ["--resume", run.path], 3)
+        times += 1
+    end = resumed(capsys, run.path)
+    assert times > 3 and len(end.summary["resumed"]) == times
+    assert_same_end(run.path, never_stopped(capsys, *GAME))
+    assert_same_checkpoints(run.path, never_stopped(capsys, *GAME))
+
+
+@pytest.mark.parametrize("n", [2, 6, 12, 14])
+def test_a_killed_run_ends_as_one_that_never_was(n, never_stopped, tmp_path, capsys):
+    """n = 2: before its first state."""
+    path = killed(words(*GAME, tmp_path / "results", *EXACT), tmp_path / "results", n)
+    assert (path / "state").exists() == (n > 2)
+    end = resumed(capsys, path)
+    assert_same_end(path, never_stopped(capsys, *GAME))
+    assert_same_checkpoints(path, never_stopped(capsys, *GAME))
+    assert end.summary["resumed"][0]["t_env"] == {2: 0, 6: 8, 12: 16, 14: 24}[n]
+    assert files(tmp_path / "results" / "sacred") == [
+        f"qmix/two_step/1/{f}" for f in ("config.json", "cout.txt", "metrics.json", "run.json")
+    ]
+
+
+def test_nothing_stands_twice_in_any_place(never_stopped, tmp_path, capsys):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with WireMongo() as mongo:
+        values = ("use_tensorboard=True", f"mongo_url={mongo.url}", "mongo_db=runs")
+        # The last state is of t_env 8; what came of the updates to 12 and of the test then lies beyond it.
+        path = killed(words(*GAME, tmp_path / "results", *EXACT, *values), tmp_path / "results", 8)
+        run = resumed(capsys, path)
+        database = mongo.client["runs"]
+        (entry,) = database.runs.find()
+        stored = {m["name"]: list(zip(m["steps"], m["values"])) for m in database.metrics.find()}
+        names = [m["name"] for m in database.metrics.find()]
+    expected = {k: [tuple(p) for p in series] for k, series in run.series.items()}
+    assert entry["status"] == "COMPLETED" and stored == expected and len(names) == len(set(names))
+    assert_same_end(path, never_stopped(capsys, *GAME))
+    beyond = [json.loads(line) for line in (path / "metrics.superseded.jsonl").read_text().splitlines()]
+    assert {m["t_env"] for m in beyond} == {12}
+    sacred = json.loads((tmp_path / "results/sacred/qmix/two_step/1/metrics.json").read_text())
+    assert {k: list(zip(v["steps"], v["values"])) for k, v in sacred.items()} == expected
+    board = EventAccumulator(str(path / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    assert {k: [e.step for e in board.Scalars(k)] for k in board.Tags()["scalars"]} == {
+        k: [t for t, _ in v] for k, v in expected.items()
+    }
+
+
+# ---- other values
+
+
+def test_what_cannot_change_what_is_learned_may_be_given(never_stopped, tmp_path, capsys):
+    run = stopped(capsys, words(*GAME, tmp_path, *EXACT), 5)
+    values = {"resume_interval": 4, "log_interval": 4, "keep_replay": True, "label": "again", "lease_seconds": 9.0}
+    resumed(capsys, run.path, "with", *(f"{k}={v}" for k, v in values.items()))
+    assert_same_end(run.path, never_stopped(capsys, *GAME))
+    config = yaml.safe_load((run.path / "config.yaml").read_text())
+    assert {k: config[k] for k in values} == values
+
+
+@pytest.mark.parametrize("when", ["interrupted", "finished", "killed in the closing test"])
+def test_a_longer_run_is_as_if_it_had_been_so_long_from_the_start(when, never_stopped, tmp_path, capsys):
+    argv = words(*GAME, tmp_path / "results", *EXACT)
+    if when == "interrupted":
+        path = stopped(capsys, argv, 9).path
+    elif when == "finished":
+        path = here(capsys, [*argv, "keep_replay=True"]).path
+    else:
+        path = killed([*argv, "keep_replay=True"], tmp_path / "results", 14)
+    run = resumed(capsys, path, "with", "t_max=36")
+    assert run.summary["t_env"] == 36
+    never = never_stopped(capsys, *GAME, "t_max=36")
+    assert_same_end(path, never)
+    assert equal(weights(path, "best"), weights(never, "best"))
+    assert yaml.safe_load((path / "config.yaml").read_text())["t_max"] == 36
+
+
+def test_a_run_that_was_interrupted_in_its_closing_test_can_be_made_longer(never_stopped, tmp_path, capsys):
+    run = stopped(capsys, words(*GAME, tmp_path, *EXACT), 14)
+    resumed(capsys, run.path, "with", "t_max=36")
+    assert_same_end(run.path, never_stopped(capsys, *GAME, "t_max=36"))
+
+
+def refused(capsys, argv, path, *said):
+    """--resume ends with status 2 and one message, and leaves the run directory as it was."""
+    before = contents(path) if path.is_dir() else None
+    run = here(capsys, argv)
+    assert run.code == 2, (run.out, run.err)
+    assert run.err.count("error:") == 1 and "Traceback" not in run.err
+    assert all(word in run.err for word in said), run.err
+    assert before is None or contents(path) == before
+    return run
+
+
+@pytest.fixture
+def halfway(tmp_path, capsys):
+    """The directory of a run that was stopped at t_env 12, with states of 8 and 12."""
+    return stopped(capsys, words(*GAME, tmp_path / "results", *EXACT), 5).path
+
+
+@pytest.mark.parametrize(
+    "value, said",
+    [
+        ("lr=0.1", "lr is"),
+        ("seed=2", "seed is 1"),
+        ("batch_size_run=4", "batch_size_run"),
+        ("env_workers=True", "env_workers"),
+        ("t_max=20", "longer, not shorter"),
+        ("evaluate=True", "evaluate"),
+        ("no_such_key=1", "no_such_key"),
+        ("use_cuda=3", "use_cuda"),
+        ("local_results_path=elsewhere", "local_results_path"),
+    ],
+)
+def test_what_would_make_another_run_of_it_is_refused(value, said, halfway, capsys):
+    refused(capsys, ["--resume", halfway, "with", value], halfway, said)
+
+
+def test_several_problems_are_one_message(halfway, capsys):
+    refused(capsys, ["--resume", halfway, "with", "lr=0.1", "gamma=0.5"], halfway, "lr", "gamma")
+    refused(capsys, ["--resume", halfway, "--config=qmix"], halfway, "drop the others")
+
+
+def test_a_learning_rate_that_depends_on_t_max_forbids_a_longer_run(tmp_path, capsys):
+    run = stopped(capsys, words(*GAME, tmp_path, *EXACT, "lr_decay_start=8"), 5)
+    refused(capsys, ["--resume", run.path, "with", "t_max=36"], run.path, "lr_decay_start")
+    edit(run.path, t_max=36)
+    refused(capsys, ["--resume", run.path], run.path, "t_max")
+    edit(run.path, t_max=24)
+    resumed(capsys, run.path)
+
+
+def test_a_finished_run(tmp_path, capsys):
+    path = here(capsys, words(*GAME, tmp_path, *EXACT)).path
+    assert not list(path.glob("state/replay.*"))
+    before = contents(path)
+    again = here(capsys, ["--resume", path])
+    assert again.code == 0 and "finished" in again.out and contents(path) == before
+    refused(capsys, ["--resume", path, "with", "t_max=36"], path, "keep_replay")
+
+
+# ---- the newest
+
+
+def test_latest_starts_goes_on_and_is_done(never_stopped, tmp_path, capsys):
+    argv = ["--resume=latest", *words(*GAME, tmp_path, *EXACT)]
+    first = stopped(capsys, argv, 5)
+    other = stopped(capsys, ["--resume=latest", *words(*GAME, tmp_path, *EXACT, "seed=2")], 1)
+    assert other.path != first.path
+    second = here(capsys, [*argv, "log_interval=7"])
+    assert second.code == 0 and second.path == first.path and "resumed from t_env 12" in second.err
+    assert_same_end(first.path, never_stopped(capsys, *GAME))
+    before = contents(first.path)
+    third = here(capsys, argv)
+    assert third.code == 0 and third.path == first.path and "finished" in third.out
+    assert contents(first.path) == before and len(list(first.path.parent.iterdir())) == 2
+
+
+@pytest.mark.parametrize("values", [("lr=0.1",), ("env_workers=True",), ("num_threads=2",), ("t_max=36",)])
+def test_latest_takes_no_run_of_another_configuration(values, halfway, tmp_path, capsys):
+    run = here(capsys, ["--resume=latest", *words(*GAME, tmp_path / "results", *EXACT, *values)])
+    assert run.code == 0 and run.path != halfway and run.summary["resumed"] == []
+    torch.set_num_threads(1)
+
+
+def test_latest_needs_a_seed(tmp_path, capsys):
+    run = here(capsys, ["--resume=latest", *words(*GAME, tmp_path, "seed=null")])
+    assert run.code == 2 and "seed" in run.err and files(tmp_path) == []
+
+
+def test_latest_does_not_go_on_where_the_run_failed_by_itself(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(REGISTRY, "toy", "toy_env:Toy")
+    config = toy_config(tmp_path / "c.yaml", "vdn", fault="raise", at=15)
+    failed = here(capsys, ["--from", config])
+    assert failed.code == 1 and failed.summary["status"] == "failed"
+    again = here(capsys, ["--resume=latest", "--from", config])
+    assert again.code == 1 and again.path == failed.path and f"--resume {failed.path}" in again.err
+    assert "the game's engine has stopped" in again.err and "Traceback" not in again.err
+
+
+def test_a_failed_run_goes_on_from_its_last_state(never_stopped, tmp_path, capsys):
+    def fail():
+        raise RuntimeError("a fault of the machine")
+
+    with AtRound(9, fail):
+        run = here(capsys, words(*GAME, tmp_path, *EXACT))
+    assert run.code == 1 and run.summary["status"] == "failed"
+    resumed(capsys, run.path)
+    assert_same_end(run.path, never_stopped(capsys, *GAME))
+
+
+# ---- what is refused
+
+
+def test_what_is_no_run_is_refused(tmp_path, capsys):
+    refused(capsys, ["--resume", tmp_path / "none"], tmp_path / "none", "no such folder")
+    refused(capsys, ["--resume", tmp_path], tmp_path, "config.yaml")
+    (tmp_path / "config.yaml").write_text("listen: 80\nhosts: [a, b]\n")
+    refused(capsys, ["--resume", tmp_path], tmp_path)
+    (tmp_path / "config.yaml").write_text("- 1\n")
+    refused(capsys, ["--resume", tmp_path], tmp_path)
+    assert files(tmp_path) == ["config.yaml"]
+
+
+def test_a_folder_with_a_configuration_alone_is_no_run_or_begins_again(halfway, tmp_path, capsys):
+    """As a run leaves it that is killed in its first moment."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    (folder / "config.yaml").write_bytes((halfway / "config.yaml").read_bytes())
+    run = here(capsys, ["--resume", folder])
+    assert run.code in (0, 2) and "Traceback" not in run.err
+
+
+def test_one_flipped_bit_in_any_file_of_the_state(halfway, never_stopped, tmp_path, capsys):
+    import shutil
+
+    state = files(halfway / "state")
+    kinds = {f.split(".")[0] for f in state}
+    assert kinds == {"manifest", "parts", "replay"} and len([f for f in state if f.startswith("manifest")]) == 2
+    outcomes = set()
+    for i, file in enumerate(state):
+        path = tmp_path / "copies" / f"seed1_{i}"
+        shutil.copytree(halfway, path)
+        data = bytearray((path / "state" / file).read_bytes())
+        data[len(data) // 2] ^= 1 << (i % 8)
+        (path / "state" / file).write_bytes(data)
+        before = contents(path)
+        run = here(capsys, ["--resume", path])
+        outcomes.add((run.code, "WARNING" in run.err))
+        if run.code == 2:
+            assert contents(path) == before and "no state in it is whole" in run.err
+        else:
+            assert run.code == 0, run.err
+            assert_same_end(path, never_stopped(capsys, *GAME))
+    assert (0, True) in outcomes
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "gone"])
+@pytest.mark.parametrize("kind", ["manifest", "parts", "replay"])
+def test_a_damaged_state_without_another_is_refused(kind, damage, tmp_path, capsys):
+    path = stopped(capsys, words(*GAME, tmp_path, *EXACT), 1).path
+    (file,) = path.glob(f"state/{kind}.*")
+    data = file.read_bytes()
+    file.unlink() if damage == "gone" else file.write_bytes(data[: len(data) // 2] if damage == "truncated" else b"")
+    if (kind, damage) == ("manifest", "gone"):
+        assert here(capsys, ["--resume", path]).code in (0, 2)
+    else:
+        refused(capsys, ["--resume", path], path, "no state in it is whole", file.name)
+
+
+def rewrite(path, change):
+    """Change the newest manifest, and make its checksum right."""
+    import hashlib
+
+    file = max(path.glob("state/manifest.*"))
+    manifest = json.loads(file.read_text())["manifest"]
+    change(manifest)
+    text = json.dumps(manifest, sort_keys=True)
+    file.write_text(json.dumps({"checksum": hashlib.sha256(text.encode()).hexdigest(), "manifest": manifest}))
+
+
+def test_a_state_of_another_format_is_refused(halfway, capsys):
+    rewrite(halfway, lambda m: m.update(format=FORMAT + 1))
+    refused(capsys, ["--resume", halfway], halfway, f"format {FORMAT + 1}", COMMIT)
+
+
+def edit(path, **values):
+    """Change config.yaml by hand."""
+    config = yaml.safe_load((path / "config.yaml").read_text())
+    (path / "config.yaml").write_text(yaml.safe_dump(config | values))
+
+
+@pytest.mark.parametrize("values", [{"lr": 0.1}, {"seed": 2}, {"env_workers": True}, {"t_max": 12}, {"hidden_dim": 16}])
+def test_a_configuration_that_was_edited_by_hand_is_refused(values, halfway, capsys):
+    edit(halfway, **values)
+    refused(capsys, ["--resume", halfway], halfway, *values)
+
+
+def test_other_shapes_are_refused(halfway, capsys):
+    rewrite(halfway, lambda m: m["facts"]["shapes"].update(obs_shape=9))
+    refused(capsys, ["--resume", halfway], halfway, "obs_shape was 9")
+
+
+def test_other_weights_are_refused(halfway, capsys, monkeypatch):
+    """Of another version of the program, whose networks are others."""
+    monkeypatch.setattr("modules.mixers.qmix.QMixer.__init__", _wider(halfway))
+    refused(capsys, ["--resume", halfway], halfway, "does not fit")
+
+
+def _wider(path):
+    from modules.mixers.qmix import QMixer
+
+    made = QMixer.__init__
+
+    def init(self, *args, **more):
+        made(self, *args, **more)
+        self.one_more = torch.nn.Linear(1, 1)
+
+    return init
+
+
+def test_a_state_that_would_run_code_is_refused(halfway, tmp_path, capsys):
+    import hashlib
+    import pickle
+
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "trapped"),)
+
+    for n, file in enumerate(sorted(halfway.glob("state/parts.*"))):
+        if n % 2:
+            torch.save({"learner": Trap()}, file)
+        else:
+            file.write_bytes(pickle.dumps(Trap()))
+        manifest = file.with_name(f"manifest.{file.name.split('.')[1]}.json")
+        data = file.read_bytes()
+        entry = {"name": file.name, "bytes": len(data), "checksum": hashlib.sha256(data).hexdigest()}
+        whole = json.loads(manifest.read_text())["manifest"] | {"parts": entry}
+        text = json.dumps(whole, sort_keys=True)
+        manifest.write_text(json.dumps({"checksum": hashlib.sha256(text.encode()).hexdigest(), "manifest": whole}))
+    refused(capsys, ["--resume", halfway], halfway, "cannot be read")
+    assert not (tmp_path / "trapped").exists()
+
+
+@pytest.mark.parametrize("start", [True, False])
+def test_a_disk_without_room_for_the_state_is_said_before_training(start, halfway, tmp_path, capsys, monkeypatch):
+    import shutil
+
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=100))
+    if start:
+        new = tmp_path / "new"
+        refused(capsys, words(*GAME, new), new, "free")
+        assert not new.exists()
+        assert here(capsys, words(*GAME, new, "resume_minutes=0")).code == 0
+    else:
+        for file in halfway.glob("state/*"):
+            file.unlink()
+        refused(capsys, ["--resume", halfway], halfway, "free")
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (dict(commit="1" * 40), "commit"),
+        (dict(processor="Z80"), "processor"),
+        (dict(device="cuda"), "device"),
+        (dict(num_threads=3), "num_threads"),
+        (dict(torch="0.1"), "torch"),
+    ],
+)
+def test_a_state_of_another_machine_is_a_warning_and_with_strict_refused(change, said, halfway, capsys):
+    rewrite(halfway, lambda m: m["facts"]["machine"].update(change))
+    refused(capsys, ["--resume", halfway, "--strict"], halfway, "--strict", said)
+    run = resumed(capsys, halfway)
+    assert run.err.count("not promised") == 1
+    (entry,) = run.summary["resumed"]
+    assert len(entry["differs"]) == 1 and said in entry["differs"][0]
+
+
+def test_another_number_of_threads_is_a_warning(halfway, capsys):
+    run = resumed(capsys, halfway, "with", "num_threads=2")
+    torch.set_num_threads(1)
+    assert "num_threads was 1, is 2" in run.err and run.summary["resumed"][0]["differs"]
+
+
+def test_strict_alone_is_refused(capsys):
+    assert here(capsys, ["--strict", "--config=vdn", "--env-config=two_step"]).code == 2
+
+
+def test_a_refused_sink_leaves_the_run_as_it_was(halfway, capsys, monkeypatch):
+    """A package that is missing, an address that is none: known only when the places of records are opened."""
+    refused(capsys, ["--resume", halfway, "with", "mongo_url=nonsense", "mongo_db=x"], halfway, "mongo_url")
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    wandb = ("use_wandb=True", "wandb_team=a", "wandb_project=b")
+    refused(capsys, ["--resume", halfway, "with", *wandb], halfway, "wandb")
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    refused(capsys, ["--resume", halfway, "with", "use_tensorboard=True"], halfway, "tensorboard")
+
+
+# ---- one holder
+
+
+def frozen():
+    """Stop this process, as Ctrl-Z or a virtual machine does."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def wait_until(true, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_stopped(pid):
+    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"T"
+
+
+def test_a_living_run_is_refused_and_latest_passes_it_by(tmp_path, capsys):
+    results = tmp_path / "results"
+    argv = words(*GAME, results, *EXACT, "lease_seconds=60")
+    with process(argv, tmp_path / "log", 5, frozen) as run:
+        wait_until(lambda: is_stopped(run.pid))
+        path = run_in(results)
+        refused(capsys, ["--resume", path], path, str(run.pid), os.uname().nodename)
+        before = contents(path)
+        other = here(capsys, ["--resume=latest", *argv])
+        assert other.code == 0 and other.path != path and str(run.pid) in other.out
+        status = here(capsys, ["--status", path]).out
+        assert "alive" in status and f"{run.pid} on {os.uname().nodename}" in status
+        assert contents(path) == before
+        os.kill(run.pid, signal.SIGCONT)
+        assert run.wait() == 0
+    assert_same_end(path, other.path)
+
+
+def test_of_two_that_resume_one_works(halfway, never_stopped, tmp_path, capsys):
+    argv = ["--resume", halfway]
+    with process(argv, tmp_path / "a", 9, lambda: time.sleep(1)) as a, process(argv, tmp_path / "b") as b:
+        ends = [a.wait(), b.wait()]
+    # The slower one to start may find the run finished; held or finished, it must not have worked.
+    said = a.out + b.out
+    assert sorted(ends) in ([0, 2], [0, 0]) and said.count("resumed from t_env") == 1, said
+    assert ends == [0, 0] or "holds this run" in said
+    assert_same_end(halfway, never_stopped(capsys, *GAME))
+
+
+def test_a_frozen_run_is_taken_over_and_writes_nothing_more(never_stopped, tmp_path, capsys):
+    results = tmp_path / "results"
+    with process(words(*GAME, results, *EXACT, "lease_seconds=1"), tmp_path / "log", 9, frozen) as first:
+        wait_until(lambda: is_stopped(first.pid))
+        path = run_in(results)
+        refused(capsys, ["--resume", path], path, str(first.pid))
+        time.sleep(1.2)
+        assert "stuck" in here(capsys, ["--status", path]).out
+        resumed(capsys, path)
+        before, sacred = contents(path), contents(results / "sacred")
+        os.kill(first.pid, signal.SIGCONT)
+        assert first.wait() == 1 and "has taken over this run" in first.out
+    assert contents(path) == before and contents(results / "sacred") == sacred
+    assert_same_end(path, never_stopped(capsys, *GAME))
+    assert_same_checkpoints(path, never_stopped(capsys, *GAME))
+
+
+# ---- status
+
+
+def test_status_lists_runs_of_all_kinds(halfway, tmp_path, capsys, monkeypatch):
+    results = halfway.parents[2]
+    monkeypatch.setitem(REGISTRY, "toy", "toy_env:Toy")
+    here(capsys, ["--from", toy_config(tmp_path / "c.yaml", "vdn", fault="raise", at=5)])
+    finished = here(capsys, words(*GAME, results, "seed=2")).path
+    gone = killed(words("vdn", "two_step", tmp_path / "more", *EXACT), tmp_path / "more", 9)
+    broken = finished.with_name("seed3_broken")
+    broken.mkdir()
+    (broken / "config.yaml").write_bytes((finished / "config.yaml").read_bytes())
+    (broken / "log.txt").touch()
+    out = here(capsys, ["--status", tmp_path]).out
+    for path, state, steps in (
+        (halfway, "interrupted", "12 of 24"),
+        (finished, "finished", "24 of 24"),
+        (gone, "interrupted", "of 24"),
+        (broken, "broken", "0 of 24"),
+    ):
+        (row,) = (line for line in out.splitlines() if f"{path.name} " in line and path.parts[-3] in line)
+        assert state in row and steps in row, row
+    assert "5 runs" in out and "1 failed" in out and "2 interrupted" in out and "MiB" in out
+    assert "the game's engine has stopped" in out and "summary.json is missing" in out
+
+
+def test_status_of_what_holds_no_run(tmp_path, capsys):
+    assert here(capsys, ["--status", tmp_path / "none"]).code == 2
+    run = here(capsys, ["--status", tmp_path])
+    assert run.code == 0 and "no runs" in run.out
+
+
+# ---- what stays on the disk
