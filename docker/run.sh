@@ -41,8 +41,9 @@ main() {
             --build-arg "TORCH_INDEX=${TORCH_INDEX:-}" --build-arg "SC2_ACCEPT_LICENCE=${SC2_ACCEPT_LICENCE:-}" "$HERE/.."
     fi
     mkdir -p "$RESULTS"
-    # --init hands signals on and buries what a dead game leaves; environments in processes share memory.
-    local options=(--rm --init --shm-size=1g --user "$(id -u):$(id -g)" --volume "$(realpath "$RESULTS"):/app/results")
+    # --init hands signals on and buries what a dead game leaves; environments in processes share memory. After `stop` a
+    # run ends its round and saves its state.
+    local options=(--rm --init --stop-timeout=180 --shm-size=1g --user "$(id -u):$(id -g)" --volume "$(realpath "$RESULTS"):/app/results")
     [ "$GPU" = yes ] && options+=(--gpus all)
     [ -t 0 ] && [ -t 1 ] && options+=(--interactive --tty)
     [ -d "${SC2PATH:-}" ] && options+=(--volume "$(realpath "$SC2PATH"):/opt/StarCraftII" --env SC2PATH=/opt/StarCraftII)

@@ -77,7 +77,7 @@ class Keeper:
         self.closed = True
 
     def interrupted(self) -> None:
-        """The state at a signal. The one that `last_state` wrote stays the last."""
+        """The state at a signal, or where a game has failed. The one that `last_state` wrote stays the last."""
         if self.parts.runner.rounds and not self.closed:
             self.state()
 

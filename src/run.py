@@ -253,12 +253,8 @@ def _run(experiment: _Experiment, sacred_run) -> None:
                 progress,
                 parts.device,
             )
-    except interrupts.Interrupted:
+    except (interrupts.Interrupted, envs.GameError):  # neither says anything against what was learned
         keeper.interrupted()
-        if parts.training.save_model:
-            keeper.checkpoint(interrupted=True)
-        raise
-    except envs.GameError:  # it says nothing against the weights
         if parts.training.save_model:
             keeper.checkpoint(interrupted=True)
         raise

@@ -118,6 +118,8 @@ class WorkerEnv(VectorEnv):
         return worker.settle()
 
     def state_dict(self):
+        if self.own_process:  # a game that has just failed cannot be asked
+            return {"workers": list(self.states), "started": self.started.tolist()}
         return {"workers": self._call([("state_dict",)] * self.n_envs), "started": self.started.tolist()}
 
     def load_state_dict(self, state):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from components.episode_buffer import EpisodeBatch
+from envs.vector import GameError
 from utils import interrupts
 from utils.args import TrainingError, key, read
 from utils.seeding import EXPLORATION, GAMES, GLOBALS, TEST, TRAINING, seed_globals, stream
@@ -50,9 +51,13 @@ class EpisodeRunner:
         none is left another round is played.
         TrainingError when the environment pays or shows something that is not finite.
         """
-        kept = np.zeros(self.env.n_envs, dtype=bool)
+        kept, rounds = np.zeros(self.env.n_envs, dtype=bool), self.rounds
         while not kept.any():
-            batch, returns, lengths, ends = self._play(test_mode, render)
+            try:
+                batch, returns, lengths, ends = self._play(test_mode, render)
+            except GameError:
+                self.rounds = rounds  # as if it had not been begun
+                raise
             kept = np.ones(self.env.n_envs, dtype=bool) if self.env.lost is None else ~self.env.lost
             if not test_mode:
                 self.t_env += int(lengths[kept].sum())
