@@ -36,8 +36,8 @@ class Experiment:
         mixer: str | None = key("what makes a joint value from the agents' values; null: nothing (IQL)")
         seed: int = key("fixes everything random; null: chosen and printed", low=0, high=2**32 - 1)
         env_workers: bool = key(
-            "one process for each environment; False: arrays in this process, where it can. Each repeats itself, but the "
-            "two draw other numbers from the same seed"
+            "one process for each environment; False: arrays in this process, where it can. Each of the two repeats "
+            "itself, but they draw different numbers from the same seed"
         )
         use_cuda: bool = key("learn on the GPU, where there is one")
         buffer_cpu_only: bool = key("keep the replay in main memory even when learning on the GPU")

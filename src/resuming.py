@@ -14,10 +14,11 @@ from utils.state import Saved, StateError
 # ---------------------------------------------------------------------- which run
 
 
-def find_latest(config: Config) -> tuple[Run | None, list[str]]:
+def find_latest(config: Config, but: set[Path]) -> tuple[Run | None, list[str]]:
     """(the newest run with this configuration that nobody works on, or None; what is to be said of others).
 
-    A configuration is the same if the keys agree that can change what is learned, and those that can change its bits.
+    but: runs to leave out. A configuration is the same if the keys agree that can change what is learned, and those
+    that can change its bits.
     """
     values = config.values
     if config.sources["seed"] == "chosen now":
@@ -25,7 +26,7 @@ def find_latest(config: Config) -> tuple[Run | None, list[str]]:
     folder = Path(values["local_results_path"], values["name"], task_name(values))
     wanted, said = identity(values, also=MACHINE), []
     same = [run for run in find_runs(folder) if run.config and identity(run.config, also=MACHINE) == wanted]
-    for run in sorted(same, key=lambda run: run.path.name, reverse=True):
+    for run in sorted((run for run in same if run.path not in but), key=lambda run: run.path.name, reverse=True):
         held = holder(run.path)
         if held is None or held.state == "dead":
             return run, said

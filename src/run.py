@@ -24,6 +24,7 @@ from utils.identity import flat, may_change
 from utils.logging import Logger, brief, get_logger, unwritable
 from utils.progress import TrainingProgress
 from utils.rundir import RunDirectory
+from utils.runs import Damaged
 from utils.sinks import JsonlSink, SacredSink, TensorBoardSink, WandbSink, cut_metrics
 from utils.state import Saved, StateFolder
 
@@ -64,8 +65,8 @@ def resume(path: str, overrides: dict, strict: bool = False) -> int:
         run = resuming.read_run(path)
         config = resuming.changed_config(run, overrides, readers)
         goal = config.values["t_max"]
-        print(f"run directory: {run.path}", flush=True)
         if run.status == "finished" and goal <= run.config["t_max"]:
+            print(f"run directory: {run.path}", flush=True)
             print(f"finished: t_env {run.summary.get('t_env')} of t_max = {goal}; to go on give a larger t_max")
             return 0
         claim = take(run.path, config.values["lease_seconds"])
@@ -77,14 +78,20 @@ def resume(path: str, overrides: dict, strict: bool = False) -> int:
 
 def resume_latest(config, strict: bool = False) -> int:
     """Go on with the newest run of a Config that nobody works on, or start it; returns the exit status."""
+    damaged = set()
     while True:
-        run, said = resuming.find_latest(config)
+        run, said = resuming.find_latest(config, damaged)
         for line in said:
             print(line, flush=True)
         if run is None:
             return launch(config)
-        with contextlib.suppress(Held):  # another process was quicker
+        try:
             return _resume_found(run, config, strict)
+        except Held:  # another process was quicker
+            continue
+        except Damaged as error:
+            print(f"{run.path} cannot be resumed: {error}", flush=True)
+            damaged.add(run.path)
 
 
 def _resume_found(run, config, strict: bool) -> int:
@@ -117,8 +124,11 @@ def _resume(directory: RunDirectory, run, strict: bool) -> int:
                     f"{run.path}: its replay was not kept, so it cannot be made longer; keep_replay=True keeps it"
                 )
         _check_room(parts, states.folder)
+        t_env = saved.parts["runner"]["t_env"] if saved else 0
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        directory.resumed = [*(run.summary.get("resumed") or []), {"t_env": t_env, "time": now, "differs": differs}]
         experiment = _Experiment(parts, directory, states, saved, early)
-        directory.resumed = [*(run.summary.get("resumed") or []), _resumption(parts, differs)]
+        print(f"run directory: {run.path}", flush=True)
         if differs:
             console_logger.warning(
                 "the state was written elsewhere, the same bits are not promised: " + "; ".join(differs)
@@ -128,11 +138,6 @@ def _resume(directory: RunDirectory, run, strict: bool) -> int:
         where = f"t_env {parts.runner.t_env}" if saved else "the beginning, as no state was written yet"
         console_logger.info(f"resumed from {where}")
     return _guarded(experiment)
-
-
-def _resumption(parts, differs: list[str]) -> dict:
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return {"t_env": parts.runner.t_env, "time": now, "differs": differs}
 
 
 class _Experiment:
@@ -151,7 +156,8 @@ class _Experiment:
         if saved is not None:
             self.keeper.load(saved)
         try:
-            kept = cut_metrics(path / METRICS, saved.metrics if saved else 0, path / BEYOND) if resumed else None
+            at = saved.metrics if saved else 0
+            kept = cut_metrics(path / METRICS, at, path / BEYOND, claim.look) if resumed else None
             log = get_logger(path / "log.txt", claim.mine)
             for record in early.buffer:
                 log.handlers[-1].handle(record)
@@ -184,11 +190,11 @@ def _guarded(experiment: _Experiment) -> int:
     parts, directory = experiment.parts, experiment.directory
     logger, log = parts.logger, parts.logger.console_logger
 
-    def end(status: str, reason: str | None) -> None:
-        directory.write_summary(status, parts.runner, logger, reason)
+    def leave() -> None:
+        directory.write_summary("interrupted", parts.runner, logger, "a second signal: it left at once")
         directory.claim.release()
 
-    interrupts.on_leave(lambda: end("interrupted", "a second signal; it left at once"))
+    interrupts.on_leave(leave)
     status, reason, code = "finished", None, 0
     try:
         experiment.sacred_run(lambda run: _run(experiment, run))
@@ -205,7 +211,7 @@ def _guarded(experiment: _Experiment) -> int:
         with interrupts.held_back():  # a first signal has nothing to end any more
             try:
                 logger.finish()
-                end(status, reason)
+                directory.write_summary(status, parts.runner, logger, reason)
             except OSError as error:
                 status, reason, code = "failed", reason or f"summary.json: {brief(error)}", code or 1
             except ClaimLost as error:
@@ -216,6 +222,7 @@ def _guarded(experiment: _Experiment) -> int:
         log.info(f"go on with: python src/main.py --resume {directory.path}")
     if reason:
         log.error(f"{status}: {reason}")
+    directory.claim.release()
     return code
 
 

@@ -1,4 +1,4 @@
-"""Stands for main.py where a test is about who starts it: it ends as its name says, within milliseconds.
+"""Stands for main.py where a test is about who starts it: it ends as its name says, soon.
 
 PRETENDED is a folder with <name>.yaml, the configuration that a run of that name leaves, and `starts`, a line for each.
 """
@@ -10,6 +10,8 @@ import signal
 import sys
 import time
 from pathlib import Path
+
+import yaml
 
 RECORD = {"key": "epsilon", "value": 1.0, "episode": 0}
 
@@ -30,16 +32,23 @@ def end(status, code):
     os._exit(code)
 
 
-values = {key: value_of(text) for key, text in (w.split("=", 1) for w in sys.argv[sys.argv.index("with") + 1 :])}
+resumed = None if "with" in sys.argv else Path(sys.argv[sys.argv.index("--resume") + 1])
+if resumed:
+    values = yaml.safe_load((resumed / "config.yaml").read_text())
+else:
+    assert "--resume=latest" in sys.argv
+    values = {key: value_of(text) for key, text in (w.split("=", 1) for w in sys.argv[sys.argv.index("with") + 1 :])}
 name, seed, folder = values["name"], values["seed"], Path(os.environ["PRETENDED"])
 with open(folder / "starts", "a") as starts:
     starts.write(f"{name} {seed} {os.environ['OMP_NUM_THREADS']}\n")
+if resumed:
+    (folder / "resumed").write_text(str(resumed))
 times = (folder / "starts").read_text().count(f"{name} {seed} ")
 if name == "bad input":
     print("error: configuration:\n  t_max = 1 is too short\n  and so on", file=sys.stderr)
     sys.exit(2)
-path = Path(values["local_results_path"], name, "task", f"seed{seed}_{time.time_ns()}")
-path.mkdir(parents=True)
+path = resumed or Path(values["local_results_path"], name, "task", f"seed{seed}_{time.time_ns()}")
+path.mkdir(parents=True, exist_ok=True)
 (path / "config.yaml").write_text((folder / f"{name}.yaml").read_text().replace("seed: 1\n", f"seed: {seed}\n"))
 write_summary("running")
 print(f"run directory: {path}", flush=True)

@@ -7,6 +7,12 @@ from pathlib import Path
 
 import yaml
 
+from utils.args import ConfigError
+
+
+class Damaged(ConfigError):
+    """A file that a run needs to go on is not as it was written."""
+
 
 @dataclass
 class Run:

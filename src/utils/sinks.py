@@ -23,18 +23,20 @@ from typing import Any, BinaryIO
 
 from utils.args import ConfigError
 from utils.logging import Record, brief, missing_package, unwritable
+from utils.runs import Damaged
 
 JSONL_CHUNK = 1000  # lines handed to the disk at once when a backlog is written
 COPY_CHUNK = 2**20  # bytes
 
 
-def cut_metrics(path: Path, position: int, aside: Path) -> list[Record]:
+def cut_metrics(path: Path, position: int, aside: Path, look: Callable[[], None] = lambda: None) -> list[Record]:
     """Cut metrics.jsonl at the byte `position` and return the records before it (null values as nan).
 
     What lies beyond is appended to the file `aside` of the same folder first; it is there twice if the process dies
     between the two. The kept lines always get a new file: a former process may still hold the old one open. A file
-    that is not there counts as empty. Raises ConfigError when no line ends at `position` or one before it is not a
-    record, OSError when the disk refuses; metrics.jsonl is then as it was.
+    that is not there counts as empty. Raises Damaged when no line ends at `position` or one before it is not a
+    record, OSError when the disk refuses; metrics.jsonl is then as it was. look: as for `JsonlSink`; called before each
+    of the two files is changed.
     """
     partial = path.with_name(path.name + ".partial")
     partial.unlink(missing_ok=True)
@@ -43,15 +45,17 @@ def cut_metrics(path: Path, position: int, aside: Path) -> list[Record]:
             with open(partial, "xb") as new:
                 kept = list(_copy_records(old, new, position))
                 _sync(new)
+            look()
             if os.fstat(old.fileno()).st_size > position:
                 _append_rest(old, aside)
+        look()
         os.replace(partial, path)
     except FileNotFoundError:
         if position == 0:
             return []
-        raise ConfigError(f"{path} is damaged: it is missing, and should hold {position} bytes") from None
+        raise Damaged(f"{path} is damaged: it is missing, and should hold {position} bytes") from None
     except ValueError as error:
-        raise ConfigError(f"{path} is damaged: {error}") from error
+        raise Damaged(f"{path} is damaged: {error}") from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from utils.args import ConfigError, key
+from utils.runs import Damaged
 
 FORMAT = 1
 PIECES = 32  # a file of episodes holds at most this part of the replay
@@ -142,7 +143,8 @@ class StateFolder:
     # ------------------------------------------------------------------ reading
 
     def read(self) -> Saved | None:
-        """The newest state that is whole; None where none was ever written. StateError where none can be used."""
+        """The newest state that is whole; None where none was ever written. Damaged where none is whole, StateError for
+        one of another format."""
         found = sorted(self.folder.glob("manifest.*.json"), key=_number, reverse=True) if self.folder.is_dir() else []
         notes = []
         for path in found:
@@ -158,7 +160,7 @@ class StateFolder:
             episodes = None if replay is None else self._episodes(replay)
             return Saved(parts, episodes, manifest["metrics"], manifest["facts"], notes)
         if notes:
-            raise StateError(
+            raise Damaged(
                 f"{self.folder}: no state in it is whole: {'; '.join(notes)}; "
                 "restore the folder from a copy, or delete it to begin the run again in its directory"
             )

@@ -82,9 +82,20 @@ def test_a_failure_is_tried_again_and_then_given_up(name, reason, retries, runs_
     assert sum("will be tried again" in text for text in told) == retries
 
 
-def test_what_fails_once_is_done_in_the_end(runs_of, tmp_path):
+def test_what_fails_once_is_resumed_and_done_in_the_end(runs_of, tmp_path):
     work, told = worked(runs_of("fails once"), tmp_path)
     assert len(work.done) == 1 and not work.failed and any("tried again" in text for text in told)
+    (directory,) = (tmp_path / "results").glob("two_step/fails once/task/*")
+    assert (tmp_path / "resumed").read_text() == str(directory)
+
+
+def test_a_run_that_failed_in_an_earlier_sweep_is_resumed(runs_of, tmp_path):
+    (run,) = runs_of("fails once")
+    worked([run], tmp_path, retries=0)
+    (directory,) = (tmp_path / "results").glob("two_step/fails once/task/*")
+    again = Work([run], 1, 0, tmp_path / "results", [], {run: directory})
+    until(lambda: again.step(lambda text: None) or not again.left)
+    assert again.done == [run] and (tmp_path / "resumed").read_text() == str(directory)
 
 
 def test_bad_input_is_not_tried_again(runs_of, tmp_path):
@@ -125,15 +136,27 @@ def test_pace_is_read_from_metrics_that_are_cut(runs_of, tmp_path):
     assert 8 < left < 10.5
 
 
+def test_the_pace_of_a_resumed_run_is_that_of_this_attempt(runs_of, tmp_path):
+    job = started(runs_of("long")[0], tmp_path)
+    lines = (job.directory / "metrics.jsonl").read_text()
+    old = '{"key": "epsilon", "value": 1.0, "t_env": 10, "episode": 0, "time": 5.0}\n'
+    (job.directory / "metrics.jsonl").write_text(old + lines)
+    job.first = None
+    assert (job.pace()[0], round(job.pace()[1])) == (200, 100)
+    (job.directory / "metrics.jsonl").write_text(old)
+    assert job.pace() == (10, None, None)
+    job.signal(signal.SIGKILL)
+
+
 def test_stop_lets_runs_save(runs_of, tmp_path):
     job = started(runs_of("long")[0], tmp_path)
     stop([job])
     assert job.process.returncode == 143 and '"interrupted"' in (job.directory / "summary.json").read_text()
 
 
-def test_stop_ends_what_does_not_listen(runs_of, tmp_path, monkeypatch):
+def test_stop_ends_what_does_not_listen(runs_of, tmp_path):
     job = started(runs_of("deaf")[0], tmp_path)
-    monkeypatch.setattr(jobs, "PATIENCE", 0.2)
+    job.run.values["stop_seconds"] = 0.2
     stop([job])
     assert job.process.returncode == -signal.SIGKILL
 
