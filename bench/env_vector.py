@@ -39,7 +39,7 @@ def step_seconds(envs, actions):
 
 def compare(name, changes, n_envs, repeats):
     """(seconds of one step of n_envs together, of n_envs single steps), medians."""
-    env_args = yaml.safe_load((CONFIG / f"{name}.yaml").read_text())["env_args"] | changes
+    env_args = yaml.safe_load((CONFIG / f"{name}.yaml").read_text(encoding="utf-8"))["env_args"] | changes
     together = [make(name, env_args, n_envs=n_envs, seed=0)]
     single = [make(name, env_args, seed=i) for i in range(n_envs)]
     for env in together + single:

@@ -41,7 +41,7 @@ def one(algorithm, seed, folder, shape, overrides):
         raise SystemExit(f"{' '.join(command)}\nexit status {done.returncode}\n{done.stderr}")
     path = next(Path(line.removeprefix("run directory: ")) for line in done.stdout.splitlines() if "directory:" in line)
     tables = read_json(path / "tables.json")
-    summary = json.loads((path / "summary.json").read_text())
+    summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
     known = figures(tables) | {"seed": seed, "wall_time_s": summary["wall_time_s"]}
     if tables[0]["v_jt"] is not None and not shape:
         known["block"] = float(np.abs(np.array(tables[0]["q_prime"])[1:, 1:] + tables[0]["v_jt"]).max())

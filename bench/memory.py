@@ -29,7 +29,7 @@ def resident(trainer):
     parent = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            parent[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+            parent[int(stat.parent.name)] = int(stat.read_text(encoding="utf-8").rpartition(")")[2].split()[1])
         except OSError:  # it has just ended
             continue
     size, number = np.zeros(3), np.zeros(3, dtype=int)
@@ -39,7 +39,7 @@ def resident(trainer):
             level, ancestor = level + 1, parent[ancestor]
         if ancestor == trainer:
             try:
-                pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+                pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1])
             except OSError:
                 continue
             size[min(level, 2)] += pages * PAGE / 2**20

@@ -32,9 +32,9 @@ T_MAX = 1_000_000
 def configuration(algorithm, task, seed):
     """A complete config.yaml of ours for predator-prey with penalty 0.5 · (task + 1)."""
     folder = ROOT / "src" / "config"
-    values = yaml.safe_load((folder / "default.yaml").read_text())
+    values = yaml.safe_load((folder / "default.yaml").read_text(encoding="utf-8"))
     for layer in ("envs/predator_prey", "algs/qtran_base", f"algs/{algorithm}"):
-        values |= yaml.safe_load((folder / f"{layer}.yaml").read_text())
+        values |= yaml.safe_load((folder / f"{layer}.yaml").read_text(encoding="utf-8"))
     values |= {"name": algorithm, "seed": seed, "t_max": T_MAX}
     values = {k: v for k, v in values.items() if k not in ("presets", "extends")}
     return values | {"env_args": values["env_args"] | {"penalty": 0.5 * (task + 1)}}

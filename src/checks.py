@@ -56,7 +56,9 @@ def packages(requirements, needed=True):
     except ImportError:
         return Check(requirements, "broken", "its packages are not installed", fix)
     try:
-        lines = [line.partition(" #")[0].strip() for line in (ROOT / requirements).read_text().splitlines()]
+        lines = [
+            line.partition(" #")[0].strip() for line in (ROOT / requirements).read_text(encoding="utf-8").splitlines()
+        ]
         asked = [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
     except (OSError, ValueError) as error:  # ValueError: a line that is no requirement, a file that is no text
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]

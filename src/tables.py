@@ -109,7 +109,7 @@ def figures(states):
 
 def read_json(path):
     """The tables of each game state, from the file that `write_json` wrote."""
-    tables = json.loads(path.read_text())
+    tables = json.loads(path.read_text(encoding="utf-8"))
     return tables.get("states", [tables])
 
 

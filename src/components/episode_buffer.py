@@ -211,13 +211,16 @@ def free_memory(device):
         return torch.cuda.mem_get_info(device)[0]
     try:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        with open("/proc/meminfo") as f:
+        with open("/proc/meminfo", encoding="utf-8") as f:
             available = [line for line in f if line.startswith("MemAvailable:")]
         free = int(available[0].split()[1]) * 1024 if available else free
     except (OSError, ValueError, AttributeError):
         return None
     try:
-        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
+        with (
+            open("/sys/fs/cgroup/memory.max", encoding="utf-8") as limit,
+            open("/sys/fs/cgroup/memory.current", encoding="utf-8") as used,
+        ):
             free = min(free, int(limit.read()) - int(used.read()))
     except (OSError, ValueError):  # no container, or no limit ("max")
         pass

@@ -137,7 +137,7 @@ def _read_file(path, config):
     """A scenario of the user's: map_name and capability_config, at the top or under env_args, as smacv2's examples
     have them. Its other keys may only repeat what the run's configuration says."""
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         values = values.get("env_args", values)
         map_name, capabilities = values.pop("map_name"), copy.deepcopy(values.pop("capability_config"))
         sizes = [capabilities[k] for k in ("n_units", "n_enemies")]

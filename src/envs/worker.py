@@ -113,7 +113,7 @@ class Worker:
     def last_words(self):
         """The end of the last log that a game has left in the folder."""
         logs = sorted(Path(self.folder).rglob("*.log"), key=lambda file: file.stat().st_mtime)
-        lines = logs[-1].read_text(errors="replace").splitlines()[-LAST_WORDS:] if logs else []
+        lines = logs[-1].read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_WORDS:] if logs else []
         return "; the game's last words:\n  " + "\n  ".join(lines) if lines else ""
 
     def end(self):

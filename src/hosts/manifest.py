@@ -35,7 +35,7 @@ def read(root):
     if not path.is_file():
         return None
     try:
-        return Installed(**json.loads(path.read_text()))
+        return Installed(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{path} is damaged: {error}; the files before the install lie beside it") from error
 

@@ -246,7 +246,7 @@ def _mapping(value):
 def _json(path):
     """The object of a JSON file, or None where it is missing, damaged or no object."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None

@@ -98,7 +98,7 @@ class Job:
 
     def _output(self):
         with suppress(OSError):
-            return self.log.read_text(errors="replace")
+            return self.log.read_text(encoding="utf-8", errors="replace")
         return ""
 
     def _last_words(self):

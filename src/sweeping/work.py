@@ -110,7 +110,7 @@ def locked(folder):
         lock.touch()
     except OSError as error:
         raise ConfigError(f"results: {folder} cannot be written: {error}; give --results DIR") from error
-    with open(lock, "r+") as file:
+    with open(lock, "r+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -87,7 +87,7 @@ def find_checkpoint(path, load_step=0):
 def _best_checkpoint(path):
     folder = os.path.join(path, "best")
     try:
-        with open(os.path.join(folder, "meta.json")) as f:
+        with open(os.path.join(folder, "meta.json"), encoding="utf-8") as f:
             return folder, int(json.load(f)["t_env"])
     except FileNotFoundError:
         raise ConfigError(f"load_step=best: there is no {folder}; tests write it where save_model=True") from None

@@ -285,7 +285,7 @@ def _machine() -> dict[str, str | None]:
     """What two processes have in common that can see each other. Without /proc: None, so that only the lease counts."""
     boot, namespace = None, None
     with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         namespace = os.readlink("/proc/self/ns/pid")
     return {"host": socket.gethostname(), "boot": boot, "pid_namespace": namespace}
 
@@ -327,7 +327,7 @@ def _token(path: Path) -> str | None:
 
 def _write(path: Path, contents: dict[str, Any]) -> None:
     """Make the file `path`, which must not exist, and have it on the disk."""
-    with open(path, "x") as file:
+    with open(path, "x", encoding="utf-8") as file:
         file.write(json.dumps(contents) + "\n")
         file.flush()
         os.fsync(file.fileno())

@@ -48,7 +48,7 @@ def names(kind):
 
 def first_comment(kind, name):
     """What the first line of config/`kind`/`name`.yaml, a comment, says of it."""
-    with open(_path(kind, name)) as f:
+    with open(_path(kind, name), encoding="utf-8") as f:
         return f.readline().strip().lstrip("# ")
 
 
@@ -252,7 +252,7 @@ def _read_named(kind, name):
 
 def _read_yaml(path):
     try:
-        with open(path) as f:
+        with open(path, encoding="utf-8") as f:
             values = yaml.safe_load(f)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error

@@ -296,7 +296,7 @@ def _password() -> dict[str, Any]:
     if not path:
         return {}
     try:
-        return {"password": Path(path).read_text().strip()}
+        return {"password": Path(path).read_text(encoding="utf-8").strip()}
     except OSError as error:
         raise ConfigError(f"{PASSWORD_FILE}={path}: cannot be read: {error.strerror}") from error
 

@@ -120,7 +120,7 @@ class PatientFileObserver(FileStorageObserver):
         with self._saving:
             with suppress(FileNotFoundError):
                 os.remove(path + ".new")  # of a kill; a process that was frozen may go on writing it
-            with open(path + ".new", "x") as f:
+            with open(path + ".new", "x", encoding="utf-8") as f:
                 json.dump(flatten(plain(obj)), f, sort_keys=True, indent=2)
             if self._mine():
                 os.replace(path + ".new", path)
@@ -160,7 +160,7 @@ class PatientFileObserver(FileStorageObserver):
         folders = [path for path in Path(self.basedir).iterdir() if path.name.isdigit()]
         for folder in sorted(folders, key=lambda path: -int(path.name)):  # the newest is the likeliest
             with suppress(OSError, ValueError):  # another run's, damaged
-                entry = json.loads((folder / "run.json").read_text())
+                entry = json.loads((folder / "run.json").read_text(encoding="utf-8"))
                 if isinstance(entry, dict) and entry.get("run_id") == self._run_id:
                     return folder, entry
         return None, {}

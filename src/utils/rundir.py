@@ -118,7 +118,7 @@ class RunDirectory:
         try:
             write_atomically(self.path / "summary.json", text)
         except OSError:  # a full disk may have no room for a second file, but for this one in place of the old
-            with open(self.path / "summary.json", "w") as f:
+            with open(self.path / "summary.json", "w", encoding="utf-8") as f:
                 f.write(text)
 
 
@@ -156,7 +156,7 @@ def _config_text(values: dict) -> str:
 def check_same_algorithm(folder, values):
     """ConfigError when the checkpoint in `folder` says that another algorithm than that of `values` wrote it."""
     try:
-        with open(os.path.join(folder, "meta.json")) as f:
+        with open(os.path.join(folder, "meta.json"), encoding="utf-8") as f:
             meta = json.load(f)
         wrote, differs = meta.get("name"), [k for k in ALGORITHM if meta.get(k, values[k]) != values[k]]
     except FileNotFoundError:  # EPyMARL's checkpoints have no such file
@@ -172,7 +172,7 @@ def write_atomically(path, text):
     """Write `text` to `path`, whole or not at all (OSError)."""
     partial = f"{path}.partial"
     try:
-        with open(partial, "w") as f:
+        with open(partial, "w", encoding="utf-8") as f:
             f.write(text)
         os.replace(partial, path)
     except OSError:

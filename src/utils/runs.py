@@ -46,7 +46,9 @@ def _folders(root):
 def _read(path):
     run = Run(path)
     try:
-        run.config = yaml.load((path / "config.yaml").read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        run.config = yaml.load(
+            (path / "config.yaml").read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        )
         if not isinstance(run.config, dict) or not {"name", "env", "env_args", "seed"} <= run.config.keys():
             run.config, run.problem = {}, "config.yaml is not that of a run"
             return run
@@ -54,7 +56,7 @@ def _read(path):
         run.problem = f"config.yaml cannot be read: {' '.join(str(error).split())}"
         return run
     try:
-        run.summary = json.loads((path / "summary.json").read_text())
+        run.summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
         if not isinstance(run.summary, dict) or "status" not in run.summary:
             run.summary, run.problem = {}, "summary.json is not that of a run"
     except FileNotFoundError:
