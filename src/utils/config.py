@@ -9,6 +9,7 @@ An algorithm's YAML may say `extends: OTHER` (its keys on top of those of algs/O
 `preset: NAME`. Keys that it repeats under `in_hosts` are for an EPyMARL checkout alone (docs/plugin.md).
 """
 
+import ast
 import difflib
 import os
 import random
@@ -21,6 +22,7 @@ from typing import Any
 import yaml
 
 from utils.args import ConfigError, convert, declared, nearest
+from utils.identity import short
 
 FOLDER = Path(__file__).resolve().parent.parent / "config"
 
@@ -90,11 +92,87 @@ def load_from(path, overrides, readers):
 
 
 def parse_overrides(words):
-    """{dotted key: value} of the words after `with`, read as Sacred reads them; YAML's null is None too."""
-    updates, named = import_sacred().arg_parser.get_config_updates(words)
-    if named:
-        raise ConfigError(f"command line: {named[0]!r} is not KEY=VALUE; give values after `with` as gamma=0.9")
-    return {name: None if value == "null" else value for name, value in _flatten(updates).items()}
+    """{dotted key: value} of the words after `with`: Python literals, else text; YAML's null is None too.
+
+    As Sacred writes them, but not by its parser, which decodes values with jsonpickle: that can run code.
+    """
+    values = {}
+    for word in words:
+        name, sep, value = word.partition("=")
+        name = name.strip()
+        if not sep or not name:
+            raise ConfigError(f"command line: {short(word)!r} is not KEY=VALUE; give values after `with` as gamma=0.9")
+        _set(values, name, _literal(name, value.strip()))
+    return _flatten(values)
+
+
+def _set(values, name, value):
+    """Set a dotted name in nested mappings, into which mappings are merged."""
+    *path, last = name.split(".")
+    for part in path:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"command line: {name} and {part} are both given; give one of them")
+    if isinstance(value, dict) and isinstance(values.get(last), dict):
+        values[last] |= value
+    elif isinstance(values.get(last), dict):
+        raise ConfigError(f"command line: {name} and {name}.{next(iter(values[last]))} are both given; give one of them")
+    else:
+        values[last] = value
+
+
+def _literal(name, text):
+    """The value of KEY=text."""
+    if text == "null":
+        return None
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError):
+        return text
+    except (MemoryError, RecursionError):
+        raise ConfigError(f"command line: {name}: {short(text)!r} is nested too deep") from None
+    problem = _not_plain(value)
+    if problem:
+        raise ConfigError(
+            f"command line: {name}: {short(text)!r} holds {problem}; a value is a number, text, True, False, None, or "
+            "a list or mapping of these"
+        )
+    return value
+
+
+def _not_plain(value, depth=50):
+    """What a value holds that is neither a number, text, a boolean, None, nor a list or mapping of these; else None."""
+    if depth == 0:
+        return "more than 50 levels"
+    if isinstance(value, dict):
+        for k, v in value.items():
+            if not isinstance(k, str):
+                return f"the key {short(k)!r}, which is no text"
+            if k.startswith("py/"):
+                return f"the key {short(k)!r}, which jsonpickle would decode"
+            if problem := _not_plain(v, depth - 1):
+                return problem
+        return None
+    if isinstance(value, (list, tuple)):
+        return next((problem for v in value if (problem := _not_plain(v, depth - 1))), None)
+    if isinstance(value, str):
+        return None if _encodes(value) else "text that is not valid Unicode"
+    if value is None or isinstance(value, (bool, int, float)):
+        return None
+    return f"a value of type {type(value).__name__}"
+
+
+def shown(value):
+    """A value in a message: its beginning, where it is long."""
+    return short(repr(value), 200)
+
+
+def _encodes(text):
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
 
 
 def import_sacred() -> Any:
@@ -135,19 +213,22 @@ def _assemble(layers, readers):
     if flat.get("seed", 0) is None:
         flat["seed"], sources["seed"] = random.SystemRandom().randrange(2**31), "chosen now"
     problems = [f"{sources[name]}: {problem}" for name, problem in unknown]
+    problems += [f"{sources[k]}: {k} holds {held}" for k, v in flat.items() if (held := _not_plain(v)) is not None]
+    if problems and not unknown:  # the checks below are for plain values
+        raise ConfigError("configuration:\n  " + "\n  ".join(sorted(problems)))
     sound = set()  # keys with values of the right type and range
     for name in flat.keys() & schema.keys():
         try:
             flat[name] = convert(flat[name], schema[name].type, schema[name].meta)
             sound.add(name)
         except ValueError as error:
-            problems.append(f"{sources[name]}: {name} = {flat[name]!r} {error}")
+            problems.append(f"{sources[name]}: {name} = {shown(flat[name])} {error}")
     for name in schema.keys() - flat.keys():
         problems.append(f"missing key {name!r}, which {schema[name].reader} reads: {schema[name].meta['doc']}")
     if not unknown:  # else some keys belong to a class that could not be named
         for name in flat.keys() - schema.keys():
             hint = _hint(name, schema, classes)
-            problems.append(f"{sources[name]}: unknown key {name!r} (value {flat[name]!r}){hint}")
+            problems.append(f"{sources[name]}: unknown key {name!r} (value {shown(flat[name])}){hint}")
     problems += [problem for cls in classes for problem in _cross_checks(cls, flat, sound)]
     if problems:
         raise ConfigError("configuration:\n  " + "\n  ".join(sorted(problems)))

@@ -85,7 +85,7 @@ def test_names_of_epymarl_and_pymarl_are_accepted(alias, key):
     "word, value",
     [
         ("lr=5e-4", 0.0005), ("lr=abc", "abc"), ("lr=", ""), ("seed=None", None), ("seed=null", None),
-        ("use_cuda=False", False), ("label=a=b", "a=b"), ("label=two words", "two words"),
+        ("lr={{}}", "{{}}"), ("use_cuda=False", False), ("label=a=b", "a=b"), ("label=two words", "two words"),
     ],
 )  # fmt: skip
 def test_words_are_read_as_sacred_reads_them(word, value):
@@ -96,7 +96,41 @@ def test_nested_words():
     assert parse_overrides(["env_args.payoff=[[5,0],[0,9]]"]) == {"env_args.payoff": [[5, 0], [0, 9]]}
 
 
-@pytest.mark.parametrize("words, said", [(["foo"], "'foo' is not KEY=VALUE"), (["env_args=5"], "must be a mapping")])
+def test_a_mapping_within_env_args_by_dotted_words():
+    words = ["env_args.kwargs.a=1", "env_args.kwargs.b.c=x", "env_args.key=y"]
+    assert parse_overrides(words) == {"env_args.kwargs": {"a": 1, "b": {"c": "x"}}, "env_args.key": "y"}
+
+
+CODE = "{'py/reduce':[{'py/function':'os.system'},{'py/tuple':['touch %s']}]}"
+
+
+@pytest.mark.parametrize("key", ["label", "env_args.kwargs", "lr"])
+def test_no_value_runs_code(key, tmp_path):
+    with pytest.raises(ConfigError, match="the key 'py/reduce', which jsonpickle would decode"):
+        parse_overrides([f"{key}={CODE % (tmp_path / 'ran')}"])
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"env": "gymma", "env_args": {"kwargs": {"py/reduce": [1]}}}))
+    with pytest.raises(ConfigError, match="env_args.kwargs holds the key 'py/reduce'"):
+        load_from(str(tmp_path / "c.yaml"), {}, readers)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["foo"], "'foo' is not KEY=VALUE"),
+        (["env_args=5"], "must be a mapping"),
+        (["label=b'x'"], "label: \"b'x'\" holds a value of type bytes"),
+        (["lr={1,2}"], "a value of type set"),
+        (["lr=1j"], "a value of type complex"),
+        (["lr={1:2}"], "the key '1', which is no text"),
+        (["lr=0.1", "lr.x=2"], "lr.x and lr are both given"),
+        (["lr.x=2", "lr=0.1"], "lr and lr.x are both given"),
+        (["lr=" + "-" * 5000 + "1"], "is nested too deep"),
+        (["lr=" + "[" * 90 + "]" * 90], "more than 50 levels"),
+        (["name='\\ud800'"], "not valid Unicode"),
+        (["=1"], "is not KEY=VALUE"),
+    ],
+)
 def test_other_words_are_refused(words, said):
     with pytest.raises(ConfigError, match=said):
         parse_overrides(words)
