@@ -7,11 +7,10 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from utils.args import ConfigError, nearest
 from utils.config import names
 from utils.identity import FAIRNESS
+from utils.yaml_file import read_yaml
 
 KEYS = ("title", "question", "algorithms", "environments", "overrides", "seeds", "allow_different", "results")
 NEEDED = ("algorithms", "environments", "seeds")
@@ -77,26 +76,10 @@ def seeds(value, where, problems):
     return list(dict.fromkeys(out))
 
 
-class _Loader(yaml.SafeLoader):
-    """A SafeLoader that refuses a key that is there twice, of which YAML would drop the first."""
-
-    def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key, _ in node.value:
-            if keys.count(key.value) > 1:
-                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is there twice", problem_mark=key.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def _read(path):
     if not path.is_file():
         raise _no_such_study(path)
-    try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    raw = read_yaml(path)
     if not isinstance(raw, dict) or not raw:
         held = "is empty" if not raw else f"holds {type(raw).__name__}, not `key: value` lines"
         raise ConfigError(f"{path} {held}; `python src/sweep.py --help` shows a study")

@@ -19,10 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from utils.args import ConfigError, convert, declared, nearest
 from utils.identity import short
+from utils.yaml_file import not_plain, read_yaml
 
 FOLDER = Path(__file__).resolve().parent.parent / "config"
 
@@ -56,7 +55,7 @@ def first_comment(kind, name):
 
 def environment_of(name):
     """The environment that config/envs/`name`.yaml configures."""
-    return _read_yaml(_path("envs", name)).get("env", name)
+    return _read_mapping(_path("envs", name)).get("env", name)
 
 
 def load(alg, env, overrides, readers, said="command line"):
@@ -71,11 +70,11 @@ def load(alg, env, overrides, readers, said="command line"):
     env_layers, alg_layers = _read_named("envs", env), _read_named("algs", alg)
     preset = overrides.get("preset", next((v["preset"] for _, v in reversed(env_layers) if "preset" in v), None))
     known = {name for _, values in alg_layers for name in values.get("presets", {})}
-    if "preset" in overrides and preset is not None and preset not in known:
+    if "preset" in overrides and preset is not None and not (isinstance(preset, str) and preset in known):
         raise ConfigError(
-            f"{said}: preset = {preset!r} is none of {alg}'s: {', '.join(sorted(known)) or 'it has none'}"
+            f"{said}: preset = {shown(preset)} is none of {alg}'s: {', '.join(sorted(known)) or 'it has none'}"
         )
-    layers = [("config/default.yaml", _read_yaml(FOLDER / "default.yaml")), *env_layers]
+    layers = [("config/default.yaml", _read_mapping(FOLDER / "default.yaml")), *env_layers]
     for source, values in alg_layers:
         presets = values.pop("presets", {})
         layers.append((source, values))
@@ -88,7 +87,7 @@ def load_from(path, overrides, readers):
     """The Config of a run's own config.yaml, with overrides."""
     if os.path.isdir(path):
         path = os.path.join(path, "config.yaml")
-    return _assemble([(str(path), _read_yaml(path)), ("command line", overrides)], readers)
+    return _assemble([(str(path), _read_mapping(path)), ("command line", overrides)], readers)
 
 
 def parse_overrides(words):
@@ -116,7 +115,8 @@ def _set(values, name, value):
     if isinstance(value, dict) and isinstance(values.get(last), dict):
         values[last] |= value
     elif isinstance(values.get(last), dict):
-        raise ConfigError(f"command line: {name} and {name}.{next(iter(values[last]))} are both given; give one of them")
+        inner = f"{name}.{next(iter(values[last]))}"
+        raise ConfigError(f"command line: {name} and {inner} are both given; give one of them")
     else:
         values[last] = value
 
@@ -131,7 +131,7 @@ def _literal(name, text):
         return text
     except (MemoryError, RecursionError):
         raise ConfigError(f"command line: {name}: {short(text)!r} is nested too deep") from None
-    problem = _not_plain(value)
+    problem = not_plain(value)
     if problem:
         raise ConfigError(
             f"command line: {name}: {short(text)!r} holds {problem}; a value is a number, text, True, False, None, or "
@@ -140,39 +140,9 @@ def _literal(name, text):
     return value
 
 
-def _not_plain(value, depth=50):
-    """What a value holds that is neither a number, text, a boolean, None, nor a list or mapping of these; else None."""
-    if depth == 0:
-        return "more than 50 levels"
-    if isinstance(value, dict):
-        for k, v in value.items():
-            if not isinstance(k, str):
-                return f"the key {short(k)!r}, which is no text"
-            if k.startswith("py/"):
-                return f"the key {short(k)!r}, which jsonpickle would decode"
-            if problem := _not_plain(v, depth - 1):
-                return problem
-        return None
-    if isinstance(value, (list, tuple)):
-        return next((problem for v in value if (problem := _not_plain(v, depth - 1))), None)
-    if isinstance(value, str):
-        return None if _encodes(value) else "text that is not valid Unicode"
-    if value is None or isinstance(value, (bool, int, float)):
-        return None
-    return f"a value of type {type(value).__name__}"
-
-
 def shown(value):
     """A value in a message: its beginning, where it is long."""
     return short(repr(value), 200)
-
-
-def _encodes(text):
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in text
 
 
 def import_sacred() -> Any:
@@ -213,7 +183,7 @@ def _assemble(layers, readers):
     if flat.get("seed", 0) is None:
         flat["seed"], sources["seed"] = random.SystemRandom().randrange(2**31), "chosen now"
     problems = [f"{sources[name]}: {problem}" for name, problem in unknown]
-    problems += [f"{sources[k]}: {k} holds {held}" for k, v in flat.items() if (held := _not_plain(v)) is not None]
+    problems += [f"{sources[k]}: {k} holds {held}" for k, v in flat.items() if (held := not_plain(v)) is not None]
     if problems and not unknown:  # the checks below are for plain values
         raise ConfigError("configuration:\n  " + "\n  ".join(sorted(problems)))
     sound = set()  # keys with values of the right type and range
@@ -288,13 +258,21 @@ def _hint(name, schema, classes):
         return f"; {expected[name]}"
     if f"env_args.{name}" in schema:
         return f"; did you mean 'env_args.{name}'?"
-    owners = [n for kind in ("algs", "envs") for n in names(kind) if name in _flatten(_read_named(kind, n)[-1][1])]
+    owners = [n for kind in ("algs", "envs") for n in names(kind) if name in _own_keys(kind, n)]
     if owners:
         return f"; it belongs to {', '.join(owners)}"
     nested = str(name).startswith("env_args.")  # compared without the prefix, which makes all look alike
     others = {k.removeprefix("env_args."): k for k in schema if k.startswith("env_args.") == nested}
     close = difflib.get_close_matches(str(name).removeprefix("env_args."), others, n=1)
     return f"; did you mean {others[close[0]]!r}?" if close else ""
+
+
+def _own_keys(kind, name):
+    """The keys of config/kind/name.yaml itself; none where it cannot be read: it is not the file that is used."""
+    try:
+        return _flatten(_read_named(kind, name)[-1][1])
+    except ConfigError:
+        return {}
 
 
 def _allowed(meta):
@@ -324,21 +302,24 @@ def _path(kind, name):
 
 def _read_named(kind, name):
     """[(source, values)] of config/kind/name.yaml, after what it extends."""
-    values = _read_yaml(_path(kind, name))
-    for key in values.pop("in_hosts", {}):
-        values.pop(key, None)
-    base = values.pop("extends", None)
-    return (_read_named(kind, base) if base else []) + [(f"config/{kind}/{name}.yaml", values)]
+    layers, seen = [], []
+    while name is not None:
+        if name in seen:
+            raise ConfigError(f"config/{kind}: {' extends '.join([*seen, name])}: a circle")
+        if seen:
+            check_choices(("extends", kind, name))
+        seen.append(name)
+        values = _read_mapping(_path(kind, name))
+        for key in values.pop("in_hosts", {}):
+            values.pop(key, None)
+        base = values.pop("extends", None)
+        layers.insert(0, (f"config/{kind}/{name}.yaml", values))
+        name = base
+    return layers
 
 
-def _read_yaml(path):
-    try:
-        with open(path, encoding="utf-8") as f:
-            values = yaml.safe_load(f)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+def _read_mapping(path):
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: must hold `key: value` lines, not {type(values).__name__}")
     return values

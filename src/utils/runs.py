@@ -5,9 +5,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from utils.args import ConfigError
+from utils.yaml_file import read_yaml
 
 
 class Damaged(ConfigError):
@@ -46,14 +45,12 @@ def _folders(root):
 def _read(path):
     run = Run(path)
     try:
-        run.config = yaml.load(
-            (path / "config.yaml").read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        )
+        run.config = read_yaml(path / "config.yaml")
         if not isinstance(run.config, dict) or not {"name", "env", "env_args", "seed"} <= run.config.keys():
             run.config, run.problem = {}, "config.yaml is not that of a run"
             return run
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, an impossible date
-        run.problem = f"config.yaml cannot be read: {' '.join(str(error).split())}"
+    except ConfigError as error:
+        run.problem = f"config.yaml cannot be read: {error}"
         return run
     try:
         run.summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
@@ -61,7 +58,7 @@ def _read(path):
             run.summary, run.problem = {}, "summary.json is not that of a run"
     except FileNotFoundError:
         run.problem = "summary.json is missing"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         run.problem = f"summary.json cannot be read: {error}"
     return run
 
@@ -85,7 +82,7 @@ def records(path, last_bytes=None):
 def _record(line):
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     whole = isinstance(record, dict) and {"key", "value", "t_env", "episode", "time"} <= record.keys()
     return record if whole else None

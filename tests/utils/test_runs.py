@@ -39,7 +39,7 @@ def test_runs_are_found_at_any_depth_each_once(tmp_path):
         (dict(config=CONFIG[: len(CONFIG) // 2]), "config.yaml is not that of a run"),
         (dict(config=""), "config.yaml is not that of a run"),
         (dict(config="- 1\n"), "config.yaml is not that of a run"),
-        (dict(config="name: [qmix\n"), "config.yaml cannot be read: while parsing"),
+        (dict(config="name: [qmix\n"), "is not valid YAML"),
         (dict(summary=None), "summary.json is missing"),
         (dict(summary=json.dumps(SUMMARY)[:9]), "summary.json cannot be read"),
         (dict(summary=""), "summary.json cannot be read"),
