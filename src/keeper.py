@@ -7,6 +7,8 @@ import math
 import time
 from collections.abc import Callable
 
+import torch
+
 from utils import interrupts
 from utils.identity import JUDGED_BY
 from utils.logging import brief
@@ -28,6 +30,7 @@ class Keeper:
         self.log = parts.logger.console_logger
         self.failure: str | None = None  # of the last try to write a checkpoint
         self.best: dict | None = None  # {"metric", "value", "t_env"} of the best test
+        self.best_files: dict[str, bytes] = {}  # of checkpoints/best, for a later test may be undone by a kill
         self.closed = False  # the last state is written
         self._written, self._t_env = time.monotonic(), parts.runner.t_env
 
@@ -58,6 +61,7 @@ class Keeper:
             return
         try:
             self.directory.save_checkpoint(self.parts.learner, t_env, BEST, metric=metric, value=latest[metric])
+            self.best_files = self.directory.checkpoint_files(BEST)
         except OSError as error:
             self.log.warning(f"checkpoints/{BEST} not written: {brief(error)}; training goes on")
 
@@ -96,6 +100,7 @@ class Keeper:
             "runner": self.parts.runner.state_dict(),
             "schedule": self.schedule.state_dict(),
             "best": self.best,
+            "best_files": {k: torch.frombuffer(bytearray(v), dtype=torch.uint8) for k, v in self.best_files.items()},
             "wall_s": self.directory.wall_seconds,
             "t_start": self.directory.t_start,
         }
@@ -119,5 +124,7 @@ class Keeper:
         self.parts.logger.episode = self.parts.runner.episodes
         self.schedule.load_state_dict(contents["schedule"])
         self.best = contents["best"]
+        self.best_files = {name: bytes(values.numpy()) for name, values in contents["best_files"].items()}
+        self.directory.put_checkpoint(BEST, self.best_files)
         self.directory.wall_before, self.directory.t_start = contents["wall_s"], contents["t_start"]
         self._t_env = self.parts.runner.t_env

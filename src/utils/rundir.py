@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -68,17 +69,49 @@ class RunDirectory:
         more: further entries of its meta.json.
         """
         self.claim.look()
-        final = self.path / "checkpoints" / (name or str(t_env))
-        partial = final.with_name(f"{final.name}.partial")
         meta = {"t_env": t_env} | {k: self.values[k] for k in ("name", *ALGORITHM)} | more
+
+        def fill(folder: Path) -> None:
+            learner.save_models(str(folder))
+            write_atomically(folder / "meta.json", json.dumps(meta))
+
+        self._put(name or str(t_env), fill)
+
+    def checkpoint_files(self, name: str) -> dict[str, bytes]:
+        """{file: contents} of checkpoints/<name>/."""
+        return {path.name: path.read_bytes() for path in (self.path / "checkpoints" / name).iterdir()}
+
+    def put_checkpoint(self, name: str, files: dict[str, bytes]) -> None:
+        """Make checkpoints/<name>/ hold these files, or, where there are none, not be there."""
+        self.claim.look()
+        folder = self.path / "checkpoints" / name
+        if folder.is_dir() and self.checkpoint_files(name) == files:
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+
+        def fill(partial: Path) -> None:
+            for file, data in files.items():
+                (partial / file).write_bytes(data)
+
+        if files:
+            self._put(name, fill)
+
+    def _put(self, name: str, fill: Callable[[Path], None]) -> None:
+        final = self.path / "checkpoints" / name
+        partial = final.with_name(f"{name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
         try:
-            partial.mkdir(parents=True, exist_ok=True)
-            learner.save_models(str(partial))
-            write_atomically(partial / "meta.json", json.dumps(meta))
+            partial.mkdir(parents=True)
+            fill(partial)
         except OSError:
             shutil.rmtree(partial, ignore_errors=True)  # on a full disk it holds the space that the rest needs
             raise
-        os.replace(partial, final) if not final.exists() else _replace_files(partial, final)
+        old = final.with_name(f"{name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(final, old)  # a kill here leaves none, which a resume puts back; never a mixture of two
+        os.rename(partial, final)
+        shutil.rmtree(old, ignore_errors=True)
 
     def limit_checkpoints(self, most: int | None) -> None:
         """Remove the oldest checkpoints beyond the last `most`; the best one is not among them. None: keep all."""
@@ -197,9 +230,3 @@ def commit():
         return (head + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")) if head else None
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _replace_files(source, target):
-    for file in source.iterdir():
-        os.replace(file, target / file.name)
-    source.rmdir()
