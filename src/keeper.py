@@ -36,17 +36,21 @@ class Keeper:
 
     # ------------------------------------------------------------------ checkpoints
 
-    def checkpoint(self, **more) -> None:
-        """Weights at this step. more: further entries of meta.json."""
+    def checkpoint(self) -> None:
+        """Weights at this step."""
+        if self._save():
+            self.directory.limit_checkpoints(self.parts.training.keep_checkpoints)
+
+    def _save(self, **more) -> bool:
         t_env = self.parts.runner.t_env
         try:
             with interrupts.held():
                 self.directory.save_checkpoint(self.parts.learner, t_env, **more)
-                self.directory.limit_checkpoints(self.parts.training.keep_checkpoints)
             self.failure = None
         except OSError as error:
             self.failure = brief(error)
             self.log.warning(f"checkpoint {t_env} not written: {self.failure}; training goes on")
+        return self.failure is None
 
     def tested(self) -> None:
         """Keep the weights in checkpoints/best if the test that has ended was the best so far."""
@@ -81,9 +85,11 @@ class Keeper:
         self.closed = True
 
     def interrupted(self) -> None:
-        """The state at a signal, or where a game has failed. The one that `last_state` wrote stays the last."""
+        """The state and the weights at a signal, or where a game has failed. What `last_state` wrote stays the last."""
         if self.parts.runner.rounds and not self.closed:
             self.state()
+        if self.parts.training.save_model and self.schedule.save.last != self.parts.runner.t_env:
+            self._save(interrupted=True)  # a resumed run removes it
 
     def state(self, with_replay: bool = True) -> None:
         """Write the state, between two rounds."""

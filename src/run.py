@@ -262,8 +262,6 @@ def _run(experiment: _Experiment, sacred_run) -> None:
             )
     except (interrupts.Interrupted, envs.GameError):  # neither says anything against what was learned
         keeper.interrupted()
-        if parts.training.save_model:
-            keeper.checkpoint(interrupted=True)
         raise
     finally:
         logger.finish()  # while Sacred still listens
