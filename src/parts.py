@@ -16,6 +16,7 @@ from runners import runner_class
 from training import Training
 from utils.args import ConfigError, key, read
 from utils.checkpoint import find_checkpoint
+from utils.config import shown
 from utils.logging import Logger
 from utils.rundir import check_same_algorithm
 from utils.seeding import seed_weights
@@ -41,7 +42,7 @@ class Experiment:
         )
         use_cuda: bool = key("learn on the GPU, where there is one")
         buffer_cpu_only: bool = key("keep the replay in main memory even when learning on the GPU")
-        num_threads: int = key("CPU threads of torch; one is fastest for small networks", low=1)
+        num_threads: int = key("CPU threads of torch; one is fastest for small networks", low=1, high=1024)
         checkpoint_path: str = key("folder of checkpoints to start from; empty: start anew")
         load_step: int = key(
             "which of them: the nearest; 0: the last; best: the one that tested best",
@@ -52,6 +53,16 @@ class Experiment:
         label: str = key("free text, kept with the results")
         hypergroup: str | None = key("free text, kept with the results (EPyMARL's search sets it)")
         repeat_id: int = key("number of a repetition, kept with the results")
+
+        def problems(self):
+            """What is wrong with these keys."""
+            if (
+                self.name in (".", "..")
+                or not self.name.isprintable()
+                or set(self.name) & set("/\\")
+                or len(self.name) > 100
+            ):
+                yield f"name = {shown(self.name)} names a folder: at most 100 characters, no / and no \\"
 
 
 def readers(values):

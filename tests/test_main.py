@@ -117,7 +117,7 @@ def test_what_only_a_game_can_refuse(tmp_path, capsys, monkeypatch):
         (dict(common_reward=False), "common_reward=False: toy pays one team reward; give common_reward=True"),
         (dict(pays_each=True, common_reward=False, alg="qtran_alt"), "QTRAN factorises one team reward"),
         (dict(pays_each=True, common_reward=False, alg="vdn"), "vdn needs one team reward; only iql"),
-        (dict(lr="5e-4"), "lr = '5e-4' is text (YAML 1.1 reads 5e-4 as text; write 0.0005)"),
+        (dict(lr="5e-4"), "lr = '5e-4' is text (5e-4 is read as text; write 0.0005)"),
     ):
         refused(capsys, tmp_path / "results", ["--from", toy_config(tmp_path / "c.yaml", **changes)], said)
 

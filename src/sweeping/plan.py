@@ -79,7 +79,7 @@ def read_plan(path, readers, results=None):
     readers: as for config.load. results: a folder in place of the study's own.
     """
     study = read_study(path)
-    results = Path(results or study.results or Path("results", "studies", study.path.stem))
+    results = Path(results or study.results or Path("results", "studies", study.path.stem)).expanduser()
     firsts = _first_runs(study, results, readers)
     study.problems += _clashes(study, firsts) + _unfair(study, firsts)
     if study.problems:

@@ -17,6 +17,7 @@ Plugin file: imports only the standard library, so it also runs inside an EPyMAR
 import dataclasses
 import difflib
 import math
+import sys
 import types
 import typing
 
@@ -120,10 +121,12 @@ def _as(value, wanted):
         return value
     if wanted in (int, float):
         if isinstance(value, str):
-            raise ValueError(f"is text{_numeric_hint(value)}, must be {_NAMES[wanted]}")
+            raise ValueError(f"is text{_numeric_hint(value, wanted)}, must be {_NAMES[wanted]}")
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ValueError(f"must be {_NAMES[wanted]}")
-        if not math.isfinite(value):
+        if abs(value) >= 2**63 and wanted is int:
+            raise ValueError(f"must be at most {2**63 - 1}")
+        if abs(value) > sys.float_info.max or not math.isfinite(value):
             raise ValueError("must be finite")
         if wanted is int and value != int(value):
             raise ValueError("must be a whole number")
@@ -140,11 +143,12 @@ def _as(value, wanted):
 _NAMES = {int: "a whole number", float: "a number"}
 
 
-def _numeric_hint(text):
+def _numeric_hint(text, wanted):
     try:
         number = float(text)
     except ValueError:
         return ""
     if not math.isfinite(number):
         return ""
-    return f" (YAML 1.1 reads {text} as text; write {number!r})"
+    number = int(number) if wanted is int and number.is_integer() else number
+    return f" ({text} is read as text; write {number!r})"

@@ -202,6 +202,7 @@ def _assemble(layers, readers):
     problems += [problem for cls in classes for problem in _cross_checks(cls, flat, sound)]
     if problems:
         raise ConfigError("configuration:\n  " + "\n  ".join(sorted(problems)))
+    flat["local_results_path"] = os.path.expanduser(flat["local_results_path"])
     values = {k: v for k, v in flat.items() if not k.startswith("env_args.")}
     values["env_args"] = {k.removeprefix("env_args."): v for k, v in flat.items() if k.startswith("env_args.")}
     return Config(values, sources, schema)

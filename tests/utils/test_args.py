@@ -43,7 +43,7 @@ def test_values_get_the_declared_type(name, given, kept):
     [
         ("lr", 0, "must be above 0"),
         ("lr", "abc", "is text, must be a number"),
-        ("lr", "5e-4", "is text (YAML 1.1 reads 5e-4 as text; write 0.0005"),
+        ("lr", "5e-4", "is text (5e-4 is read as text; write 0.0005"),
         ("lr", True, "must be a number"),
         ("lr", None, "must be a number"),
         ("lr", float("nan"), "must be finite"),

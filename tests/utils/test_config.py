@@ -202,7 +202,7 @@ def test_unknown_and_missing_files_are_named_together():
 @pytest.mark.parametrize(
     "text, said",
     [
-        ("lr: 5e-4\n", "c.yaml: lr = '5e-4' is text (YAML 1.1 reads 5e-4 as text; write 0.0005), must be a number"),
+        ("lr: 5e-4\n", "c.yaml: lr = '5e-4' is text (5e-4 is read as text; write 0.0005), must be a number"),
         ("lr: [1\n", "c.yaml is not valid YAML"),
         ("- lr\n", "must hold `key: value` lines, not list"),
         ("", "must hold `key: value` lines, not NoneType"),
@@ -290,3 +290,29 @@ def test_the_task_is_the_map_the_key_or_the_environment():
     assert task_name({"env": "sc2", "env_args": {"map_name": "3m", "key": "x"}}) == "3m"
     assert task_name({"env": "gymma", "env_args": {"key": "rware:tiny/v1"}}) == "rware:tiny_v1"
     assert task_name({"env": "two_step", "env_args": {}}) == "two_step"
+
+
+@pytest.mark.parametrize(
+    "word, said",
+    [
+        ("lr=1e999", "lr = inf must be finite"),
+        ("t_max=1" + "0" * 320, "must be at most 9223372036854775807"),
+        ("t_max=" + "9" * 5000, "is text"),
+        ("gamma=1" + "0" * 320, "must be finite"),
+        ("num_threads=10000000000000", "must be at least 1 and at most 1024"),
+        ("seed=01", "write 1)"),
+        ("preset=[]", r"preset = \[\] is none of vdn's"),
+        ("name=" + "x" * 300, "at most 100 characters"),
+        ("name=../../x", "names a folder"),
+        ("name='a\\nb'", "names a folder"),
+    ],
+)
+def test_values_that_no_run_can_have(word, said):
+    with pytest.raises(ConfigError, match=said) as caught:
+        loaded("vdn", "two_step", word)
+    assert len(str(caught.value)) < 500
+
+
+def test_the_home_folder_may_be_written_as_in_a_shell(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert loaded("vdn", "two_step", "local_results_path=~/r").values["local_results_path"] == "/home/me/r"
