@@ -1,12 +1,12 @@
 """Runs that are killed on purpose: `main.main` in a process that sends itself SIGKILL at a chosen moment.
 
-A moment is the n-th event of a phase (see PHASES), or of all. Events are what may leave something half done: each file
-under the results that is opened, written, synced, renamed or removed, each step of a game, each update, each round. A kill
-at a write leaves half of what was to be written.
+A moment is the n-th event of a phase (see PHASES), of a kind, of both, or of all. Events are what may leave something
+half done: each file under the results that is opened, written, synced, renamed or removed, each step of a game, each
+update, each round. A kill at a write leaves half of what was to be written.
 
-As a program it has imported all that a run needs, and forks for each order, a line of JSON, {"argv", "phase", "number",
-"folder", "report"}; its answer is the exit status as subprocess has it. With `once ORDER` it does a single one, in itself:
-for games that bear no fork (jax).
+As a program it has imported all that a run needs, and forks for each order, a line of JSON: {"argv", "phase", "kind",
+"number", "folder", "report"}. Its answer is the exit status as subprocess has it. With `once ORDER` it does a single
+one, in itself: for games that bear no fork (jax).
 """
 
 import builtins
@@ -32,23 +32,22 @@ PATIENCE = 300  # seconds for an attempt
 
 
 class Bomb:
-    """Counts events and kills the process at the `number`-th of `phase` (None: of all). number 0: never.
+    """Counts events and kills the process at the `number`-th of `phase` and `kind` (None: of all). number -1: never.
 
     folder: only files below it count. report: a file that then says what was passed, and where it stopped.
     """
 
-    def __init__(self, phase: str | None, number: int, folder: str, report: str):
-        self.at, self.folder, self.file = (phase, number), folder, report
+    def __init__(self, phase: str | None, kind: str | None, number: int, folder: str, report: str):
+        self.at, self.number, self.folder, self.file = (phase, kind), number, folder, report
         self.phase = "start"
         self.passed = {name: collections.Counter() for name in PHASES}  # by kind
         self.write = os.write  # the real one
 
     def event(self, kind: str, half: Callable[[], Any] = lambda: None) -> None:
         """Something happens now. half: does a part of it."""
-        phase, number = self.at
-        names = PHASES if phase is None else (phase,)
         self.passed[self.phase][kind] += 1
-        if phase in (None, self.phase) and sum(self.passed[name].total() for name in names) == number:
+        self.number -= all(wanted in (None, is_) for wanted, is_ in zip(self.at, (self.phase, kind)))
+        if self.number == 0:
             half()
             self.report([self.phase, kind])
             os.kill(os.getpid(), signal.SIGKILL)
@@ -89,7 +88,9 @@ def _wrap_call(bomb: Bomb, name: str) -> None:
         if found is not None:
             bomb.event(f"{name} {found}")
         if name != "fsync":  # what the system has, it still has when the process is killed
-            return call(path, *args, **more)
+            call(path, *args, **more)
+        if found is not None and name == "rename":
+            bomb.event(f"renamed {found}")
 
     setattr(os, name, told)
 
@@ -171,6 +172,7 @@ def _wrap_the_program(bomb: Bomb) -> None:
     for owner, name in (
         (run, "cut_metrics"), (run, "_Experiment"), (state.StateFolder, "read"), (keeper.Keeper, "load"),
         (parts.Parts, "_build"), (EpisodeRunner, "run"), (ValueLearner, "train"), (state.StateFolder, "_remove_but"),
+        (rundir.RunDirectory, "limit_checkpoints"),
     ):  # fmt: skip
         around(owner, name)
     build = parts.Parts.__init__
@@ -202,7 +204,7 @@ def attempt(order: dict) -> int:
     """The exit status of main.main, if it lives to have one."""
     import main
 
-    bomb = Bomb(order["phase"], order["number"], order["folder"], order["report"])
+    bomb = Bomb(*(order[name] for name in ("phase", "kind", "number", "folder", "report")))
     arm(bomb)
     try:
         return main.main(order["argv"])

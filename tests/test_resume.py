@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from command import files, here, toy_config, words
+from command import files, full_disk, here, toy_config, words
 from wire_mongo import WireMongo
 
 import main
 from envs import REGISTRY
 from runners.episode_runner import EpisodeRunner
-from utils.state import FORMAT
+from utils.claim import take
+from utils.logging import Logger
+from utils.rundir import RunDirectory
+from utils.state import FORMAT, StateFolder
 
 # Rounds of two_step, by their number: 1 trains to t_env 4, 2-3 test, 4 trains to 8, 5 to 12, 6-7 test, 8 to 16, 9 to
 # 20, 10-11 test, 12 trains to 24, 13-14 are the closing test. States are due at 8, 16 and 24.
@@ -29,7 +32,9 @@ COMMIT = "0" * 40
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
-    """One commit, though others may work on the tree meanwhile; no pictures; all signals as in a terminal."""
+    """One commit, though others may work on the tree meanwhile; no pictures; all signals as in a terminal. No waiting
+    for the disk: what the system has, it still has when a process is killed."""
+    monkeypatch.setattr("os.fsync", lambda handle: None)
     for module in ("resuming", "utils.rundir"):
         monkeypatch.setattr(f"{module}.commit", lambda: COMMIT)
     monkeypatch.setattr("tables.draw", lambda learned, path, title: path.touch())
@@ -77,6 +82,13 @@ def stopped(capsys, argv, n, signum=signal.SIGTERM):
     return run
 
 
+def wait_until(true, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.01)
+
+
 class Process:
     """Another process that calls main(argv): a fork, so that nothing has to be imported anew.
 
@@ -93,29 +105,27 @@ class Process:
                 handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
                 os.dup2(handle, 1)
                 os.dup2(handle, 2)
-                sys.stdout, sys.stderr = (open(fd, "w", buffering=1, closefd=False) for fd in (1, 2))
+                sys.stdout, sys.stderr = (os.fdopen(fd, "w", 1, closefd=False) for fd in (1, 2))
                 with AtRound(n, act):
                     code = main.main([str(word) for word in argv])
             finally:
                 os._exit(code)
 
-    def wait(self, seconds=60):
-        """Its exit status, negative after a signal that it did not catch."""
-        deadline = time.monotonic() + seconds
-        while self.status is None:
+    def ended(self):
+        if self.status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.status = os.waitstatus_to_exitcode(status)
-            elif time.monotonic() > deadline:
-                self.end()
-                pytest.fail(f"process {self.pid} goes on: {self.out}")
-            time.sleep(0.01)
+            self.status = os.waitstatus_to_exitcode(status) if pid else None
+        return self.status is not None
+
+    def wait(self):
+        """Its exit status, negative after a signal that it did not catch."""
+        wait_until(self.ended)
         return self.status
 
-    def end(self):
-        if self.status is None:
+    def kill(self):
+        if not self.ended():
             os.kill(self.pid, signal.SIGKILL)
-            self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            self.wait()
 
     @property
     def out(self):
@@ -128,12 +138,12 @@ def process(*args, **more):
     try:
         yield it
     finally:
-        it.end()
+        it.kill()
 
 
-def killed(argv, folder, n, act=send(signal.SIGKILL)):
+def killed(argv, folder, n):
     """The directory of a run in `folder` that is killed in its n-th round."""
-    with process(argv, folder.parent / "killed.log", n, act) as run:
+    with process(argv, folder.parent / "killed.log", n, send(signal.SIGKILL)) as run:
         assert run.wait() == -signal.SIGKILL, run.out
     return run_in(folder)
 
@@ -219,9 +229,6 @@ def resumed(capsys, path, *argv):
     "alg, env, n, values",
     [
         (*GAME, 1, ()),
-        (*GAME, 3, ()),
-        (*GAME, 5, ()),
-        (*GAME, 14, ()),
         ("qtran_alt", "matrix_game", 8, ()),
         ("qtran_base", "predator_prey", 4, ()),
         ("qmix", "predator_prey", 5, ("env_workers=True",)),
@@ -332,7 +339,7 @@ def refused(capsys, argv, path, *said):
     before = contents(path) if path.is_dir() else None
     run = here(capsys, argv)
     assert run.code == 2, (run.out, run.err)
-    assert run.err.count("error:") == 1 and "Traceback" not in run.err
+    assert run.err.count("\nerror:") + run.err.startswith("error:") == 1 and "Traceback" not in run.err
     assert all(word in run.err for word in said), run.err
     assert before is None or contents(path) == before
     return run
@@ -402,10 +409,10 @@ def test_latest_starts_goes_on_and_is_done(never_stopped, tmp_path, capsys):
     assert contents(first.path) == before and len(list(first.path.parent.iterdir())) == 2
 
 
-@pytest.mark.parametrize("values", [("lr=0.1",), ("env_workers=True",), ("num_threads=2",), ("t_max=36",)])
-def test_latest_takes_no_run_of_another_configuration(values, halfway, tmp_path, capsys):
-    run = here(capsys, ["--resume=latest", *words(*GAME, tmp_path / "results", *EXACT, *values)])
-    assert run.code == 0 and run.path != halfway and run.summary["resumed"] == []
+@pytest.mark.parametrize("value", ["lr=0.1", "env_workers=True", "num_threads=2", "t_max=36"])
+def test_latest_takes_no_run_of_another_configuration(value, halfway, tmp_path, capsys):
+    run = stopped(capsys, ["--resume=latest", *words(*GAME, tmp_path / "results", *EXACT, value)], 1)
+    assert run.path != halfway and run.summary["resumed"] == []
     torch.set_num_threads(1)
 
 
@@ -485,7 +492,7 @@ def test_one_flipped_bit_in_any_file_of_the_state(halfway, never_stopped, tmp_pa
 @pytest.mark.parametrize("kind", ["manifest", "parts", "replay"])
 def test_a_damaged_state_without_another_is_refused(kind, damage, tmp_path, capsys):
     path = stopped(capsys, words(*GAME, tmp_path, *EXACT), 1).path
-    (file,) = path.glob(f"state/{kind}.*")
+    file = min(path.glob(f"state/{kind}.*"))
     data = file.read_bytes()
     file.unlink() if damage == "gone" else file.write_bytes(data[: len(data) // 2] if damage == "truncated" else b"")
     if (kind, damage) == ("manifest", "gone"):
@@ -616,7 +623,7 @@ def test_strict_alone_is_refused(capsys):
 
 def test_a_refused_sink_leaves_the_run_as_it_was(halfway, capsys, monkeypatch):
     """A package that is missing, an address that is none: known only when the places of records are opened."""
-    refused(capsys, ["--resume", halfway, "with", "mongo_url=nonsense", "mongo_db=x"], halfway, "mongo_url")
+    refused(capsys, ["--resume", halfway, "with", "mongo_url=http://x", "mongo_db=x"], halfway, "mongo_url")
     monkeypatch.setitem(sys.modules, "wandb", None)
     wandb = ("use_wandb=True", "wandb_team=a", "wandb_project=b")
     refused(capsys, ["--resume", halfway, "with", *wandb], halfway, "wandb")
@@ -630,13 +637,6 @@ def test_a_refused_sink_leaves_the_run_as_it_was(halfway, capsys, monkeypatch):
 def frozen():
     """Stop this process, as Ctrl-Z or a virtual machine does."""
     os.kill(os.getpid(), signal.SIGSTOP)
-
-
-def wait_until(true, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def is_stopped(pid):
@@ -662,13 +662,13 @@ def test_a_living_run_is_refused_and_latest_passes_it_by(tmp_path, capsys):
 
 
 def test_of_two_that_resume_one_works(halfway, never_stopped, tmp_path, capsys):
-    argv = ["--resume", halfway]
-    with process(argv, tmp_path / "a", 9, lambda: time.sleep(1)) as a, process(argv, tmp_path / "b") as b:
-        ends = [a.wait(), b.wait()]
-    # The slower one to start may find the run finished; held or finished, it must not have worked.
-    said = a.out + b.out
-    assert sorted(ends) in ([0, 2], [0, 0]) and said.count("resumed from t_env") == 1, said
-    assert ends == [0, 0] or "holds this run" in said
+    argv, may_go_on = ["--resume", halfway], tmp_path / "may_go_on"
+    wait = lambda: wait_until(may_go_on.exists)  # noqa: E731
+    with process(argv, tmp_path / "a", 4, wait) as a, process(argv, tmp_path / "b", 4, wait) as b:
+        wait_until(lambda: a.ended() or b.ended())
+        may_go_on.touch()
+        ends, said = [a.wait(), b.wait()], a.out + b.out
+    assert sorted(ends) == [0, 2] and said.count("resumed from t_env") == said.count("holds this run") == 1, said
     assert_same_end(halfway, never_stopped(capsys, *GAME))
 
 
@@ -687,6 +687,31 @@ def test_a_frozen_run_is_taken_over_and_writes_nothing_more(never_stopped, tmp_p
     assert contents(path) == before and contents(results / "sacred") == sacred
     assert_same_end(path, never_stopped(capsys, *GAME))
     assert_same_checkpoints(path, never_stopped(capsys, *GAME))
+
+
+def test_a_run_goes_on_from_any_working_directory(never_stopped, tmp_path, capsys, monkeypatch):
+    """Its local_results_path is relative: Sacred's entry must be found all the same."""
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    path = tmp_path / "here" / stopped(capsys, words(*GAME, "results", *EXACT), 5).path
+    monkeypatch.chdir(tmp_path / "there")
+    resumed(capsys, path)
+    assert_same_end(path, never_stopped(capsys, *GAME))
+    assert files(tmp_path / "there") == []
+    entry = json.loads((tmp_path / "here/results/sacred/qmix/two_step/1/run.json").read_text())
+    assert entry["status"] == "COMPLETED"
+
+
+def test_latest_passes_by_what_others_work_on(tmp_path, capsys):
+    argv = words(*GAME, tmp_path, *EXACT)
+    old, new = (stopped(capsys, argv, 5).path for _ in range(2))
+    claim = take(max(old, new))
+    try:
+        run = here(capsys, ["--resume=latest", *argv])
+    finally:
+        claim.release()
+    assert run.code == 0 and run.path == min(old, new) and f"{max(old, new)}: process {os.getpid()}" in run.out
 
 
 # ---- status
@@ -709,7 +734,7 @@ def test_status_lists_runs_of_all_kinds(halfway, tmp_path, capsys, monkeypatch):
         (gone, "interrupted", "of 24"),
         (broken, "broken", "0 of 24"),
     ):
-        (row,) = (line for line in out.splitlines() if f"{path.name} " in line and path.parts[-3] in line)
+        (row,) = (line for line in out.splitlines() if f"{path} " in line)
         assert state in row and steps in row, row
     assert "5 runs" in out and "1 failed" in out and "2 interrupted" in out and "MiB" in out
     assert "the game's engine has stopped" in out and "summary.json is missing" in out
@@ -721,4 +746,155 @@ def test_status_of_what_holds_no_run(tmp_path, capsys):
     assert run.code == 0 and "no runs" in run.out
 
 
-# ---- what stays on the disk
+def test_a_living_process_that_writes_nothing_is_stuck(halfway, capsys, monkeypatch):
+    claim = take(halfway)
+    try:
+        assert " alive " in here(capsys, ["--status", halfway]).out
+        monkeypatch.setattr("status.STUCK_SECONDS", -1)
+        assert " stuck " in here(capsys, ["--status", halfway]).out
+    finally:
+        claim.release()
+
+
+# ---- when states are written, and what stays on the disk
+
+
+@pytest.mark.parametrize(
+    "values, t_env",
+    [
+        (("resume_minutes=0",), 0),
+        (("resume_minutes=10",), 0),
+        (("resume_minutes=0.0000001",), 16),
+        (("resume_interval=12",), 12),
+    ],
+)
+def test_when_states_are_written(values, t_env, tmp_path, capsys):
+    """The run is killed in the round that begins at t_env 16."""
+    argv = words(*GAME, tmp_path / "results", *(v for v in EXACT if "resume" not in v), *values)
+    run = resumed(capsys, killed(argv, tmp_path / "results", 9))
+    assert run.summary["resumed"][0]["t_env"] == t_env
+
+
+def test_the_last_two_states_stay_until_the_run_is_finished(tmp_path, capsys):
+    values = (*EXACT, "buffer_size=6", "t_max=28")
+    path = killed(words(*GAME, tmp_path / "results", *values), tmp_path / "results", 13)
+    small = [p.name for p in path.glob("state/*") if not p.name.startswith("replay")]
+    assert sorted(small) == ["manifest.2.json", "manifest.3.json", "parts.2.pt", "parts.3.pt"]
+    assert episodes(path) == list(range(2, 12))  # 12 were played, and the replay holds 6: those of both states
+    run = resumed(capsys, path, "with", "keep_replay=True")
+    assert run.summary["episodes"] == 14 and episodes(path) == list(range(6, 14))  # of the states of 24 and 28
+
+
+def episodes(path):
+    """The numbers of the episodes in a run's state."""
+    spans = (map(int, p.name.split(".")[1].split("-")) for p in path.glob("state/replay.*"))
+    return sorted(e for first, last in spans for e in range(first, last))
+
+
+@pytest.mark.parametrize("fails", ["open", "os.fsync", "os.replace", "torch.save"])
+def test_a_full_disk_costs_one_warning_and_the_last_state_stays(fails, never_stopped, tmp_path, capsys, monkeypatch):
+    """While the state of t_env 16 is written; the run is killed at 20."""
+    folder, written = tmp_path / "results", []
+    write = StateFolder.write
+
+    def full(state, *args, **more):
+        written.append(1)
+        if len(written) != 2:
+            return write(state, *args, **more)
+        with monkeypatch.context() as patch:
+            patch.setattr(f"utils.state.{fails}", full_disk, raising=False)
+            return write(state, *args, **more)
+
+    monkeypatch.setattr(StateFolder, "write", full)
+    path = killed(words(*GAME, folder, *EXACT), folder, 12)
+    said = (tmp_path / "killed.log").read_text()
+    assert said.count("WARNING") == 1 and "state at t_env 16 not written" in said and "No space left" in said
+    monkeypatch.undo()
+    assert not list(path.glob("state/*.partial"))
+    assert resumed(capsys, path).summary["resumed"][0]["t_env"] == 8
+    assert_same_end(path, never_stopped(capsys, *GAME))
+
+
+# ---- checkpoints
+
+
+def test_the_checkpoint_that_tested_best_stays(tmp_path, capsys, monkeypatch):
+    judge(monkeypatch, {8: 5, 16: 9, 24: 9, 40: 3})
+    argv = words(*GAME, tmp_path, *EXACT, "test_interval=4", "save_model_interval=4", "t_max=40")
+    few, all_ = (here(capsys, [*argv, f"keep_checkpoints={keep}"]).path for keep in (2, "None"))
+    meta = json.loads((few / "checkpoints/best/meta.json").read_text())
+    assert (meta["t_env"], meta["value"], meta["metric"]) == (16, 9, "test_return_mean")
+    assert equal([*weights(few, "best").values()], [*weights(all_, "16").values()])
+    assert sorted(p.name for p in (few / "checkpoints").iterdir()) == ["36", "40", "best"]
+    best = here(capsys, words(*GAME, tmp_path, "evaluate=True", f"checkpoint_path={few}", "load_step=best"))
+    assert best.code == 0 and best.series["test_return_mean"] == [(16, 9)]
+
+
+def test_best_goes_by_the_win_rate_where_there_is_one(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(REGISTRY, "toy", "toy_env:Toy")
+    run = here(capsys, ["--from", toy_config(tmp_path / "c.yaml", "vdn")])
+    meta = json.loads((run.path / "checkpoints/best/meta.json").read_text())
+    assert (meta["metric"], meta["value"]) == ("test_battle_won_mean", 1.0)
+    assert meta["t_env"] == run.series["test_return_mean"][0][0]  # the later ones are no better
+
+
+def test_best_is_known_to_a_run_that_goes_on(tmp_path, capsys, monkeypatch):
+    """The first test is the best: none of the later ones, in the resumed run, may replace it."""
+    judge(monkeypatch, {4: 9})
+    path = stopped(capsys, words(*GAME, tmp_path, *EXACT), 8).path
+    resumed(capsys, path)
+    assert json.loads((path / "checkpoints/best/meta.json").read_text())["t_env"] == 4
+
+
+def test_best_of_a_longer_run_is_none_that_its_closing_test_made_before(tmp_path, capsys, monkeypatch):
+    judge(monkeypatch, {20: 3, 24: 9})
+    paths = [here(capsys, words(*GAME, tmp_path, *EXACT, "keep_replay=True", f"t_max={t}")).path for t in (24, 36)]
+    assert json.loads((paths[0] / "checkpoints/best/meta.json").read_text())["t_env"] == 24
+    resumed(capsys, paths[0], "with", "t_max=36")
+    assert_same_end(*paths)
+    metas = [json.loads((path / "checkpoints/best/meta.json").read_text()) for path in paths]
+    assert metas[0] == metas[1]
+
+
+def judge(monkeypatch, returns):
+    """Have tests at the t_env that `returns` names give that return, and all others 0."""
+    log = Logger.log_stat
+
+    def log_stat(logger, key, value, t):
+        log(logger, key, returns.get(t, 0.0) if key == "test_return_mean" else value, t)
+
+    monkeypatch.setattr(Logger, "log_stat", log_stat)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_signal_while_a_checkpoint_is_written_loses_none(number, never_stopped, tmp_path, capsys, monkeypatch):
+    """What was written in its turn is not taken for a checkpoint of the interruption."""
+    save, numbers = RunDirectory.save_checkpoint, itertools.count(1)
+
+    def save_checkpoint(directory, learner, t_env, name=None, **more):
+        if name is None and next(numbers) == number:
+            send(signal.SIGTERM)()
+        save(directory, learner, t_env, name, **more)
+
+    monkeypatch.setattr(RunDirectory, "save_checkpoint", save_checkpoint)
+    run = here(capsys, words(*GAME, tmp_path, *EXACT))
+    assert run.code == 143
+    resumed(capsys, run.path)
+    assert_same_end(run.path, never_stopped(capsys, *GAME))
+    assert_same_checkpoints(run.path, never_stopped(capsys, *GAME))
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_few_checkpoints_stay_of_a_run_that_was_stopped(keep, never_stopped, tmp_path, capsys):
+    values = (f"keep_checkpoints={keep}",)
+    path = stopped(capsys, words(*GAME, tmp_path, *EXACT, *values), 8).path
+    resumed(capsys, path)
+    assert_same_checkpoints(path, never_stopped(capsys, *GAME, *values))
+
+
+def test_a_run_that_is_killed_early_after_it_was_resumed_remembers_all_that_differed(halfway, tmp_path, capsys):
+    rewrite(halfway, lambda m: m["facts"]["machine"].update(commit="1" * 40))
+    with process(["--resume", halfway], tmp_path / "log", 1, send(signal.SIGKILL)) as run:
+        run.wait()
+    entries = resumed(capsys, halfway).summary["resumed"]
+    assert [e["t_env"] for e in entries] == [12, 12] and all("commit" in str(e["differs"]) for e in entries)

@@ -124,7 +124,7 @@ def _as(value, wanted):
             raise ValueError(f"is text{_numeric_hint(value, wanted)}, must be {_NAMES[wanted]}")
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ValueError(f"must be {_NAMES[wanted]}")
-        if abs(value) >= 2**63 and wanted is int:
+        if wanted is int and isinstance(value, int) and abs(value) >= 2**63:
             raise ValueError(f"must be at most {2**63 - 1}")
         if abs(value) > sys.float_info.max or not math.isfinite(value):
             raise ValueError("must be finite")

@@ -300,7 +300,7 @@ def test_the_task_is_the_map_the_key_or_the_environment():
         ("t_max=" + "9" * 5000, "is text"),
         ("gamma=1" + "0" * 320, "must be finite"),
         ("num_threads=10000000000000", "must be at least 1 and at most 1024"),
-        ("seed=01", "write 1)"),
+        ("seed=01", r"write 1\)"),
         ("preset=[]", r"preset = \[\] is none of vdn's"),
         ("name=" + "x" * 300, "at most 100 characters"),
         ("name=../../x", "names a folder"),

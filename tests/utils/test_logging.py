@@ -477,6 +477,23 @@ def test_damaged_file_is_refused_and_left_alone(tmp_path, damage, message):
     assert path.read_bytes() == damaged and path.stat().st_ino == inode and list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("allowed, aside_is_written", [(0, False), (1, True)])
+def test_process_that_is_replaced_while_it_cuts_does_not_put_the_new_file_in_place(tmp_path, allowed, aside_is_written):
+    path, aside, looks = tmp_path / "metrics.jsonl", tmp_path / "aside.jsonl", []
+    position = write_lines(path, made_records(5))[3]
+    before, inode = path.read_bytes(), path.stat().st_ino
+
+    def look():
+        looks.append(True)
+        if len(looks) > allowed:
+            raise TakenOver
+
+    with pytest.raises(TakenOver):
+        cut_metrics(path, position, aside, look)
+    assert path.read_bytes() == before and path.stat().st_ino == inode
+    assert aside.exists() == aside_is_written and not list(tmp_path.glob("*.partial"))
+
+
 def test_cut_on_a_full_disk_leaves_the_file_as_it_was(tmp_path):
     path = tmp_path / "m.jsonl"
     position = write_lines(path, made_records(200))[100]
