@@ -220,8 +220,9 @@ def memory(values):
     import torch
 
     import envs
-    from components.episode_buffer import free_memory, make_scheme, nbytes, refuse_if_too_large
+    from components.episode_buffer import make_scheme, nbytes, refuse_if_too_large
     from utils.logging import brief
+    from utils.memory import free_memory
 
     on_gpu = values["use_cuda"] and not values["buffer_cpu_only"] and torch.cuda.is_available()
     device = "cuda" if on_gpu else "cpu"

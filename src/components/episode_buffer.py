@@ -4,13 +4,13 @@ EPyMARL's file and interface: a `scheme` declares every field once, `batch["obs"
 `batch[:, :t]` cuts. Axes: B episodes, T+1 observations, then the field's own.
 """
 
-import os
 from typing import Any
 
 import numpy as np
 import torch
 
 from utils.args import ConfigError
+from utils.memory import free_memory
 from utils.seeding import stream
 
 
@@ -203,25 +203,3 @@ def refuse_if_too_large(size, buffer_size, device):
             f"buffer_size: {buffer_size} episodes need {size / 2**30:.2f} GiB, but {device} has "
             f"{free / 2**30:.2f} GiB free; {mend}"
         )
-
-
-def free_memory(device):
-    """Free bytes on `device`, or None where the system does not say. Heeds a container's limit."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        with open("/proc/meminfo", encoding="utf-8") as f:
-            available = [line for line in f if line.startswith("MemAvailable:")]
-        free = int(available[0].split()[1]) * 1024 if available else free
-    except (OSError, ValueError, AttributeError):
-        return None
-    try:
-        with (
-            open("/sys/fs/cgroup/memory.max", encoding="utf-8") as limit,
-            open("/sys/fs/cgroup/memory.current", encoding="utf-8") as used,
-        ):
-            free = min(free, int(limit.read()) - int(used.read()))
-    except (OSError, ValueError):  # no container, or no limit ("max")
-        pass
-    return free
