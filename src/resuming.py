@@ -7,7 +7,7 @@ from utils.args import ConfigError
 from utils.claim import holder
 from utils.config import Config, load_from, task_name
 from utils.identity import FIXED, MACHINE, NOT_SET, counts, flat, identity, may_change, short, text
-from utils.rundir import commit, versions
+from utils.rundir import versions
 from utils.runs import Run, find_runs
 from utils.state import Saved, StateError
 
@@ -78,7 +78,7 @@ def _why(name: str, after: dict) -> str:
 # ---------------------------------------------------------------------- whether a state fits
 
 
-def facts(parts) -> dict:
+def facts(parts, commit: str | None) -> dict:
     """What must be the same when a state is read (keys, shapes), and what should be (machine)."""
     info = parts.env.env_info
     keys = {k: v for k, v in flat(parts.values).items() if counts(k) or k == "env_workers"}
@@ -86,7 +86,7 @@ def facts(parts) -> dict:
         "keys": keys,
         "shapes": {name: getattr(info, name) for name in vars(info)},
         "machine": {
-            "commit": commit(),
+            "commit": commit,
             "processor": _processor(),
             "device": parts.device,
             "num_threads": parts.experiment.num_threads,

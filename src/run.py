@@ -118,7 +118,7 @@ def _resume(directory: RunDirectory, run, strict: bool) -> int:
     with _closed_if_it_fails(parts):
         differs = []
         if saved is not None:
-            differs = resuming.check(saved, resuming.facts(parts), states.folder, strict)
+            differs = resuming.check(saved, resuming.facts(parts, directory.commit), states.folder, strict)
             if saved.replay is None and saved.parts["runner"]["t_env"] < parts.training.t_max:
                 raise ConfigError(
                     f"{run.path}: its replay was not kept, so it cannot be made longer; keep_replay=True keeps it"
@@ -151,7 +151,11 @@ class _Experiment:
         resumed, claim, path = states is not None, directory.claim, directory.path
         self.schedule = Schedule(parts.training)
         self.keeper = Keeper(
-            parts, directory, states or StateFolder(path / "state", claim.look), self.schedule, resuming.facts(parts)
+            parts,
+            directory,
+            states or StateFolder(path / "state", claim.look),
+            self.schedule,
+            resuming.facts(parts, directory.commit),
         )
         if saved is not None:
             self.keeper.load(saved)
@@ -195,13 +199,16 @@ def _guarded(experiment: _Experiment) -> int:
         directory.claim.release()
 
     interrupts.on_leave(leave)
-    status, reason, code = "finished", None, 0
+    status, reason, code = "failed", "it was left in an unknown way", 1
     try:
         experiment.sacred_run(lambda run: _run(experiment, run))
+        status, reason, code = "finished", None, 0
     except TrainingError as error:
         status, reason, code = "failed", str(error), 1
     except interrupts.Interrupted as error:
         status, reason, code = "interrupted", str(error), error.status
+    except KeyboardInterrupt:  # raised by somebody else, as in a notebook
+        status, reason, code = "interrupted", "Ctrl-C", 130
     except ClaimLost as error:
         status, reason, code = "taken over", str(error), 1
     except (Exception, SystemExit) as error:  # a bug, or a fault of the machine: the log keeps where

@@ -6,6 +6,7 @@ results/<name>/<map, key or env>/seed<k>_<UTC time>/
 
 import contextlib
 import json
+import logging
 import os
 import platform
 import shutil
@@ -218,15 +219,21 @@ def versions():
     return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
 
 
-def commit():
+def commit() -> str | None:
     """The commit of the source tree, with `+` when it was changed since; None outside git."""
     here = Path(__file__).resolve().parent
 
-    def git(*words):
-        return subprocess.run(["git", "-C", here, *words], capture_output=True, text=True, timeout=10).stdout.strip()
+    def git(*words: str) -> str:
+        # A tree that another user owns is asked too: its code runs here anyway.
+        command = ["git", "-c", "safe.directory=*", "-C", str(here), *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, encoding="utf-8", errors="replace")
+        if done.returncode:
+            raise OSError(done.stderr.strip())
+        return done.stdout.strip()
 
     try:
-        head = git("rev-parse", "HEAD")
-        return (head + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")) if head else None
-    except (OSError, subprocess.SubprocessError):
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError) as error:
+        if (here.parents[1] / ".git").exists():
+            logging.getLogger("qtran").warning(f"the commit of {here.parents[1]} is not known: {error}")
         return None

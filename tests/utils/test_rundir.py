@@ -1,10 +1,15 @@
 """The run directory: names, whole files, full disks."""
 
 import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
-from command import full_disk
+from command import ROOT, full_disk
 
 from utils.args import ConfigError
 from utils.checkpoint import find_checkpoint
@@ -125,9 +130,29 @@ def test_whose_weights_a_checkpoint_holds(make):
         check_same_algorithm(folder, VALUES | {"name": "iql", "mixer": None})
 
 
-def test_the_commit_is_none_outside_git(monkeypatch):
+def test_a_commit_that_git_does_not_tell_is_said(monkeypatch, caplog):
     monkeypatch.setenv("GIT_DIR", "/nowhere")
+    monkeypatch.setattr(logging.getLogger("qtran"), "propagate", True)
     assert commit() is None
+    assert ("is not known" in caplog.text) == (ROOT / ".git").exists()
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists() or os.getuid() != 0, reason="a tree of git, and who may give it away")
+def test_the_commit_of_a_tree_that_belongs_to_another_user(tmp_path):
+    tree = tmp_path / "tree"
+    (tree / "src" / "utils").mkdir(parents=True)
+    for command in (
+        ["init", "-q"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "m"],
+    ):
+        subprocess.run(["git", "-C", tree, *command], check=True)
+    shutil.copytree(ROOT / "src", tree / "src", dirs_exist_ok=True)
+    for folder, _, names in os.walk(tree):
+        for name in (".", *names):
+            os.chown(os.path.join(folder, name), 12345, 12345)
+    code = "from utils.rundir import commit; print(commit())"
+    run = subprocess.run([sys.executable, "-c", code], cwd=tree / "src", capture_output=True, text=True)
+    assert len(run.stdout.strip()) == 40, run.stderr
 
 
 def test_only_the_last_checkpoints_stay_and_the_best(make):
