@@ -81,8 +81,16 @@ class Keeper:
 
     def last_state(self) -> None:
         """The state at the end of training, before the closing test."""
-        self.state(self.config.keep_replay)
+        self.state()
         self.closed = True
+
+    def finished(self) -> None:
+        """Training is over: the replay goes, unless `keep_replay`."""
+        if not self.config.keep_replay:
+            try:
+                self.states.drop_replay()
+            except OSError as error:
+                self.log.warning(f"the replay of the last state stays on the disk: {brief(error)}")
 
     def interrupted(self) -> None:
         """The state and the weights at a signal, or where a game has failed. What `last_state` wrote stays the last."""
@@ -91,12 +99,12 @@ class Keeper:
         if self.parts.training.save_model and self.schedule.save.last != self.parts.runner.t_env:
             self._save(interrupted=True)  # a resumed run removes it
 
-    def state(self, with_replay: bool = True) -> None:
+    def state(self) -> None:
         """Write the state, between two rounds."""
         with interrupts.held():
             self._written, self._t_env = time.monotonic(), self.parts.runner.t_env
             try:
-                self.states.write(self._contents(), self.parts.buffer, self.position(), self.facts, with_replay)
+                self.states.write(self._contents(), self.parts.buffer, self.position(), self.facts)
             except OSError as error:
                 self.log.warning(f"state at t_env {self._t_env} not written: {brief(error)}; the last one stays")
 

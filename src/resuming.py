@@ -26,12 +26,18 @@ def find_latest(config: Config, but: set[Path]) -> tuple[Run | None, list[str]]:
     folder = Path(values["local_results_path"], values["name"], task_name(values))
     wanted, said = identity(values, also=MACHINE), []
     same = [run for run in find_runs(folder) if run.config and identity(run.config, also=MACHINE) == wanted]
-    for run in sorted((run for run in same if run.path not in but), key=lambda run: run.path.name, reverse=True):
+    for run in sorted((run for run in same if run.path not in but), key=_start, reverse=True):
         held = holder(run.path)
         if held is None or held.state == "dead":
             return run, said
         said.append(f"{run.path}: process {held.pid} on {held.host} works on it ({held.state})")
     return None, said
+
+
+def _start(run: Run) -> tuple[str, int]:
+    """Sorts runs by their start: those of one second have a number behind it."""
+    stamp, _, number = run.path.name.rpartition("Z_")
+    return (f"{stamp}Z", int(number)) if number.isdecimal() and stamp else (run.path.name, 0)
 
 
 def read_run(path: str) -> Run:
@@ -43,8 +49,8 @@ def read_run(path: str) -> Run:
         below = find_runs(folder)
         hint = f"; runs below it: {', '.join(str(run.path) for run in below[:3])}" if below else ""
         raise ConfigError(f"--resume {path}: not a run directory, it has no config.yaml{hint}")
-    found = [run for run in find_runs(folder) if run.path == folder] or [Run(folder)]
-    return found[0]
+    found = [run for run in find_runs(folder) if run.path == folder]
+    return found[0] if found else Run(folder, problem="summary.json is missing")  # it was killed in its first moment
 
 
 def changed_config(run: Run, overrides: dict, readers) -> Config:
@@ -98,9 +104,8 @@ def facts(parts, commit: str | None) -> dict:
 
 def check(saved: Saved, now: dict, where: Path, strict: bool) -> list[str]:
     """Sentences on what of the machine differs. StateError for what must not differ, or, if `strict`, for those."""
-    problems = _differences(saved.facts["keys"], now["keys"], but=("t_max",))
-    if now["keys"]["t_max"] < saved.facts["keys"]["t_max"]:
-        problems += _differences({"t_max": saved.facts["keys"]["t_max"]}, {"t_max": now["keys"]["t_max"]})
+    longer = now["keys"]["t_max"] > saved.facts["keys"]["t_max"] and now["keys"].get("lr_decay_start") is None
+    problems = _differences(saved.facts["keys"], now["keys"], but=("t_max",) if longer else ())
     problems += _differences(saved.facts["shapes"], now["shapes"])
     if problems:
         raise StateError(f"{where}: the state is of another configuration:\n  " + "\n  ".join(problems))

@@ -25,7 +25,7 @@ from utils.logging import Logger, brief, get_logger, unwritable
 from utils.progress import TrainingProgress
 from utils.rundir import RunDirectory
 from utils.runs import Damaged
-from utils.sinks import JsonlSink, SacredSink, TensorBoardSink, WandbSink, cut_metrics
+from utils.sinks import JsonlSink, SacredSink, Sink, TensorBoardSink, WandbSink, cut_metrics
 from utils.state import Saved, StateFolder
 
 METRICS, BEYOND = "metrics.jsonl", "metrics.superseded.jsonl"  # the record, and what states have set aside of it
@@ -45,12 +45,15 @@ def launch(config) -> int:
         with _closed_if_it_fails(parts):
             _check_room(parts)
             _check_mongo(config.values)
-            directory = RunDirectory.create(config.values, t_start=parts.runner.t_env)
-            print(f"run directory: {directory.path}", flush=True)
+            directory = None
             try:
+                with interrupts.held():
+                    directory = RunDirectory.create(config.values, t_start=parts.runner.t_env)
+                print(f"run directory: {directory.path}", flush=True)
                 experiment = _Experiment(parts, directory, None, None, early)
             except BaseException:
-                directory.discard()
+                if directory is not None:
+                    directory.discard()
                 raise
         return _guarded(experiment)
 
@@ -124,6 +127,7 @@ def _resume(directory: RunDirectory, run, strict: bool) -> int:
                     f"{run.path}: its replay was not kept, so it cannot be made longer; keep_replay=True keeps it"
                 )
         _check_room(parts, states.folder)
+        _check_mongo(directory.values)
         t_env = saved.parts["runner"]["t_env"] if saved else 0
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         directory.resumed = [*(run.summary.get("resumed") or []), {"t_env": t_env, "time": now, "differs": differs}]
@@ -160,6 +164,8 @@ class _Experiment:
         if saved is not None:
             self.keeper.load(saved)
         try:
+            self.sacred_run = _sacred(directory)
+            optional = self._optional_sinks()  # all that may refuse comes before the first change of the directory
             at = saved.metrics if saved else 0
             kept = cut_metrics(path / METRICS, at, path / BEYOND, claim.look) if resumed else None
             log = get_logger(path / "log.txt", claim.mine)
@@ -168,25 +174,26 @@ class _Experiment:
             metrics = JsonlSink(path / METRICS, claim.look)
             parts.logger.add_sink(metrics)
             self.keeper.position = metrics.position
+            for sink in optional:
+                parts.logger.add_sink(sink, kept)
             if kept is not None:
                 parts.logger.restore(kept)
                 _remove_checkpoints_of_interruptions(path)
                 directory.write_config()
             self.kept = kept
-            self._add_optional_sinks(kept)
-            self.sacred_run = _sacred(directory)
             directory.write_summary("running", parts.runner, parts.logger)
         except (ConfigError, OSError) as error:  # a package is missing, the disk is full
             get_logger()  # closes log.txt
             raise error if isinstance(error, ConfigError) else unwritable(path, error) from error
 
-    def _add_optional_sinks(self, kept) -> None:
-        values, logger = self.directory.values, self.parts.logger
-        if values["use_tensorboard"]:
-            logger.add_sink(TensorBoardSink(self.directory.path / "tensorboard"), kept)
+    def _optional_sinks(self) -> list[Sink]:
+        values, sinks = self.directory.values, []
         if values["use_wandb"]:
             team, project, mode = values["wandb_team"], values["wandb_project"], values["wandb_mode"]
-            logger.add_sink(WandbSink(values, team, project, mode, self.directory.claim.run_id), kept)
+            sinks.append(WandbSink(values, team, project, mode, self.directory.claim.run_id))
+        if values["use_tensorboard"]:
+            sinks.append(TensorBoardSink(self.directory.path / "tensorboard"))
+        return sinks
 
 
 def _guarded(experiment: _Experiment) -> int:
@@ -219,17 +226,18 @@ def _guarded(experiment: _Experiment) -> int:
             try:
                 logger.finish()
                 directory.write_summary(status, parts.runner, logger, reason)
+                interrupts.on_leave(directory.claim.release)
             except OSError as error:
                 status, reason, code = "failed", reason or f"summary.json: {brief(error)}", code or 1
             except ClaimLost as error:
                 status, reason, code = "taken over", str(error), 1
             _close(parts.env, log)
-    print(f"run directory: {directory.path}", flush=True)
-    if status == "interrupted" and not parts.experiment.evaluate:
-        log.info(f"go on with: python src/main.py --resume {directory.path}")
-    if reason:
-        log.error(f"{status}: {reason}")
-    directory.claim.release()
+            print(f"run directory: {directory.path}", flush=True)
+            if status == "interrupted" and not parts.experiment.evaluate:
+                log.info(f"go on with: python src/main.py --resume {directory.path}")
+            if reason:
+                log.error(f"{status}: {reason}")
+            directory.claim.release()
     return code
 
 
@@ -272,6 +280,7 @@ def _run(experiment: _Experiment, sacred_run) -> None:
         raise
     finally:
         logger.finish()  # while Sacred still listens
+    keeper.finished()
     if learner.training_steps == 0:
         logger.console_logger.warning(
             f"nothing was learned: {runner.episodes} episodes were played, and updates begin at "
@@ -377,14 +386,16 @@ def _report_tables(parts, directory):
     if not learned:
         parts.logger.console_logger.info("tables.json: not written, there are too many joint actions to list")
         return None
-    tables.show(learned, Console())
+    lost = None
     try:
         tables.write_json(learned, directory.path / "tables.json")
         tables.draw(learned, directory.path / "tables.png", f"{parts.experiment.name}, seed {parts.experiment.seed}")
     except OSError as error:
-        return f"tables ({brief(error)})"
-    print(f"picture: {directory.path / 'tables.png'}")
-    return None
+        lost = f"tables ({brief(error)})"
+    tables.show(learned, Console())
+    if lost is None:
+        print(f"picture: {directory.path / 'tables.png'}")
+    return lost
 
 
 def _sacred(directory: RunDirectory):
@@ -400,7 +411,7 @@ def _sacred(directory: RunDirectory):
     experiment.logger = logging.getLogger("qtran.sacred")
     experiment.logger.setLevel(logging.WARNING)
     experiment.add_config(values)
-    where = values["local_results_path"], values["name"], task_name(values)
+    where = directory.path.parents[2], values["name"], task_name(values)
     if values["mongo_url"]:  # first, for it writes nothing and may refuse; Sacred calls them by priority
         experiment.observers.append(
             PatientMongoObserver(values["mongo_url"], values["mongo_db"], run_id=claim.run_id, mine=claim.mine)

@@ -61,7 +61,7 @@ def show_status(path: str) -> int:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise ConfigError(f"--status {path}: no such folder")
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     found = [status_of(run) for run in find_runs(folder)]
     if not found:
         console.print(f"{folder}: no runs in or below it", markup=False, soft_wrap=True)
@@ -74,7 +74,7 @@ def show_status(path: str) -> int:
         ago = f"{duration(s.idle)} ago"
         table.add_row(*(Text(cell) for cell in (str(s.run.path), s.state, steps, ago, who, size)))
     if not console.is_terminal:
-        console = Console(width=200, highlight=False)
+        console = Console(width=200, highlight=False, emoji=False)
     console.print(table)
     counts = {state: sum(s.state == state for s in found) for state in dict.fromkeys(s.state for s in found)}
     total = sum(s.state_bytes for s in found)

@@ -93,7 +93,7 @@ def act(options, argv):
     runs = plan.selected(options.algorithms, options.environments, options.seeds)
     threads = max(run.values["num_threads"] for run in runs)
     workers = options.workers or max(1, cores() // threads)
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     if workers * threads > cores():
         say(console, f"{workers} runs at a time with {threads} threads each share {cores()} cores")
     with interruptions() as received:

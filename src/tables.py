@@ -158,7 +158,7 @@ def draw(tables, path, title):
 
     rows = [(_two_agents if len(t["q_i"]) == 2 else _many_agents) for t in tables]
     figure = Figure(figsize=(15, 4 * len(tables)), layout="constrained")
-    figure.suptitle(title, fontsize=14)
+    figure.suptitle(title, fontsize=14, parse_math=False)
     for sub, t, paint in zip(figure.subfigures(len(tables), 1, squeeze=False)[:, 0], tables, rows):
         paint(sub, t)
     figure.savefig(path, dpi=110)

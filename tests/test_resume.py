@@ -1,8 +1,11 @@
 """Runs that are stopped, killed or finished and go on: what comes out in the end, and what is refused."""
 
+import hashlib
 import itertools
 import json
 import os
+import pickle
+import shutil
 import signal
 import sys
 import time
@@ -17,6 +20,7 @@ from wire_mongo import WireMongo
 
 import main
 from envs import REGISTRY
+from modules.mixers.qmix import QMixer
 from runners.episode_runner import EpisodeRunner
 from utils.claim import take
 from utils.logging import Logger
@@ -35,8 +39,7 @@ def quiet(monkeypatch):
     """One commit, though others may work on the tree meanwhile; no pictures; all signals as in a terminal. No waiting
     for the disk: what the system has, it still has when a process is killed."""
     monkeypatch.setattr("os.fsync", lambda handle: None)
-    for module in ("resuming", "utils.rundir"):
-        monkeypatch.setattr(f"{module}.commit", lambda: COMMIT)
+    monkeypatch.setattr("utils.rundir.commit", lambda: COMMIT)
     monkeypatch.setattr("tables.draw", lambda learned, path, title: path.touch())
     before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGHUP)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -465,7 +468,6 @@ def test_a_folder_with_a_configuration_alone_is_no_run_or_begins_again(halfway, 
 
 
 def test_one_flipped_bit_in_any_file_of_the_state(halfway, never_stopped, tmp_path, capsys):
-    import shutil
 
     state = files(halfway / "state")
     kinds = {f.split(".")[0] for f in state}
@@ -503,7 +505,6 @@ def test_a_damaged_state_without_another_is_refused(kind, damage, tmp_path, caps
 
 def rewrite(path, change):
     """Change the newest manifest, and make its checksum right."""
-    import hashlib
 
     file = max(path.glob("state/manifest.*"))
     manifest = json.loads(file.read_text())["manifest"]
@@ -536,25 +537,17 @@ def test_other_shapes_are_refused(halfway, capsys):
 
 def test_other_weights_are_refused(halfway, capsys, monkeypatch):
     """Of another version of the program, whose networks are others."""
-    monkeypatch.setattr("modules.mixers.qmix.QMixer.__init__", _wider(halfway))
+    made = QMixer.__init__
+
+    def make(mixer, *args, **more):
+        made(mixer, *args, **more)
+        mixer.one_more = torch.nn.Linear(1, 1)
+
+    monkeypatch.setattr(QMixer, "__init__", make)
     refused(capsys, ["--resume", halfway], halfway, "does not fit")
 
 
-def _wider(path):
-    from modules.mixers.qmix import QMixer
-
-    made = QMixer.__init__
-
-    def init(self, *args, **more):
-        made(self, *args, **more)
-        self.one_more = torch.nn.Linear(1, 1)
-
-    return init
-
-
 def test_a_state_that_would_run_code_is_refused(halfway, tmp_path, capsys):
-    import hashlib
-    import pickle
 
     class Trap:
         def __reduce__(self):
@@ -577,7 +570,6 @@ def test_a_state_that_would_run_code_is_refused(halfway, tmp_path, capsys):
 
 @pytest.mark.parametrize("start", [True, False])
 def test_a_disk_without_room_for_the_state_is_said_before_training(start, halfway, tmp_path, capsys, monkeypatch):
-    import shutil
 
     usage = shutil.disk_usage("/")
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=100))
@@ -663,7 +655,10 @@ def test_a_living_run_is_refused_and_latest_passes_it_by(tmp_path, capsys):
 
 def test_of_two_that_resume_one_works(halfway, never_stopped, tmp_path, capsys):
     argv, may_go_on = ["--resume", halfway], tmp_path / "may_go_on"
-    wait = lambda: wait_until(may_go_on.exists)  # noqa: E731
+
+    def wait():
+        wait_until(may_go_on.exists)
+
     with process(argv, tmp_path / "a", 4, wait) as a, process(argv, tmp_path / "b", 4, wait) as b:
         wait_until(lambda: a.ended() or b.ended())
         may_go_on.touch()

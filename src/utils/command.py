@@ -6,11 +6,16 @@ Imports only what `--help` can wait for.
 import argparse
 import sys
 
+from utils import console
 from utils.args import ConfigError
 
 
 def parser(prog, description, details, usage=None):
-    """An ArgumentParser that prints `details` below its options, line by line as they stand."""
+    """An ArgumentParser that prints `details` below its options, line by line as they stand.
+
+    The first thing that a command asks for: from here on nothing that it prints can end it.
+    """
+    console.protect()
     return argparse.ArgumentParser(
         prog=f"python {prog}",
         usage=usage,

@@ -62,7 +62,7 @@ class _Interrupts:
         """Leave without a look back: all files are replaced whole, and worker processes end with this one."""
         for signum in self.previous:
             signal.signal(signum, signal.SIG_DFL)
-        with suppress(Exception):
+        with suppress(BaseException):
             if self.leave is not None:
                 self.leave()
         os._exit(128 + self.signum)

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from utils.runs import Damaged
 FORMAT = 1
 PIECES = 32  # a file of episodes holds at most this part of the replay
 KEPT = 2  # states
+OURS = re.compile(r"(manifest\.\d+\.json|parts\.\d+\.pt|replay\.\d+-\d+\.npy)(\.partial)?")
 
 
 @dataclass(frozen=True)
@@ -78,22 +80,34 @@ class StateFolder:
         self.manifests = []  # contents, oldest first: those that stay
 
     def write(self, parts: dict, buffer, metrics: int, facts: dict, with_replay: bool = True) -> None:
-        """Write a state; OSError leaves the last one as it was. buffer: a ReplayBuffer, or None."""
+        """Write a state; OSError leaves the last one as it was. buffer: a ReplayBuffer; with_replay: write that too."""
         self.look()
         self.folder.mkdir(exist_ok=True)
         number = self.manifests[-1]["number"] + 1 if self.manifests else 1
         self._remove_but(self.manifests[-1:])  # room for the new one
-        replay = self._write_episodes(buffer) if with_replay and buffer is not None else None
+        replay = self._write_episodes(buffer) if with_replay else None
         name = f"parts.{number}.pt"
         manifest: dict[str, Any] = {"format": FORMAT, "number": number, "metrics": metrics, "facts": facts}
         manifest |= {"parts": {"name": name, **self._replace(name, lambda f: torch.save(parts, f))}, "replay": replay}
-        text = json.dumps(manifest, sort_keys=True)
-        whole = json.dumps({"checksum": _digest(text), "manifest": manifest}, sort_keys=True)
-        self._replace(f"manifest.{number}.json", lambda f: f.write(whole.encode()))
+        self._write_manifest(manifest)
         self.manifests = [*self.manifests, manifest][-KEPT:]
         if not with_replay or _size(self.manifests) > 2 * _size(self.manifests[-1:]):
             self.manifests = self.manifests[-1:]  # two replays without a common part would take too much
         self._remove_but(self.manifests)
+
+    def drop_replay(self) -> None:
+        """Make the last state one without a replay, and remove all files but its own."""
+        if self.manifests:
+            last = self.manifests[-1]
+            last = {**last, "number": last["number"] + 1, "replay": None}
+            self._write_manifest(last)
+            self.manifests = [last]
+            self._remove_but(self.manifests)
+
+    def _write_manifest(self, manifest: dict) -> None:
+        text = json.dumps(manifest, sort_keys=True)
+        whole = json.dumps({"checksum": _digest(text), "manifest": manifest}, sort_keys=True)
+        self._replace(f"manifest.{manifest['number']}.json", lambda f: f.write(whole.encode()))
 
     def _write_episodes(self, buffer) -> list:
         """The replay's files as the manifest names them, oldest first, those written now among them."""
@@ -136,7 +150,7 @@ class StateFolder:
         """Remove what none of `manifests` names. Their own files are named first."""
         stay = {f"manifest.{m['number']}.json" for m in manifests} | {f["name"] for f in _files(manifests)}
         for path in sorted(self.folder.iterdir()):  # manifests first: none that stands names a file that is gone
-            if path.name not in stay and path.name.startswith(("manifest.", "parts.", "replay.")):
+            if path.name not in stay and OURS.fullmatch(path.name):
                 with contextlib.suppress(OSError):
                     path.unlink()
 
@@ -188,7 +202,8 @@ class StateFolder:
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-            raise _Damaged(f"{path.name} cannot be read: {error}") from error
+            said = str(error).splitlines() or [type(error).__name__]
+            raise _Damaged(f"{path.name} cannot be read: {said[0]}") from error
 
     def _episodes(self, replay: list) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
         """One file after the other, for the replay may fill most of the memory."""
