@@ -99,8 +99,10 @@ class Attempt:
     def count(self, phase: str) -> int:
         return sum(self.passed[phase].values())
 
-    def began(self, what: str, part: str = "begin") -> bool:
-        return any(f"{part} {what}" in kinds for kinds in self.passed.values())
+    def replaced(self, name: str) -> bool:
+        """Whether it had the file replaced when it began, as a resumed run."""
+        kind = f"replace {name}"
+        return kind in self.passed.get("resume", ()) and self.killed != ["resume", kind]
 
 
 class Killer:
@@ -155,6 +157,7 @@ class Story:
     kills: list = field(default_factory=list)  # (Moment, [phase, kind])
     resumed: int = 0  # attempts that wrote so into the summary
     beyond: set = field(default_factory=set)  # lines that were cut off metrics.jsonl
+    position: int = 0  # in metrics.jsonl, of the newest state
     out: str = ""
 
     def __str__(self):
@@ -187,17 +190,16 @@ def _kill_and_resume(killer: Killer, story: Story, folder: Path, next_moment: Ca
         moment = next_moment(story.kills)
         done = killer.attempt(story.case, folder, moment)
         story.out = done.out
-        if done.began("cut_metrics", "end"):
+        if done.replaced("metrics.jsonl"):
             story.beyond |= pending
-        summary = "replace summary.json"
-        story.resumed += summary in done.passed.get("resume", ()) and done.killed != ["resume", summary]
+        story.resumed += done.replaced("summary.json")
         if done.killed is None:
             assert done.code == 0, str(story)
             return
         assert done.code == -9, str(story)
         story.kills.append((moment, done.killed))
         for run in folder.glob(f"{story.case.alg}/*/seed*"):
-            pending = _lines_beyond(run)
+            pending = set(_lines(run / "metrics.jsonl", _position(run)))
             _check_state(run, done, story)
 
 
@@ -229,14 +231,16 @@ def _manifests(run: Path) -> list[dict]:
     return sorted((json.loads(text)["manifest"] for text in texts), key=lambda m: m["number"])
 
 
-def _lines_beyond(run: Path) -> set[bytes]:
-    """The lines of metrics.jsonl behind the newest state."""
-    manifests = _manifests(run)
-    return set(_lines(run / "metrics.jsonl", manifests[-1]["metrics"] if manifests else 0))
+def _position(run: Path) -> int:
+    """Where the newest state stands in metrics.jsonl."""
+    return max((manifest["metrics"] for manifest in _manifests(run)), default=0)
 
 
 def _check_state(run: Path, done: Attempt, story: Story) -> None:
-    """What a kill leaves in state/: two manifests at most; what they do not name only in the midst of a state."""
+    """What a kill leaves in state/: no older state than before; two manifests at most; what they do not name only in
+    the midst of a state."""
+    assert _position(run) >= story.position, f"a state is lost: {story}"
+    story.position = _position(run)
     manifests, phase = _manifests(run), done.killed[0]
     assert len(manifests) <= 2, str(story)
     written = "end state" in done.passed["closing" if phase == "closing" else "state"]

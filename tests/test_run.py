@@ -47,7 +47,7 @@ def test_every_algorithm_runs_on_every_environment_and_leaves_its_files(alg, env
     weights += ["reward_stats.th"] if env == "matrix_game" else []  # its YAML standardises rewards
     steps = sorted({m["t_env"] for m in run.metrics})
     expected = ["config.yaml", "log.txt", "metrics.jsonl", "summary.json", "claims/000001.json"]
-    expected += ["state/manifest.1.json", "state/parts.1.pt"]
+    expected += ["state/manifest.2.json", "state/parts.1.pt"]
     expected += [f"checkpoints/{t}/{w}" for t in (steps[0], steps[-1], "best") for w in weights]
     expected += ["tables.json", "tables.png"] if env == "matrix_game" else []
     assert files(run.path) == sorted(expected)

@@ -16,8 +16,8 @@ import torch
 
 from components.running_stats import RunningStats
 from learners.transitions import Rollout, Transitions, lambda_target, real_steps, transition_mask, unroll
-from utils.args import ConfigError, TrainingError, key, read
-from utils.checkpoint import load_weights, read_weights, save_weights
+from utils.args import TrainingError, key, read
+from utils.checkpoint import has_checksums, load_optimiser, load_weights, save_weights, write_checksums
 
 
 class ValueLearner:
@@ -198,32 +198,29 @@ class ValueLearner:
 
     def save_models(self, path):
         """Write agent.th, mixer.th (where there is one) and opt.th into the folder `path`, as EPyMARL does,
-        and reward_stats.th where rewards are standardised."""
+        reward_stats.th where rewards are standardised, and checksums.json of all that is in it."""
         self.mac.save_models(path)
         if self.mixer is not None:
             save_weights(self.mixer.state_dict(), f"{path}/mixer.th")
         save_weights(self.optimiser.state_dict(), f"{path}/opt.th")
         if self.reward_stats is not None:
             save_weights(self.reward_stats.state_dict(), f"{path}/reward_stats.th")
+        write_checksums(path)
 
     def load_models(self, path):
-        """Read what `save_models` wrote; the target networks start as copies."""
-        self.mac.load_models(path)
-        if self.mixer is not None:
-            load_weights(self.mixer, f"{path}/mixer.th")
-        state = read_weights(f"{path}/opt.th")
-        try:
-            settings = state["param_groups"][0].keys() - self.optimiser.param_groups[0].keys()
-            if settings:  # torch would take them, and fail at the next step
-                raise ValueError(f"{type(self.optimiser).__name__} has no {', '.join(sorted(settings))}")
-            self.optimiser.load_state_dict(state)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"checkpoint: {path}/opt.th is of another optimiser or algorithm: {error}") from error
+        """Read what `save_models` wrote; the target networks start as copies. The optimiser's settings stay those of
+        the configuration, which the user sees."""
+        for module, name in zip(self._modules(""), ("agent.th", "mixer.th")):
+            load_weights(module, f"{path}/{name}")  # the agent's too: a host's controller reads without checks
+        load_optimiser(self.optimiser, f"{path}/opt.th")
         for group in self.optimiser.param_groups:
-            group["lr"] = self.config.lr  # the configuration's, which the user sees, not the file's
-        if self.reward_stats is not None and os.path.exists(f"{path}/reward_stats.th"):  # EPyMARL writes none
-            self.reward_stats.load_state_dict(read_weights(f"{path}/reward_stats.th"))
+            group["lr"] = self.config.lr
+        if self.reward_stats is not None and os.path.lexists(f"{path}/reward_stats.th"):  # EPyMARL writes none
+            load_weights(self.reward_stats, f"{path}/reward_stats.th")
         self._copy_to_targets()
+        console = getattr(self.logger, "console_logger", None)
+        if console is not None and not has_checksums(path):
+            console.info(f"{path} has no checksums.json: its weights are loaded unchecked")
 
     def state_dict(self):
         """Everything the next update depends on, but the batch: for an exact resume."""

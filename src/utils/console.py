@@ -20,8 +20,9 @@ def protect() -> None:
     for fd, name in ((1, "stdout"), (2, "stderr")):
         stream: Any = getattr(sys, name)
         if stream is getattr(sys, f"__{name}__") and not isinstance(stream, _Stream):
-            for place in (name, f"__{name}__"):
-                setattr(sys, place, _stream(stream, fd, name))
+            protected = _stream(stream, fd, name)
+            setattr(sys, name, protected)
+            setattr(sys, f"__{name}__", protected)
 
 
 def _open_if_closed(fd: int) -> None:

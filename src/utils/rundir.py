@@ -21,6 +21,7 @@ import torch
 import yaml
 
 from utils.args import ConfigError
+from utils.checkpoint import read_meta, write_checksums, written_by
 from utils.claim import Claim, Held, take
 from utils.config import task_name
 from utils.logging import unwritable
@@ -75,6 +76,7 @@ class RunDirectory:
         def fill(folder: Path) -> None:
             learner.save_models(str(folder))
             write_atomically(folder / "meta.json", json.dumps(meta))
+            write_checksums(folder)
 
         self._put(name or str(t_env), fill)
 
@@ -189,17 +191,19 @@ def _config_text(values: dict) -> str:
 
 def check_same_algorithm(folder, values):
     """ConfigError when the checkpoint in `folder` says that another algorithm than that of `values` wrote it."""
-    try:
-        with open(os.path.join(folder, "meta.json"), encoding="utf-8") as f:
-            meta = json.load(f)
-        wrote, differs = meta.get("name"), [k for k in ALGORITHM if meta.get(k, values[k]) != values[k]]
-    except FileNotFoundError:  # EPyMARL's checkpoints have no such file
+    meta = read_meta(folder)
+    if meta is None:  # EPyMARL's checkpoints have no such file
         return
-    except (OSError, ValueError, AttributeError) as error:
-        raise ConfigError(f"checkpoint: {folder}/meta.json is damaged: {error}") from error
+    odd = [k for k in ("name", *ALGORITHM) if not isinstance(meta.get(k), str | None)]
+    if odd:
+        raise ConfigError(f"checkpoint: {folder}/meta.json is damaged: {', '.join(odd)} must be text or null")
+    differs = [k for k in ALGORITHM if meta.get(k, values[k]) != values[k]]
     if differs:
         theirs = ", ".join(f"{k}={meta[k]} (here {values[k]})" for k in differs)
-        raise ConfigError(f"checkpoint: {folder} was written by {wrote!r}, not by {values['name']!r}: {theirs}")
+        raise ConfigError(
+            f"checkpoint: {folder} was written by {meta.get('name')!r}, not by {values['name']!r}: "
+            f"{theirs}{written_by(folder)}"
+        )
 
 
 def write_atomically(path, text):

@@ -80,12 +80,12 @@ class StateFolder:
         self.manifests = []  # contents, oldest first: those that stay
 
     def write(self, parts: dict, buffer, metrics: int, facts: dict, with_replay: bool = True) -> None:
-        """Write a state; OSError leaves the last one as it was. buffer: a ReplayBuffer; with_replay: write that too."""
+        """Write a state; OSError leaves the last one as it was. buffer: a ReplayBuffer, or None; with_replay: write that too."""
         self.look()
         self.folder.mkdir(exist_ok=True)
         number = self.manifests[-1]["number"] + 1 if self.manifests else 1
         self._remove_but(self.manifests[-1:])  # room for the new one
-        replay = self._write_episodes(buffer) if with_replay else None
+        replay = self._write_episodes(buffer) if with_replay and buffer is not None else None
         name = f"parts.{number}.pt"
         manifest: dict[str, Any] = {"format": FORMAT, "number": number, "metrics": metrics, "facts": facts}
         manifest |= {"parts": {"name": name, **self._replace(name, lambda f: torch.save(parts, f))}, "replay": replay}
