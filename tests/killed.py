@@ -171,6 +171,7 @@ def _wrap_the_program(bomb: Bomb) -> None:
     around(rundir.RunDirectory, "save_checkpoint", "checkpoint")
     for owner, name in (
         (run, "cut_metrics"), (run, "_Experiment"), (state.StateFolder, "read"), (keeper.Keeper, "load"),
+        (keeper.Keeper, "finished"), (rundir.RunDirectory, "put_checkpoint"),
         (parts.Parts, "_build"), (EpisodeRunner, "run"), (ValueLearner, "train"), (state.StateFolder, "_remove_but"),
         (rundir.RunDirectory, "limit_checkpoints"),
     ):  # fmt: skip

@@ -243,8 +243,9 @@ def _check_state(run: Path, done: Attempt, story: Story) -> None:
     story.position = _position(run)
     manifests, phase = _manifests(run), done.killed[0]
     assert len(manifests) <= 2, str(story)
-    written = "end state" in done.passed["closing" if phase == "closing" else "state"]
-    if written and phase != "state":
+    kinds = done.passed["closing" if phase == "closing" else "state"]
+    whole = all(kinds.get(f"begin {what}") == kinds.get(f"end {what}") for what in ("state", "finished"))
+    if whole and "end state" in kinds:
         named = {f"manifest.{m['number']}.json" for m in manifests} | {m["parts"]["name"] for m in manifests}
         named |= {file["name"] for m in manifests for file in m["replay"] or []}
         assert named == {path.name for path in (run / "state").iterdir()}, str(story)
@@ -297,7 +298,7 @@ def _bits(value):
 
 def _check_what_is_left(run: Path, story: Story) -> None:
     """The traces of the kills: those that stay, and none else."""
-    assert not [path for path in run.rglob("*.partial*")], str(story)
+    assert not [*run.rglob("*.partial*"), *run.rglob("*.old")], str(story)
     assert len(json.loads((run / "summary.json").read_text())["resumed"]) == story.resumed, str(story)
     (manifest,) = _manifests(run)
     left = {path.name for path in (run / "state").iterdir()}
@@ -342,9 +343,10 @@ AIMED = {
     "more files than the manifests name": Moment("state", "unlink manifest.N.json", 2),
     "in the midst of a test": Moment("test", "end step", 2),
     "after a test": Moment("test", "end test", 2),
-    "a new best without its name": Moment("checkpoint", "replace best", 1),
-    "half of a better one": Moment("checkpoint", "replace mixer.th", 4),
-    "a better one behind its old name": Moment("checkpoint", "rmdir best.partial", 1),
+    "the first best without its name": Moment("checkpoint", "rename best", 1),
+    "half of a better one": Moment("checkpoint", "write mixer.th.partial", 3),
+    "the old best away, the new one not there": Moment("checkpoint", "renamed best.old", 1),
+    "the old best beside the new one": Moment("checkpoint", "renamed best", 2),
     "two checkpoints too many": Moment("round", "begin limit_checkpoints", 2),
     "half of metrics.jsonl copied": Moment("resume", "fsync metrics.jsonl.partial", 1),
     "half of what is set aside": Moment("resume", "write metrics.superseded.jsonl", 1),
@@ -353,6 +355,7 @@ AIMED = {
     "Sacred's metrics not yet written": Moment("resume", "end Experiment", 1),
     "the last state half written": Moment("closing", "write parts.N.pt.partial", 2),
     "the replay half removed": Moment("closing", "unlink replay.N-N.npy", 2),
+    "the last state still with its replay": Moment("closing", "begin finished", 1),
     "in the closing test": Moment("closing", "end step", 1),
     "after the closing test": Moment("closing", "end test", 1),
     "the last checkpoint": Moment("closing", "replace opt.th", 1),

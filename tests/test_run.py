@@ -43,7 +43,7 @@ def test_every_algorithm_runs_on_every_environment_and_leaves_its_files(alg, env
     run = here(capsys, words(alg, env, tmp_path))
     assert run.code == 0, run.err
     assert run.path.parent == tmp_path / alg / env
-    weights = ["agent.th", "meta.json", "opt.th"] + ([] if alg.startswith("iql") else ["mixer.th"])
+    weights = ["agent.th", "checksums.json", "meta.json", "opt.th"] + ([] if alg.startswith("iql") else ["mixer.th"])
     weights += ["reward_stats.th"] if env == "matrix_game" else []  # its YAML standardises rewards
     steps = sorted({m["t_env"] for m in run.metrics})
     expected = ["config.yaml", "log.txt", "metrics.jsonl", "summary.json", "claims/000001.json"]

@@ -165,6 +165,7 @@ def _make(folder: Path, name: str, values: dict) -> tuple[Path, Claim]:
     try:
         partial.mkdir(parents=True)
         write_atomically(partial / "config.yaml", _config_text(values))
+        (partial / "claims").mkdir()  # without it nobody finds the run of a process that dies before it has its claim
         for attempt in range(1000):
             path = folder / (f"{name}_{attempt}" if attempt else name)
             try:

@@ -85,7 +85,9 @@ def _copy_records(old: BinaryIO, new: BinaryIO, position: int) -> Iterator[Recor
 def _append_rest(file: BinaryIO, aside: Path) -> None:
     """Append what `file` still holds to `aside`, as whole lines."""
     last = b""
-    with open(aside, "ab") as target:
+    with open(aside, "ab+") as target:
+        if target.tell() and os.pread(target.fileno(), 1, target.tell() - 1) != b"\n":  # of a kill in the midst of this
+            target.write(b"\n")
         while chunk := file.read(COPY_CHUNK):
             target.write(chunk)
             last = chunk

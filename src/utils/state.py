@@ -80,7 +80,8 @@ class StateFolder:
         self.manifests = []  # contents, oldest first: those that stay
 
     def write(self, parts: dict, buffer, metrics: int, facts: dict, with_replay: bool = True) -> None:
-        """Write a state; OSError leaves the last one as it was. buffer: a ReplayBuffer, or None; with_replay: write that too."""
+        """Write a state; OSError leaves the last one as it was. buffer: a ReplayBuffer, or None. with_replay: write its
+        episodes too."""
         self.look()
         self.folder.mkdir(exist_ok=True)
         number = self.manifests[-1]["number"] + 1 if self.manifests else 1
