@@ -1,8 +1,10 @@
 """What a run can go on from: checkpoints of the weights, and resumable states.
 
-A disk that is full costs a warning and a later try, not the run: the last checkpoint and the last state stay.
+Where the disk is full, the run stops or waits for room (`on_disk_full`): the last checkpoint and the last state stay.
+Other errors of the disk cost a warning and a later try.
 """
 
+import errno
 import math
 import time
 from collections.abc import Callable
@@ -10,28 +12,38 @@ from collections.abc import Callable
 import torch
 
 from utils import interrupts
+from utils.args import TrainingError
 from utils.identity import JUDGED_BY
 from utils.logging import brief
 from utils.rundir import BEST, RunDirectory
+from utils.sinks import JsonlSink
 from utils.state import Saved, StateConfig, StateError, StateFolder
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+PAUSE_SECONDS, PAUSES = 30, 120  # between two tries on a full disk; an hour in all
+
+
+class DiskFull(TrainingError):
+    """There is no room for what a run may not go on without."""
 
 
 class Keeper:
     """Writes them when they are due. parts: `parts.Parts`; schedule: `training.Schedule`; facts: see `resuming.py`.
 
-    position(), set by whoever opens metrics.jsonl: how many of its bytes are safely on the disk.
+    metrics: the sink of metrics.jsonl, set by whoever opens it.
     """
 
     def __init__(self, parts, directory: RunDirectory, states: StateFolder, schedule, facts: dict):
         self.parts, self.directory, self.states, self.schedule = parts, directory, states, schedule
         self.facts = facts
-        self.position: Callable[[], int] = lambda: 0
         self.config: StateConfig = parts.resuming
         self.log = parts.logger.console_logger
+        self.metrics: JsonlSink | None = None
         self.failure: str | None = None  # of the last try to write a checkpoint
         self.best: dict | None = None  # {"metric", "value", "t_env"} of the best test
         self.best_files: dict[str, bytes] = {}  # of checkpoints/best, for a later test may be undone by a kill
         self.closed = False  # the last state is written
+        self.stopping = False  # a full disk is no reason to wait or to stop
         self._written, self._t_env = time.monotonic(), parts.runner.t_env
 
     # ------------------------------------------------------------------ checkpoints
@@ -43,13 +55,10 @@ class Keeper:
 
     def _save(self, **more) -> bool:
         t_env = self.parts.runner.t_env
-        try:
-            with interrupts.held():
-                self.directory.save_checkpoint(self.parts.learner, t_env, **more)
-            self.failure = None
-        except OSError as error:
-            self.failure = brief(error)
-            self.log.warning(f"checkpoint {t_env} not written: {self.failure}; training goes on")
+        with interrupts.held():
+            self.failure = self._written_or_why(
+                f"checkpoint {t_env}", lambda: self.directory.save_checkpoint(self.parts.learner, t_env, **more)
+            )
         return self.failure is None
 
     def tested(self) -> None:
@@ -63,16 +72,22 @@ class Keeper:
         self.best = {"metric": metric, "value": latest[metric], "t_env": t_env}
         if not self.parts.training.save_model:
             return
-        try:
+
+        def write() -> None:
             self.directory.save_checkpoint(self.parts.learner, t_env, BEST, metric=metric, value=latest[metric])
             self.best_files = self.directory.checkpoint_files(BEST)
-        except OSError as error:
-            self.log.warning(f"checkpoints/{BEST} not written: {brief(error)}; training goes on")
+
+        self._written_or_why(f"checkpoints/{BEST}", write)
 
     # ------------------------------------------------------------------ states
 
     def round_done(self) -> None:
-        """Call behind each round and its updates: writes a state if one is due."""
+        """Call behind each round and its updates: writes a state if one is due.
+
+        Records that wait for room on the disk are a reason to stop or wait, as a state is.
+        """
+        if self.metrics is not None and self.metrics.waiting:
+            self._written_or_why(f"{self.metrics.waiting} records of metrics.jsonl", self.metrics.flush)
         minutes, steps = self.config.resume_minutes, self.config.resume_interval
         by_time = minutes > 0 and time.monotonic() - self._written >= 60 * minutes
         by_steps = steps is not None and self.parts.runner.t_env - self._t_env >= steps
@@ -94,6 +109,7 @@ class Keeper:
 
     def interrupted(self) -> None:
         """The state and the weights at a signal, or where a game has failed. What `last_state` wrote stays the last."""
+        self.stopping = True
         if self.parts.runner.rounds and not self.closed:
             self.state()
         if self.parts.training.save_model and self.schedule.save.last != self.parts.runner.t_env:
@@ -103,10 +119,43 @@ class Keeper:
         """Write the state, between two rounds."""
         with interrupts.held():
             self._written, self._t_env = time.monotonic(), self.parts.runner.t_env
+            self._written_or_why(f"the state at t_env {self._t_env}", self._write_state)
+
+    def _write_state(self) -> None:
+        position = self.metrics.position() if self.metrics is not None else 0
+        self.states.write(self._contents(), self.parts.buffer, position, self.facts)
+
+    def _written_or_why(self, what: str, write: Callable[[], None]) -> str | None:
+        """Call write(); returns None, or why the disk refused. DiskFull where it has no room and none comes."""
+        tries = PAUSES if self.config.on_disk_full == "pause" and not self.stopping else 0
+        while True:
             try:
-                self.states.write(self._contents(), self.parts.buffer, self.position(), self.facts)
+                write()
+                return None
             except OSError as error:
-                self.log.warning(f"state at t_env {self._t_env} not written: {brief(error)}; the last one stays")
+                full, why = error.errno in FULL, brief(error)
+            if not full or self.stopping:
+                self.log.warning(f"{what} not written: {why}; what was written before stays")
+                return why
+            if tries == 0:
+                raise DiskFull(f"the disk is full: {what} not written ({why})")
+            if tries == PAUSES:
+                minutes = PAUSES * PAUSE_SECONDS // 60
+                self.log.warning(
+                    f"the disk is full: {what} not written ({why}); waiting for room, {minutes} minutes at most"
+                )
+            tries -= 1
+            if not self._pause():
+                return why
+
+    def _pause(self) -> bool:
+        """Wait a while; False at once where a signal has come."""
+        until = time.monotonic() + PAUSE_SECONDS
+        while time.monotonic() < until:
+            if interrupts.requested():
+                return False
+            time.sleep(0.1)
+        return True
 
     def _contents(self) -> dict:
         return {

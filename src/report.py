@@ -6,6 +6,7 @@ python src/report.py results
 import argparse
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from utils import command
@@ -117,10 +118,12 @@ def check_paths(paths):
 
     problems = []
     for path in map(Path, paths):
-        if not path.exists():
-            beside = os.listdir(path.parent) if path.parent.is_dir() else []
+        if not os.path.exists(path):
+            beside = []
+            with suppress(OSError):
+                beside = os.listdir(path.parent)
             problems.append(f"{path}: no such folder{nearest(path.name, beside)}")
-        elif not path.is_dir():
+        elif not os.path.isdir(path):
             problems.append(f"{path}: is a file; give a folder that holds runs")
     if problems:
         raise ConfigError("\n  ".join(problems))
@@ -128,7 +131,7 @@ def check_paths(paths):
 
 def nothing_to_compare(entries, options):
     """The ConfigError for runs none of which counts."""
-    from reporting.formats import count
+    from reporting.formats import count, plain
     from reporting.results import metric_names
     from utils.args import ConfigError, nearest
 
@@ -140,11 +143,11 @@ def nothing_to_compare(entries, options):
         )
     lacking = [e.result for e in entries if (e.left_out or "").startswith("has no metric")]
     if lacking:
-        known = metric_names(lacking)
+        known = [plain(name) for name in metric_names(lacking)]
         asked = f"--metric={options.metric}" if options.metric else "test_return_mean"
         hint = nearest(options.metric, known) if options.metric else "; give --metric=NAME"
         return ConfigError(f"{asked}: no finished run has it; known: {', '.join(known) or 'none'}{hint}")
-    lines = [f"{e.result.path}: {e.left_out}" for e in entries[:10]]
+    lines = [f"{plain(str(e.result.path))}: {e.left_out}" for e in entries[:10]]
     rest = [f"and {len(entries) - 10} more"] if len(entries) > 10 else []
     return ConfigError(
         f"{where}: {count(len(entries), 'run')} found, none that counts:\n  " + "\n  ".join(lines + rest)
@@ -201,12 +204,12 @@ def tell(out, comparison, notes, entries, copies):
     """On the console: where the report is, the final performance, what to mind, what was left out."""
     from rich.console import Console
 
-    from reporting.formats import count
+    from reporting.formats import count, plain
 
     print(f"report: {out / 'report.html'}", flush=True)
-    console = Console()
+    console = Console(emoji=False)
     if not console.is_terminal:
-        console = Console(width=200)
+        console = Console(width=200, emoji=False)
     console.print(final_table(comparison.final))
     for note in notes:
         console.print(f"warning: {note}", markup=False, highlight=False, style="yellow")
@@ -214,7 +217,8 @@ def tell(out, comparison, notes, entries, copies):
         console.print(f"{count(copies, 'Sacred folder')} skipped: copies of run directories", highlight=False)
     left = [e for e in entries if e.left_out]
     for e in left[:MOST_LEFT_OUT]:
-        console.print(f"left out: {e.result.path}: {e.left_out}", markup=False, highlight=False, soft_wrap=True)
+        text = f"left out: {plain(str(e.result.path))}: {e.left_out}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
     if len(left) > MOST_LEFT_OUT:
         console.print(f"and {len(left) - MOST_LEFT_OUT} more: see {out / 'runs.csv'}", highlight=False)
 

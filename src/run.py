@@ -173,7 +173,7 @@ class _Experiment:
                 log.handlers[-1].handle(record)
             metrics = JsonlSink(path / METRICS, claim.look)
             parts.logger.add_sink(metrics)
-            self.keeper.position = metrics.position
+            self.keeper.metrics = metrics
             for sink in optional:
                 parts.logger.add_sink(sink, kept)
             if kept is not None:
@@ -185,6 +185,11 @@ class _Experiment:
         except (ConfigError, OSError) as error:  # a package is missing, the disk is full
             get_logger()  # closes log.txt
             raise error if isinstance(error, ConfigError) else unwritable(path, error) from error
+
+    def lost_records(self) -> str | None:
+        """Which records metrics.jsonl lacks, once it is closed; None where it has all."""
+        metrics = self.keeper.metrics
+        return f"{metrics.lost} records of metrics.jsonl are lost" if metrics is not None and metrics.lost else None
 
     def _optional_sinks(self) -> list[Sink]:
         values, sinks = self.directory.values, []
@@ -225,6 +230,8 @@ def _guarded(experiment: _Experiment) -> int:
         with interrupts.held_back():  # a first signal has nothing to end any more
             try:
                 logger.finish()
+                if (lost := experiment.lost_records()) and status in ("finished", "failed"):
+                    status, reason, code = "failed", f"{reason}; {lost}" if reason else lost, 1
                 directory.write_summary(status, parts.runner, logger, reason)
                 interrupts.on_leave(directory.claim.release)
             except OSError as error:

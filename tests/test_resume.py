@@ -787,8 +787,8 @@ def episodes(path):
 
 
 @pytest.mark.parametrize("fails", ["open", "os.fsync", "os.replace", "torch.save"])
-def test_a_full_disk_costs_one_warning_and_the_last_state_stays(fails, never_stopped, tmp_path, capsys, monkeypatch):
-    """While the state of t_env 16 is written; the run is killed at 20."""
+def test_a_full_disk_stops_the_run_and_the_last_state_stays(fails, never_stopped, tmp_path, capsys, monkeypatch):
+    """While the state of t_env 16 is written."""
     folder, written = tmp_path / "results", []
     write = StateFolder.write
 
@@ -801,9 +801,9 @@ def test_a_full_disk_costs_one_warning_and_the_last_state_stays(fails, never_sto
             return write(state, *args, **more)
 
     monkeypatch.setattr(StateFolder, "write", full)
-    path = killed(words(*GAME, folder, *EXACT), folder, 12)
-    said = (tmp_path / "killed.log").read_text()
-    assert said.count("WARNING") == 1 and "state at t_env 16 not written" in said and "No space left" in said
+    run = here(capsys, words(*GAME, folder, *EXACT))
+    path, said = run.path, run.err
+    assert run.code == 1 and said.count("the state at t_env 16 not written") == 1 and "No space left" in run.last_line
     monkeypatch.undo()
     assert not list(path.glob("state/*.partial"))
     assert resumed(capsys, path).summary["resumed"][0]["t_env"] == 8

@@ -1,6 +1,7 @@
 """Whole runs: what each algorithm leaves on each environment, repeats and learns."""
 
 import json
+import re
 import shutil
 
 import matplotlib.image
@@ -13,6 +14,7 @@ import envs
 from envs import REGISTRY
 from tables import draw
 from utils.config import environment_of, names
+from utils.state import StateFolder
 
 ALGORITHMS = names("algs")
 ENVIRONMENTS = [name for name in names("envs") if not envs.env_class(environment_of(name)).install]
@@ -247,15 +249,52 @@ def test_a_run_that_begins_to_learn_too_late_says_so_before_and_after(tmp_path, 
     assert "learning_starts" not in here(capsys, words("vdn", "two_step", tmp_path, "t_max=24")).err
 
 
-def test_a_full_disk_costs_warnings_until_the_end(tmp_path, capsys, monkeypatch):
+def test_a_full_disk_stops_the_run_with_one_message(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("learners.value_learner.save_weights", full_disk)
-    monkeypatch.setattr("tables.write_json", full_disk)
     run = here(capsys, words("vdn", "matrix_game", tmp_path))
     assert run.code == 1 and run.summary["status"] == "failed" and "Traceback" not in run.err
-    assert run.err.count("training goes on") == 3 and "greedy joint action" in run.out
-    assert "could not be written: checkpoint 24 (OSError: [Errno 28]" in run.last_line
-    assert "tables (OSError: [Errno 28]" in run.last_line
-    assert not list((run.path / "checkpoints").iterdir())  # nor half of one
+    assert "the disk is full: checkpoints/best not written (OSError: [Errno 28]" in run.last_line
+    assert run.summary["t_env"] == 2 and not list((run.path / "checkpoints").iterdir())  # nor half of one
+
+
+def test_a_disk_that_refuses_for_another_reason_costs_warnings_until_the_end(tmp_path, capsys, monkeypatch):
+    def refused(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("learners.value_learner.save_weights", refused)
+    monkeypatch.setattr("tables.write_json", refused)
+    run = here(capsys, words("vdn", "matrix_game", tmp_path))
+    assert run.code == 1 and run.summary["status"] == "failed" and "Traceback" not in run.err
+    assert run.err.count("what was written before stays") >= 3 and "greedy joint action" in run.out
+    assert "could not be written: checkpoint 24 (OSError: [Errno 5]" in run.last_line
+    assert "tables (OSError: [Errno 5]" in run.last_line
+    assert not list((run.path / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("room_comes", [True, False])
+def test_a_run_may_wait_for_room_on_the_disk(room_comes, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("keeper.PAUSE_SECONDS", 0.01)
+    tries, write = [], StateFolder.write
+
+    def full(states, *args, **more):
+        tries.append(1)
+        if len(tries) < 4 or not room_comes:
+            full_disk()
+        write(states, *args, **more)
+
+    monkeypatch.setattr(StateFolder, "write", full)
+    run = here(capsys, words("vdn", "two_step", tmp_path, "on_disk_full=pause"))
+    assert run.err.count("waiting for room") == 1 and "the state at t_env 24" in run.err
+    assert (run.code, len(tries)) == ((0, 4) if room_comes else (1, 121))
+    assert room_comes or "the disk is full: the state at t_env 24 not written" in run.summary["reason"]
+
+
+def test_records_that_are_lost_fail_the_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("utils.sinks.JsonlSink._append", full_disk)
+    run = here(capsys, words("vdn", "two_step", tmp_path, "save_model=False"))
+    assert run.code == 1 and run.summary["status"] == "failed"
+    lost = int(re.search(r"(\d+) records of metrics.jsonl are lost", run.summary["reason"])[1])
+    assert lost > 0 and "the disk is full" in run.summary["reason"] and run.summary["reason"] in run.last_line
 
 
 # ---- what goes wrong on the way

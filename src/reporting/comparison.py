@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from reporting import statistics as st
+from reporting.formats import plain
 
 ALL_TASKS = "all tasks"
 NORMALISED = "normalised score"
@@ -126,7 +127,7 @@ def _tell(task, entries):
     ends = [e.result.last_step[task.metric] for e in entries]
     gap = float(np.median(np.diff(task.steps))) if len(task.steps) > 1 else 0.0
     if max(ends) > task.steps[-1] + gap:
-        short = entries[ends.index(min(ends))].result.path
+        short = plain(str(entries[ends.index(min(ends))].result.path))
         task.warnings.append(
             f"runs end between {min(ends):,} and {max(ends):,} steps; all are compared up to {task.steps[-1]:,.0f}, "
             f"where {short} ends; to compare further, leave such runs out"
@@ -136,7 +137,7 @@ def _tell(task, entries):
     nulls = [e.result.nonfinite[task.metric] for e in entries]
     if any(nulls):
         task.warnings.append(
-            f"{sum(nulls):,} values of {task.metric} in {sum(n > 0 for n in nulls)} runs are not finite: "
+            f"{sum(nulls):,} values of {plain(task.metric)} in {sum(n > 0 for n in nulls)} runs are not finite: "
             "those points are missing, the nearest others stand in"
         )
     damaged = [e.result.damaged_lines for e in entries]

@@ -6,6 +6,7 @@ Every function returns a matplotlib Figure, 7.2 inches wide (two columns of a pa
 import io
 import math
 import textwrap
+import warnings
 from itertools import groupby
 from operator import itemgetter
 
@@ -17,18 +18,21 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from reporting.formats import metric_label
+from reporting.formats import metric_label, plain
 from reporting.palette import STYLE
+from utils.identity import short
 
 WIDTH = 7.2  # inches
 COLUMNS = 3
 NAME_WIDTH = 24  # characters of a line of a name beside a panel
+MOST_CHARACTERS = 400  # of a name
 
 
 def save(figure):
     """(PNG, PDF) of a figure as bytes, the same for the same figure."""
     png, pdf = io.BytesIO(), io.BytesIO()
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands there
         figure.get_layout_engine().execute(figure)
         figure.set_layout_engine("none")  # laid out once, not once for each file
         FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
@@ -53,7 +57,7 @@ def learning_curves(rows, style):
                     x, _column(points, "lower"), _column(points, "upper"), color=style[algorithm]["color"], alpha=0.18,
                     linewidth=0,
                 )  # fmt: skip
-            ax.set_title(textwrap.fill(task, 30))
+            ax.set_title(_wrapped(task, 30))
             _tell_single(ax, algorithms, 0.98)
         _label_axes(figure, axes, f"environment steps{word}", [_axis_label(a) for a in panels.values()])
         _legend(figure, style, {r["algorithm"] for r in rows})
@@ -72,7 +76,7 @@ def final(rows, runs, style):
                 single = runs.get((task, algorithm), [])
                 ax.plot(single, [y + 0.28] * len(single), "|", color=style[algorithm]["color"], markersize=4, mew=0.7)
                 _interval(ax, row["iqm"], row, y, style[algorithm])
-            ax.set_title(textwrap.fill(task, 30))
+            ax.set_title(_wrapped(task, 30))
             ax.set_xlabel(_axis_label(algorithms))
         _name_rows(axes, names)
     return figure
@@ -92,7 +96,7 @@ def profiles(rows, style):
                     color=line["color"],
                 )  # fmt: skip
             ax.set(ylim=(-0.03, 1.03), xlabel=f"final {_metric(algorithms)} τ")
-            ax.set_title(textwrap.fill(task, 30))
+            ax.set_title(_wrapped(task, 30))
             _tell_single(ax, algorithms, 0.03)
         _label_axes(figure, axes, None, ["share of runs with score > τ"] * len(panels))
         _legend(figure, style, {r["algorithm"] for r in rows})
@@ -121,7 +125,7 @@ def improvement(rows, style):
             image = ax.imshow(table, cmap="PuOr_r", vmin=-0.3, vmax=1.3, aspect="auto")  # pale enough for black text
             ax.grid(False)
             ax.set_xticks(range(len(names)), short, **across)
-            ax.set_title(textwrap.fill(task, 30))
+            ax.set_title(_wrapped(task, 30))
         _name_rows(axes, names if short is names else [f"{name}  {k}" for k, name in zip(short, names)], invert=False)
         bar = figure.colorbar(image, ax=list(axes), shrink=min(1.0, 2 / figure.get_figheight()), aspect=15, pad=0.02)
         bar.ax.set_ylim(0, 1)
@@ -144,7 +148,7 @@ def efficiency(rows, style, ends):
             goal = f"to {_metric(algorithms)} ≥ {threshold:.3g}"
             goal = "no threshold: nothing improved" if math.isnan(threshold) else goal
             ax.set(xlim=(0, end), xlabel=f"environment steps{word}\n{goal}")
-            ax.set_title(textwrap.fill(task, 30))
+            ax.set_title(_wrapped(task, 30))
         _name_rows(axes, names)
         _label_axes(figure, axes, None, None)
     return figure
@@ -206,7 +210,7 @@ def _interval(ax, middle, row, y, style):
 
 def _name_rows(axes, names, invert=True):
     for ax in axes:
-        ax.set_yticks(range(len(names)), [textwrap.fill(name, NAME_WIDTH) for name in names])
+        ax.set_yticks(range(len(names)), [_wrapped(name, NAME_WIDTH) for name in names])
         ax.tick_params(axis="y", length=0)
         if invert:
             ax.set_ylim(len(names) - 0.4, -0.6)
@@ -219,11 +223,11 @@ def _tell_single(ax, algorithms, y):
         who = "all" if len(single) == len(algorithms) else ", ".join(single)
         place = dict(transform=ax.transAxes, fontsize=6, va="top" if y > 0.5 else "bottom", color="#444444")
         box = dict(facecolor="white", edgecolor="none", alpha=0.8, pad=0.5)
-        ax.text(0.02, y, textwrap.fill(f"one seed, no interval: {who}", 40), bbox=box, **place)
+        ax.text(0.02, y, _wrapped(f"one seed, no interval: {who}", 40), bbox=box, **place)
 
 
 def _metric(algorithms):
-    return metric_label(next(iter(algorithms.values()))[0]["metric"])
+    return _wrapped(plain(metric_label(next(iter(algorithms.values()))[0]["metric"])), 40)
 
 
 def _axis_label(algorithms):
@@ -245,17 +249,30 @@ def _label_axes(figure, axes, x, ys):
 
 def _row_height(names):
     """Inches that a row needs for the longest name."""
-    return 0.08 + 0.12 * max(len(textwrap.wrap(name, NAME_WIDTH)) for name in names)
+    return 0.08 + 0.12 * max(_lines(_wrapped(name, NAME_WIDTH)) for name in names)
+
+
+def _wrapped(name, width):
+    return textwrap.fill(short(name, MOST_CHARACTERS), width)
+
+
+def _lines(text):
+    return text.count("\n") + 1
 
 
 def _legend(figure, style, names):
     """One for all panels, above them; the figure grows by what it takes."""
     handles = [Line2D([], [], **style[name], markersize=3.5, label=name) for name in style if name in names]
-    widest = 0.45 + 0.06 * max(len(name) for name in names)  # inches, about
+    most = int((figure.get_figwidth() - 0.45) / 0.06)  # characters of a line, about
+    labels = [_wrapped(line.get_label(), most) for line in handles]
+    widest = 0.45 + 0.06 * min(most, max(len(name) for name in names))  # inches
     n_rows = -(-len(handles) // max(1, int(figure.get_figwidth() / widest)))
     columns = -(-len(handles) // n_rows)
-    figure.set_figheight(figure.get_figheight() + 0.17 * n_rows)
-    figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False, columnspacing=1.2)
+    figure.set_figheight(figure.get_figheight() + 0.17 * (n_rows if columns > 1 else sum(map(_lines, labels))))
+    place = dict(loc="outside upper center", ncols=columns, frameon=False, columnspacing=1.2)
+    legend = figure.legend(handles, ["name"] * len(handles), **place)
+    for text, label in zip(legend.get_texts(), labels):  # now: matplotlib leaves out labels that begin with _
+        text.set_text(label)
 
 
 def _step_unit(most):

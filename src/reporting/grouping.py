@@ -8,9 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reporting.formats import plain
 from reporting.results import Result
 from utils.config import task_name
 from utils.identity import FAIRNESS, JUDGED_BY, NOT_SET, flat, matters, short, text
+
+MOST_SAID = 500  # characters on why a run is left out
 
 
 @dataclass
@@ -19,6 +22,7 @@ class Entry:
 
     result: Result
     keys: dict
+    name: str
     algorithm: str  # with what distinguishes it from other variants
     task: str  # with what distinguishes it from other tasks of that name
     task_name: str
@@ -35,17 +39,21 @@ class Entry:
 def entries(results, metric=None):
     """[Entry] of all runs, those that count with their labels and the metric that their task is judged by."""
     out = [_entry(result) for result in results]
+    for e in counting(out):  # a run that says nothing must not take the place of another
+        held = [name for name in JUDGED_BY if name in e.result.last_step]
+        names = [metric] if metric else held or ["test_return_mean"]
+        reasons = [_says_nothing(e.result, name) for name in names]
+        if all(reasons):
+            e.metric, e.left_out = names[0], reasons[0]
     _leave_out_superseded(out)
-    _label(counting(out))
-    for group in _by(counting(out), lambda e: e.task).values():
-        name = metric or _metric_of(group)
-        for e in group:
-            e.metric = name
-            if name not in e.result.series:
-                held = e.result.nonfinite.get(name)
-                e.left_out = f"no value of {name} is finite" if held else f"has no metric {name}"
-            elif _ends_without_a_number(e.result, name):
-                e.left_out = f"its last values of {name} are not finite"
+    n = None
+    while n != len(counting(out)):  # again where a run was left out: it must not rename others
+        n = len(counting(out))
+        _label(counting(out))
+        for group in _by(counting(out), lambda e: e.task).values():
+            name = metric or _metric_of(group)
+            for e in group:
+                e.metric, e.left_out = name, _says_nothing(e.result, name)
     return out
 
 
@@ -103,7 +111,10 @@ def _entry(result):
         keys["env_args.game_version"] = result.versions["starcraft"]
     env_args = result.config.get("env_args")
     task = task_name(result.config | {"env_args": env_args if isinstance(env_args, dict) else {}}) if keys else ""
-    return Entry(result, keys, str(keys.get("name", "")), task, task, left_out=_not_a_training_run(result))
+    name, task, left_out = plain(str(keys.get("name", ""))), plain(task), _not_a_training_run(result)
+    if left_out:
+        left_out = short(plain(" ".join(left_out.split())), MOST_SAID)
+    return Entry(result, keys, name, name, task, task, left_out=left_out)
 
 
 def _not_a_training_run(result):
@@ -124,7 +135,7 @@ def _leave_out_superseded(all_entries):
     for group in _by(counting(all_entries), lambda e: (e.seed, e.algorithm, _identity(e.keys))).values():
         *older, newest = sorted(group, key=lambda e: (e.result.started, str(e.result.path)))
         for e in older:
-            e.left_out = f"superseded by {newest.result.path}"
+            e.left_out = f"superseded by {plain(str(newest.result.path))}"
 
 
 def _metric_of(group):
@@ -133,9 +144,14 @@ def _metric_of(group):
     return JUDGED_BY[having.index(max(having))]
 
 
-def _ends_without_a_number(result, name):
-    """Whether a run diverged: from some point on, before the last 5 % of its steps, nothing finite is left."""
-    return result.series[name][0][-1] < 0.95 * result.last_step[name]
+def _says_nothing(result, name):
+    """Why a metric does not tell how good a run is, or None."""
+    if name not in result.series:
+        held = result.nonfinite.get(name)
+        return f"no value of {plain(name)} is finite" if held else f"has no metric {plain(name)}"
+    if result.series[name][0][-1] < 0.95 * result.last_step[name]:  # it diverged, before the last 5 % of its steps
+        return f"its last values of {plain(name)} are not finite"
+    return None
 
 
 # ---- what they are called
@@ -143,15 +159,17 @@ def _ends_without_a_number(result, name):
 
 def _label(group):
     """Add to task and algorithm the keys in which runs of one name differ."""
+    for e in group:
+        e.task, e.algorithm = e.task_name, e.name
     for same in _by(group, lambda e: e.task).values():
         names = _varying(same, lambda key: key.startswith("env_args.") and matters(key), where_set=True)
         for e, label in zip(same, _labels(same, names, " ")):
-            e.task += label
+            e.task += plain(label)
     for same in _by(group, lambda e: e.algorithm).values():
         tasks = _by(same, lambda e: e.task).values()
         names = sorted(set().union(*(_varying(runs, matters) for runs in tasks)))
         for e, label in zip(same, _labels(same, names, ", ")):
-            e.algorithm += label
+            e.algorithm += plain(label)
 
 
 def _varying(group, wanted, where_set=False):
@@ -198,8 +216,8 @@ def _by(items, key):
 
 def seeds(group):
     """The seeds of a group in words: 1-3, 7."""
-    numbers = sorted({e.seed for e in group if isinstance(e.seed, int)})
-    words = [str(e.seed) for e in group if not isinstance(e.seed, int)]
+    numbers = sorted({e.seed for e in group if type(e.seed) is int})
+    words = [plain(str(e.seed)) for e in group if type(e.seed) is not int]
     for run in np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1) if numbers else []:
         words.append(f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}")
     return ", ".join(words)

@@ -5,7 +5,7 @@ from html import escape
 
 from reporting import grouping
 from reporting.comparison import ALL_TASKS, NORMALISED
-from reporting.formats import commit, count, decimals, duration, metric_label, steps, with_interval
+from reporting.formats import commit, count, decimals, duration, metric_label, plain, steps, with_interval
 from reporting.html import bullets, page, picture, table
 
 
@@ -106,7 +106,7 @@ def task_table(tasks):
     """Where the runs of each task are compared."""
     lines = [
         [
-            t.name, t.metric, len(t.steps), f"{t.steps[-1]:,.0f}", f"{t.distance:,.0f}",
+            t.name, plain(t.metric), len(t.steps), f"{t.steps[-1]:,.0f}", f"{t.distance:,.0f}",
             "none" if t.threshold is None else f"{t.threshold:.{decimals([t.threshold])}f}",
         ]
         for t in tasks
@@ -120,7 +120,7 @@ def task_table(tasks):
 
 def labelled(row):
     """(task with its metric)"""
-    return f"{row['task']} ({'0 to 1' if row['metric'] == NORMALISED else metric_label(row['metric'])})"
+    return f"{row['task']} ({'0 to 1' if row['metric'] == NORMALISED else plain(metric_label(row['metric']))})"
 
 
 def final_table(rows, algorithms):
@@ -217,5 +217,5 @@ def left_out_table(entries):
         t_max = e.keys.get("t_max")
         far = f"{e.result.t_env:,}" + (f" of {t_max:,}" if isinstance(t_max, int) else "")
         seed = "–" if e.seed is None else e.seed
-        lines.append([e.algorithm or "–", e.task or "–", seed, far, e.left_out, str(e.result.path)])
+        lines.append([e.algorithm or "–", e.task or "–", seed, far, e.left_out, plain(str(e.result.path))])
     return table(["algorithm", "task", "seed", "steps", "why", "path"], lines, numbers=(2, 3))

@@ -14,6 +14,7 @@ STYLE = {
     "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "grid.color": "#dddddd", "grid.linewidth": 0.5,
     "axes.axisbelow": True, "pdf.fonttype": 42, "figure.dpi": 200, "axes.formatter.useoffset": False,
+    "text.parse_math": False,  # names may hold a $
 }  # fmt: skip
 
 

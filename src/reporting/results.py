@@ -4,9 +4,9 @@ Nothing here raises over a damaged run: `problem` says what is wrong, and what c
 """
 
 import json
-import os
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from utils.identity import text
-from utils.runs import find_runs
+from utils.logging import brief
+from utils.runs import find_runs, folders, is_run, is_step, read_bytes, read_json, unlike_a_run
 
 STAMPED = re.compile(r"seed\d+_(\d{8}T\d{6})Z(?:_(\d+))?$")  # the name of a run directory
+LARGEST = 1e100  # of what is measured: figures and means are drawn and taken without overflow
 SACRED_STATUS = {"COMPLETED": "finished", "RUNNING": "running", "FAILED": "failed", "INTERRUPTED": "interrupted"}
 
 
@@ -43,50 +45,63 @@ class Result:
 def find_results(roots, metrics):
     """([Result] with the series of `metrics`, number of Sacred folders skipped as copies of a run directory)."""
     runs = find_runs(*roots)
-    results = [_of_run(run, metrics) for run in runs]
+    results = [_read(_of_run, Result(run.path, "run directory"), run, metrics) for run in runs]
     known = {text(run.config) for run in runs if run.config}
-    seen = {run.path.resolve() for run in runs}
     copies = 0
-    for kind, path in _other_folders(roots):
-        if path.resolve() in seen:
-            continue
-        seen.add(path.resolve())
-        if kind == "half":
-            problem = "holds only config.yaml" if (path / "config.yaml").exists() else "config.yaml is missing"
-            results.append(Result(path, "run directory", problem=problem))
-        elif (result := _of_sacred(path)).config and text(result.config) in known:
-            copies += 1
-        else:
-            _read_sacred_metrics(result, metrics)
-            results.append(result)
+    for source, path, problem in _other_folders(roots):
+        result = Result(path, source, problem=problem)
+        if problem is None:
+            result = _read(_of_sacred, result, path)
+            if result.config and text(result.config) in known:
+                copies += 1
+                continue
+            result = _read(_with_sacred_metrics, result, result, metrics)
+        results.append(result)
     return sorted(results, key=lambda r: str(r.path)), copies
+
+
+def _read(read, result, *args):
+    """read(*args), a Result; `result` as a broken one where that fails: one strange run must not end a report."""
+    try:
+        return read(*args)
+    except Exception as error:
+        result.status, result.problem = "broken", f"cannot be read: {brief(error)}"
+        return result
 
 
 def metric_names(results):
     """The names of all the metrics that the runs hold, sorted. Reads every file whole."""
     names = set()
     for result in results:
-        if result.source == "Sacred":
-            names |= set(_json(result.path / "metrics.json") or {})
-        else:
-            names |= {r["key"] for line in _lines(result.path) if (r := _record(line)) is not None}
+        with suppress(OSError):
+            if result.source == "Sacred":
+                names |= set(_object(result.path / "metrics.json")[0] or {})
+            else:
+                names |= {r["key"] for line in _lines(result.path) if (r := _record(line)) is not None}
     return sorted(names)
 
 
 def _other_folders(roots):
-    """(kind, folder) of Sacred's folders ("sacred") and of run directories that lack their files ("half")."""
-    for root in roots:
-        for folder, below, files in os.walk(root):
-            below.sort()
-            path, names = Path(folder), set(files)
-            if "config.yaml" in names and names & {"summary.json", "metrics.jsonl", "log.txt"}:
-                below.clear()  # a run directory, which find_runs has read
-            elif "run.json" in names or {"config.json"} < names & {"config.json", "cout.txt", "metrics.json"}:
-                below.clear()
-                yield "sacred", path
-            elif STAMPED.match(path.name) or "metrics.jsonl" in names:
-                below.clear()
-                yield "half", path
+    """(source, path, problem) of Sacred's folders and of what looks like a run and is none, or cannot be looked into.
+    problem: None for Sacred's folders."""
+    unreadable = {}
+    for path, names, below in folders(*roots, unreadable=lambda error: unreadable.update({error.filename: error})):
+        if is_run(names):
+            below.clear()  # find_runs has read it
+        elif "run.json" in names or {"config.json"} < names & {"config.json", "cout.txt", "metrics.json"}:
+            below.clear()
+            yield "Sacred", path, None
+        elif STAMPED.match(path.name) or "metrics.jsonl" in names:
+            below.clear()
+            missing = "holds only config.yaml" if "config.yaml" in names else "config.yaml is missing"
+            yield "run directory", path, missing
+        else:
+            for name in sorted(names - {*below}):
+                if (path / name).is_symlink() and not name.startswith(".") and not (path / name).exists():
+                    yield "run directory", path / name, "is a symbolic link that leads nowhere"
+    for path, error in unreadable.items():
+        if not isinstance(error, FileNotFoundError):  # gone since
+            yield "run directory", Path(path), f"cannot be looked into: {_why(error)}"
 
 
 # ---- our run directories
@@ -95,11 +110,15 @@ def _other_folders(roots):
 def _of_run(run, metrics):
     summary = run.summary
     result = Result(run.path, "run directory", run.config, str(run.status), started=_stamp(run.path))
-    result.problem = run.problem or summary.get("reason")
-    result.wall_time_s, result.commit = _number(summary.get("wall_time_s")), summary.get("commit")
-    result.versions = _mapping(summary.get("versions"))
-    result.t_env = _step(summary.get("t_env")) or 0
-    _read_jsonl(result, metrics)
+    result.problem = run.problem or _text(summary.get("reason"))
+    result.wall_time_s, result.commit = _number(summary.get("wall_time_s")), _text(summary.get("commit"))
+    result.versions = {k: str(v) for k, v in _mapping(summary.get("versions")).items() if v is not None}
+    result.t_env = summary["t_env"] if is_step(summary.get("t_env")) else 0
+    try:
+        _read_jsonl(result, metrics)
+    except OSError as error:
+        if result.status == "finished":
+            result.status, result.problem = "broken", f"metrics.jsonl cannot be read: {_why(error)}"
     return result
 
 
@@ -112,10 +131,10 @@ def _stamp(path):
 
 
 def _lines(path):
-    """The lines of metrics.jsonl as bytes, without a last one that is cut."""
+    """The lines of metrics.jsonl as bytes, without a last one that is cut; none where there is no file."""
     try:
-        lines = (path / "metrics.jsonl").read_bytes().splitlines()
-    except OSError:
+        lines = read_bytes(path / "metrics.jsonl").splitlines()
+    except FileNotFoundError:
         return []
     return lines if lines and _record(lines[-1]) is not None else lines[:-1]
 
@@ -144,8 +163,8 @@ def _record(line):
     """The object of a line, or None where it is damaged."""
     try:
         record = json.loads(line)
-        sound = isinstance(record["key"], str) and _step(record["t_env"]) is not None and "value" in record
-    except (ValueError, TypeError, KeyError):
+        sound = isinstance(record["key"], str) and is_step(record["t_env"]) and "value" in record
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return record if sound else None
 
@@ -168,20 +187,17 @@ def _add_series(result, name, by_step):
 
 def _of_sacred(path):
     result = Result(path, "Sacred")
-    run, config = _json(path / "run.json"), _json(path / "config.json")
-    if config is not None and {"name", "env", "env_args", "seed"} <= config.keys():
-        result.config = config
-    if run is None or config is None:
-        name = "run.json" if run is None else "config.json"
-        result.problem = f"{name} is {'damaged' if (path / name).exists() else 'missing'}"
-        return result
-    if not result.config:
-        result.problem = "config.json is not that of a run"
+    (run, problem), (config, other) = _object(path / "run.json"), _object(path / "config.json")
+    if config is not None:
+        other = f"config.json {wrong}" if (wrong := unlike_a_run(config)) else None
+        result.config = {} if other else config
+    result.problem = problem or other
+    if run is None or result.problem:
         return result
     status = str(run.get("status"))
     result.status = SACRED_STATUS.get(status, status.lower())
     result.problem = _last_line(run.get("fail_trace"))
-    result.started = re.sub(r"[-:]|\..*", "", str(run.get("start_time") or ""))
+    result.started = re.sub(r"[-:]|\..*", "", _text(run.get("start_time")) or "")
     result.wall_time_s = _seconds(run.get("start_time"), run.get("stop_time") or run.get("heartbeat"))
     _read_provenance(result, run)
     return result
@@ -189,34 +205,35 @@ def _of_sacred(path):
 
 def _read_provenance(result, run):
     experiment, host = _mapping(run.get("experiment")), _mapping(run.get("host"))
-    packages = [str(package).partition("==") for package in experiment.get("dependencies") or []]
+    packages = [str(package).partition("==") for package in _list(experiment.get("dependencies"))]
     result.versions = {name: version for name, _, version in packages if name in ("torch", "numpy")}
     if host.get("python_version"):
-        result.versions = {"python": host["python_version"]} | result.versions
-    for repository in map(_mapping, experiment.get("repositories") or []):
+        result.versions = {"python": str(host["python_version"])} | result.versions
+    for repository in map(_mapping, _list(experiment.get("repositories"))):
         if repository.get("commit"):
-            result.commit = repository["commit"] + ("+" if repository.get("dirty") else "")
+            result.commit = str(repository["commit"]) + ("+" if repository.get("dirty") else "")
             return
 
 
-def _read_sacred_metrics(result, metrics):
-    found = _json(result.path / "metrics.json")
+def _with_sacred_metrics(result, metrics):
+    found, problem = _object(result.path / "metrics.json")
     if found is None:
-        how = "damaged" if (result.path / "metrics.json").exists() else "missing"
-        result.status, result.problem = "broken", result.problem or f"metrics.json is {how}"
-        return
+        result.status, result.problem = "broken", result.problem or problem
+        return result
     for name, series in found.items():
         steps, values = (_mapping(series).get(part) for part in ("steps", "values"))
         if isinstance(steps, list) and isinstance(values, list):
-            by_step = {step: value for step, value in zip(steps, values) if _step(step) is not None}
+            by_step = {step: value for step, value in zip(steps, values) if is_step(step)}
             result.t_env = max([result.t_env, *by_step])
             if name in metrics:
                 _add_series(result, name, by_step)
+    return result
 
 
 def _last_line(trace):
     """The reason of a failure: the last line of its traceback."""
-    lines = [line for line in "".join(map(str, trace or [])).splitlines() if line.strip()]
+    trace = trace if isinstance(trace, str) else "".join(map(str, _list(trace)))
+    lines = [line for line in trace.splitlines() if line.strip()]
     return lines[-1].strip() if lines else None
 
 
@@ -231,22 +248,37 @@ def _seconds(start, stop):
 
 
 def _number(value):
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    """A finite float, or None where `value` is none."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    return float(value) if abs(value) <= LARGEST else None
 
 
-def _step(value):
-    """A number of environment steps, or None where `value` is none."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _text(value):
+    return None if value is None else str(value)
 
 
 def _mapping(value):
     return value if isinstance(value, dict) else {}
 
 
-def _json(path):
-    """The object of a JSON file, or None where it is missing, damaged or no object."""
+def _list(value):
+    return value if isinstance(value, list) else []
+
+
+def _object(path):
+    """(the object of a JSON file, what is wrong with the file); one of them is None."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+        value = read_json(path)
+    except FileNotFoundError:
+        return None, f"{path.name} is missing"
+    except OSError as error:
+        return None, f"{path.name} cannot be read: {_why(error)}"
+    except ValueError:
+        value = None
+    return (value, None) if isinstance(value, dict) else (None, f"{path.name} is damaged")
+
+
+def _why(error):
+    """An OSError without its number and path, which stands beside it."""
+    return error.strerror or str(error)

@@ -104,6 +104,9 @@ def unlike_a_run(config: Any) -> str | None:
     """What is wrong with the configuration of a run, or None. Plain data, as `read_yaml` and `read_json` give it."""
     if not isinstance(config, dict) or not {"name", "env", "env_args", "seed"} <= config.keys():
         return "is not that of a run"
+    own = config["env_args"] if isinstance(config["env_args"], dict) else {}
+    if not all(isinstance(key, str) for key in (*config, *own)):
+        return "is not that of a run: a key is no text"
     try:
         text(config)
         json.dumps(config, ensure_ascii=False).encode()
@@ -116,8 +119,6 @@ def unlike_a_run(config: Any) -> str | None:
     for key, kind in kinds.items():
         if not isinstance(config[key], kind):
             return f"is not that of a run: {key} is {short(config[key])}"
-    if not all(isinstance(key, str) for key in (*config, *(config["env_args"] or {}))):
-        return "is not that of a run: a key is no text"
     return None
 
 

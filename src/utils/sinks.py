@@ -143,6 +143,7 @@ class JsonlSink(Sink):
     def __init__(self, path, look: Callable[[], None] = lambda: None):
         self.path, self._look = Path(path), look
         self._lines = deque()
+        self.lost = 0  # records, when it was closed
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -165,6 +166,11 @@ class JsonlSink(Sink):
             for _ in chunk:
                 self._lines.popleft()
 
+    @property
+    def waiting(self) -> int:
+        """Records that are not in the file yet."""
+        return len(self._lines)
+
     def position(self) -> int:
         """The bytes of the file, all whole lines, when every record is on disk. OSError when lines have to wait."""
         self.flush()
@@ -176,7 +182,8 @@ class JsonlSink(Sink):
         try:
             self.flush()
         except OSError as error:
-            raise OSError(f"{len(self._lines)} records lost: {error}") from error
+            self.lost = len(self._lines)
+            raise OSError(f"{self.lost} records lost: {error}") from error
         finally:
             os.close(self._fd)
 

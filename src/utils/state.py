@@ -41,6 +41,11 @@ class StateConfig:
     )
     resume_interval: int | None = key("the same in steps; null: off", unit="environment steps", low=1)
     keep_replay: bool = key("a finished run keeps its replay, so that it can be resumed with a larger t_max")
+    on_disk_full: str = key(
+        "what a run does when there is no room for its records, states or checkpoints: stop; pause: try again each "
+        "30 s for an hour",
+        choices=("stop", "pause"),
+    )
     lease_seconds: float = key(
         "a process on another machine that has not renewed its claim on the run directory for so long counts as dead",
         unit="seconds",
