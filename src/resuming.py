@@ -5,7 +5,7 @@ from pathlib import Path
 
 from utils.args import ConfigError
 from utils.claim import holder
-from utils.config import Config, load_from, task_name
+from utils.config import Config, load_from, task_folder
 from utils.identity import FIXED, MACHINE, NOT_SET, counts, flat, identity, may_change, short, text
 from utils.rundir import versions
 from utils.runs import Run, find_runs
@@ -23,7 +23,7 @@ def find_latest(config: Config, but: set[Path]) -> tuple[Run | None, list[str]]:
     values = config.values
     if config.sources["seed"] == "chosen now":
         raise ConfigError("--resume=latest finds a run by its configuration and seed: give seed=N after `with`")
-    folder = Path(values["local_results_path"], values["name"], task_name(values))
+    folder = Path(values["local_results_path"], values["name"], task_folder(values))
     wanted, said = identity(values, also=MACHINE), []
     same = [run for run in find_runs(folder) if run.config and identity(run.config, also=MACHINE) == wanted]
     for run in sorted((run for run in same if run.path not in but), key=_start, reverse=True):

@@ -19,7 +19,7 @@ from training import Schedule, test, train
 from utils import interrupts
 from utils.args import ConfigError, TrainingError
 from utils.claim import ClaimLost, Held, take
-from utils.config import import_sacred, task_name
+from utils.config import import_sacred
 from utils.identity import flat, may_change
 from utils.logging import Logger, brief, get_logger, unwritable
 from utils.progress import TrainingProgress
@@ -418,7 +418,7 @@ def _sacred(directory: RunDirectory):
     experiment.logger = logging.getLogger("qtran.sacred")
     experiment.logger.setLevel(logging.WARNING)
     experiment.add_config(values)
-    where = directory.path.parents[2], values["name"], task_name(values)
+    where = directory.path.parents[2], values["name"], directory.path.parent.name
     if values["mongo_url"]:  # first, for it writes nothing and may refuse; Sacred calls them by priority
         experiment.observers.append(
             PatientMongoObserver(values["mongo_url"], values["mongo_db"], run_id=claim.run_id, mine=claim.mine)

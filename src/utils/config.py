@@ -13,6 +13,7 @@ import ast
 import difflib
 import os
 import random
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -165,9 +166,14 @@ def explain(config):
 
 
 def task_name(values):
-    """The map, key or environment that a run is about: a folder name."""
+    """The map, key or environment that a run is about."""
     env_args = values["env_args"]
     return str(env_args.get("map_name") or env_args.get("key") or values["env"]).replace("/", "_")
+
+
+def task_folder(values: dict) -> str:
+    """The same as the name of a folder on any file system: `lbforaging:Foraging-8x8-2p-3f-v3` has an underscore."""
+    return re.sub(r'[:\\*?"<>|\x00-\x1f]', "_", task_name(values))
 
 
 # ---------------------------------------------------------------------- from layers to values

@@ -23,7 +23,7 @@ import yaml
 from utils.args import ConfigError
 from utils.checkpoint import read_meta, write_checksums, written_by
 from utils.claim import Claim, Held, take
-from utils.config import task_name
+from utils.config import task_folder, task_name
 from utils.logging import unwritable
 
 ALGORITHM = ("learner", "mixer", "agent")  # the keys that say whose weights a checkpoint holds
@@ -47,7 +47,7 @@ class RunDirectory:
     def create(cls, values: dict, t_start: int = 0) -> "RunDirectory":
         """A new folder with its config.yaml; ConfigError when it cannot be written."""
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        folder = Path(values["local_results_path"], values["name"], task_name(values))
+        folder = Path(values["local_results_path"], values["name"], task_folder(values))
         new = [f for f in (folder, *folder.parents) if not f.exists()]
         path, claim = _make(folder, f"seed{values['seed']}_{stamp}", values)
         directory = cls(path, values, claim, t_start)

@@ -183,3 +183,8 @@ def test_a_directory_that_another_process_has_taken_over_is_left_alone(make, tmp
         with pytest.raises(ClaimLost):
             act()
     assert (directory.path / "summary.json").read_text() == before and not (directory.path / "checkpoints").exists()
+
+
+def test_no_folder_has_a_name_that_some_systems_refuse(make):
+    path = make(env="gymma", env_args={"key": "lbforaging:Foraging-8x8-2p-3f-v3"}).path
+    assert path.parent.name == "lbforaging_Foraging-8x8-2p-3f-v3"
