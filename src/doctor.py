@@ -3,6 +3,11 @@
 python src/doctor.py --env-config=sc2
 """
 
+if __name__ == "__main__":
+    from utils.start import leave_at_once
+
+    leave_at_once()
+
 import sys
 
 from utils import command

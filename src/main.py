@@ -3,6 +3,11 @@
 python src/main.py --config=qtran_alt --env-config=matrix_game with seed=1 t_max=10000
 """
 
+if __name__ == "__main__":
+    from utils.start import leave_at_once
+
+    leave_at_once()
+
 import sys
 
 from utils import command

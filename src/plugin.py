@@ -3,11 +3,17 @@
 python src/plugin.py install PATH
 """
 
+if __name__ == "__main__":
+    from utils.start import leave_at_once
+
+    leave_at_once()
+
 import sys
 
 from hosts import check as checks
 from hosts import manifest, plan, recognise
 from utils import command
+from utils.start import undo_at_ctrl_c
 from utils.args import ConfigError
 
 DETAILS = """\
@@ -35,6 +41,7 @@ def main(argv=None):
         print(f"error: Python {sys.version.split()[0]}: the plugin needs 3.10 or later", file=sys.stderr)
         return 2
     acts = {"check": check, "install": install, "uninstall": uninstall}
+    undo_at_ctrl_c()
     return command.status_of(acts[options.act], options)
 
 

@@ -3,6 +3,11 @@
 python src/report.py results
 """
 
+if __name__ == "__main__":
+    from utils.start import leave_at_once
+
+    leave_at_once()
+
 import argparse
 import os
 import sys

@@ -196,7 +196,7 @@ def test_a_damaged_checkpoint(file, damage, trained, tmp_path, capsys):
         data = path.read_bytes()
         if path.name == file:
             data = {"cut": data[: len(data) // 2], "empty": b"", "text": b"not a checkpoint"}.get(damage, data)
-        if path.name != file or damage != "gone":
+        if path.name not in (file, "checksums.json") or damage != "gone":
             (copy / path.name).write_bytes(data)
     if damage == "list":
         (copy / file).write_text("[1]") if file == "meta.json" else torch.save([1], copy / file)

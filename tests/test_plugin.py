@@ -482,7 +482,7 @@ def test_it_trains_saves_and_reloads_there(layout, tmp_path, run):
     assert "loaded 17" in reloaded and "loaded 21" in evaluated
     assert "test_return_mean" in evaluated and "nopt_loss" not in evaluated
     for folder in (host / "results/models").iterdir():
-        assert {path.name for path in folder.iterdir()} == {"agent.th", "mixer.th", "opt.th"}
+        assert {path.name for path in folder.iterdir()} == {"agent.th", "checksums.json", "mixer.th", "opt.th"}
     assert len(list((host / "results/models").iterdir())) == len(lines) - 1
 
 

@@ -327,7 +327,7 @@ def find_checkpoint(path, load_step=0):
         names = os.listdir(path)
     except OSError as error:
         raise ConfigError(f"checkpoint_path: {path!r} cannot be read: {error}") from error
-    steps = sorted(int(name) for name in names if _is_step(name) and os.path.isdir(os.path.join(path, name)))
+    steps = sorted(int(name) for name in names if is_step(name) and os.path.isdir(os.path.join(path, name)))
     if not steps:
         instead = "it is one itself: give its parent folder, and load_step" if "agent.th" in names else ""
         raise ConfigError(
@@ -337,7 +337,7 @@ def find_checkpoint(path, load_step=0):
     return os.path.join(path, str(step)), step
 
 
-def _is_step(name: str) -> bool:
+def is_step(name: str) -> bool:
     """Whether it is a number as a checkpoint's name has it: 3000, not 03000."""
     return name.isascii() and name.isdecimal() and len(name) < 19 and str(int(name)) == name
 

@@ -9,6 +9,18 @@ import sys
 from utils import console
 from utils.args import ConfigError
 
+SYSTEMS = ("linux", "darwin")
+CORE = (
+    "matplotlib",
+    "numpy",
+    "pkg_resources",
+    "pymongo",
+    "rich",
+    "sacred",
+    "torch",
+    "yaml",
+)  # modules of requirements.txt
+
 
 def parser(prog, description, details, usage=None):
     """An ArgumentParser that prints `details` below its options, line by line as they stand.
@@ -27,11 +39,21 @@ def parser(prog, description, details, usage=None):
 
 
 def status_of(act, *args):
-    """The exit status of act(*args): its own; 2 after bad input, told in one line; 128 + its number after a signal."""
+    """The exit status of act(*args): its own; 2 after bad input or on a system that lacks what is needed, told in one
+    line; 128 + its number after a signal."""
     try:
+        if sys.platform not in SYSTEMS:
+            raise ConfigError(f"this program runs on Linux and macOS, not on {sys.platform}; use WSL, or a container")
         return act(*args)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        if package not in CORE:
+            raise
+        install = "python -m pip install -r requirements.txt"
+        print(f"error: the package {package} is not installed; install what is needed with: {install}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         return getattr(interrupt, "status", 130)

@@ -21,7 +21,7 @@ import torch
 import yaml
 
 from utils.args import ConfigError
-from utils.checkpoint import read_meta, write_checksums, written_by
+from utils.checkpoint import is_step, read_meta, write_checksums, written_by
 from utils.claim import Claim, Held, take
 from utils.config import task_folder, task_name
 from utils.logging import unwritable
@@ -120,9 +120,7 @@ class RunDirectory:
         """Remove the oldest checkpoints beyond the last `most`; the best one is not among them. None: keep all."""
         if most is None:
             return
-        steps = sorted(
-            (p for p in (self.path / "checkpoints").iterdir() if p.name.isdecimal()), key=lambda p: int(p.name)
-        )
+        steps = sorted((p for p in (self.path / "checkpoints").iterdir() if is_step(p.name)), key=lambda p: int(p.name))
         for path in steps[:-most]:
             shutil.rmtree(path, ignore_errors=True)
 

@@ -235,7 +235,7 @@ def test_saved_models_go_on_as_if_nothing_had_happened(alg, tmp_path):
     some = batches(learner, 3)
     train(learner, some[:2])
     learner.save_models(tmp_path)
-    names = {"agent.th", "opt.th"} | ({"mixer.th"} if learner.mixer is not None else set())
+    names = {"agent.th", "opt.th", "checksums.json"} | ({"mixer.th"} if learner.mixer is not None else set())
     assert {path.name for path in tmp_path.iterdir()} == names
     other.load_models(tmp_path)
     assert same(weights(other), weights(learner))
@@ -292,6 +292,35 @@ def test_weights_of_another_algorithm_or_size_are_refused(tmp_path, theirs, ours
     assert message in str(error.value)
 
 
+@every_algorithm
+def test_moments_that_do_not_fit_are_refused(alg, tmp_path):
+    learner = make_learner(alg, optimizer="rmsprop")
+    train(learner, batches(learner, 2))
+    learner.save_models(tmp_path)
+    other = make_learner(alg, seed=1, optimizer="rmsprop")
+    other.load_models(tmp_path)
+    assert same(moments(other), moments(learner)) and len(moments(other)) == 2 * len(other.params)
+    (tmp_path / "checksums.json").unlink()
+    state = torch.load(tmp_path / "opt.th", weights_only=True)
+    last = len(other.params) - 1
+    state["state"][last]["square_avg"] = torch.zeros(1, 1, 1)
+    torch.save(state, tmp_path / "opt.th")
+    with pytest.raises(ConfigError, match=rf"opt.th does not fit RMSprop.*\n  '{last}.square_avg' is \(1, 1, 1\)"):
+        other.load_models(tmp_path)
+
+
+def moments(learner):
+    entries = learner.optimiser.state_dict()["state"].values()
+    return [value for entry in entries for _, value in sorted(entry.items())]
+
+
+def test_a_host_s_controller_does_not_read_the_weights(tmp_path):
+    """It would without checks, and may run code that the file holds."""
+    learner = make_learner("qmix", seed=1)
+    learner.mac.load_models = None
+    learner.load_models(saved(tmp_path))
+
+
 @pytest.mark.parametrize("name", ["agent.th", "mixer.th", "opt.th"])
 @pytest.mark.parametrize("damage", ["missing", "empty", "half", "noise", "a list"])
 def test_damaged_files_are_refused(tmp_path, name, damage):
@@ -304,8 +333,11 @@ def test_damaged_files_are_refused(tmp_path, name, damage):
     else:
         noise = np.random.default_rng(0).bytes(len(content))
         path.write_bytes({"empty": b"", "half": content[: len(content) // 2], "noise": noise}[damage])
-    with pytest.raises(ConfigError, match=name):
-        make_learner("qmix").load_models(tmp_path)
+    for checksums in (True, False):
+        if not checksums:
+            (tmp_path / "checksums.json").unlink()
+        with pytest.raises(ConfigError, match=name):
+            make_learner("qmix").load_models(tmp_path)
 
 
 # ---------------------------------------------------------------------- controllers of other frameworks
