@@ -13,8 +13,8 @@ import sys
 from hosts import check as checks
 from hosts import manifest, plan, recognise
 from utils import command
-from utils.start import undo_at_ctrl_c
 from utils.args import ConfigError
+from utils.start import undo_at_ctrl_c
 
 DETAILS = """\
   python src/plugin.py check ../epymarl                 what it is, whether the plugin fits, what it needs to run
