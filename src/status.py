@@ -1,6 +1,7 @@
 """`python src/main.py --status PATH`: what the runs in or below a folder do, and how far they are."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,14 +40,25 @@ def status_of(run: Run) -> Status:
         state = "broken"
     else:
         state = "interrupted" if run.status == "running" else str(run.status)  # a process that was killed says nothing
-    size = sum(f.stat().st_size for f in (run.path / "state").glob("*") if f.is_file())
-    return Status(run, state, t_env, run.config.get("t_max"), idle, held, size)
+    return Status(run, state, t_env, run.config.get("t_max"), idle, held, _size(run.path / "state"))
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files in a folder, which may be replaced while they are counted."""
+    total = 0
+    for file in folder.glob("*"):
+        with suppress(OSError):
+            total += file.stat().st_size
+    return total
 
 
 def _idle(path: Path) -> float:
     """Seconds since one of the files changed that a run writes as it goes on."""
     files = [path / name for name in ("summary.json", "metrics.jsonl", "log.txt", "config.yaml")]
-    stamps = [f.stat().st_mtime for f in files if f.exists()]
+    stamps = []
+    for file in files:
+        with suppress(OSError):
+            stamps.append(file.stat().st_mtime)
     return max(0.0, time.time() - max(stamps)) if stamps else 0.0
 
 

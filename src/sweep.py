@@ -214,7 +214,7 @@ def paces(lying):
     return [
         (planned.algorithm, planned.environment, run.summary["wall_time_s"] / planned.values["t_max"])
         for planned, run in lying.complete.items()
-        if isinstance(run.summary.get("wall_time_s"), (int, float))
+        if isinstance(run.summary.get("wall_time_s"), (int, float)) and run.summary["wall_time_s"] < 1e12
     ]
 
 

@@ -56,7 +56,7 @@ def learned(path):
     from tables import figures, read_json
 
     check_paths([path])
-    results, _ = find_results([path], grouping.METRICS)
+    results, _ = find_results([path], grouping.JUDGED_BY)
     games = [result for result in results if (result.path / "tables.json").exists()]
     rows = [
         {"game": task, "algorithm": algorithm, "seed": entry.seed}

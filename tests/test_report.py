@@ -3,6 +3,8 @@
 import base64
 import csv
 import io
+import json
+import os
 import re
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import ROOT, files
-from made_runs import POINTS, ours, sacred
+from made_runs import CONFIG, POINTS, ours, sacred
 
 import report
 
@@ -38,7 +40,7 @@ class Said:
 
     def rows(self, name, **where):
         """The rows of a CSV file whose columns have these values."""
-        with open(self.folder / f"{name}.csv") as f:
+        with open(self.folder / f"{name}.csv", encoding="utf-8") as f:
             return [r for r in csv.DictReader(f) if all(r[k] == str(v) for k, v in where.items())]
 
 
@@ -337,6 +339,195 @@ def test_a_report_does_not_change_the_next_one(tmp_path, unpainted):
     curves(tmp_path)
     first = Said(tmp_path, "--reps", 100).html
     assert Said(tmp_path, "--reps", 100).html == first
+
+
+# ---- bad runs beside good ones
+
+
+def written(name, content, make=ours, **changes):
+    """A function that makes a run in a folder with `content` (text, bytes, or what is written as JSON) in a file."""
+
+    def made(folder):
+        path = make(folder, **{"seed": 1, "stamp": "20270101T000000Z"} | changes) / name
+        if not isinstance(content, (str, bytes)):
+            path.write_text(json.dumps(content))
+        else:
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    return made
+
+
+def config(text):
+    """A config.yaml of a run, but for its last lines."""
+    return written("config.yaml", "name: qmix\nenv: two_step\nenv_args: {}\nseed: 1\n" + text)
+
+
+def line(value, step=40, key="test_return_mean"):
+    return f'{{"key": "{key}", "value": {value}, "t_env": {step}}}\n'
+
+
+def metrics(text):
+    return written("metrics.jsonl", text)
+
+
+def summary(**changes):
+    return written("summary.json", {"status": "finished", "t_env": 40} | changes)
+
+
+def theirs(name, content):
+    return written(name, content, lambda folder, seed, stamp: sacred(folder, seed=7))
+
+
+def instead(name, make, run=ours):
+    """A function that makes a run with something else in the place of a file."""
+
+    def made(folder):
+        path = run(folder, seed=1) / name
+        path.unlink()
+        make(path)
+
+    return made
+
+
+DEEP = "[" * 25_000
+DEEP_PAIRS = '{"a": ' * 100 + "1" + "}" * 100
+DIGITS = "9" * 310
+SURROGATE = "\\ud800"
+BAD = {  # name: (makes it, a part of the reason)
+    "yaml brackets": (written("config.yaml", DEEP), "levels"),
+    "yaml circle": (config("label: &a [*a]"), "levels"),
+    "yaml many aliases": (config("a: &a [1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\n" + "".join(
+        f"{y}: &{y} [{','.join([f'*{x}'] * 9)}]\n" for x, y in zip("bcdef", "cdefg"))), "values"),
+    "yaml date": (config("label: 2026-01-01"), "config.yaml"),
+    "yaml tag": (config("label: !!python/object/apply:os.getcwd []"), "not valid YAML"),
+    "yaml twice": (config("seed: 2"), "there twice"),
+    "yaml surrogate": (config('label: "\\ud800"'), "Unicode"),
+    "yaml hexadecimal": (config("label: 0x" + "f" * 9000), "cannot be compared"),
+    "yaml keys": (config("env_args2: {1: a, b: c}"), "cannot be compared"),
+    "yaml number as key": (config("7: a"), "a key is no text"),
+    "yaml bytes": (written("config.yaml", b"\xff\xfe\x00"), "config.yaml"),
+    "yaml is empty": (written("config.yaml", ""), "config.yaml is not that of a run"),
+    "yaml of others": (written("config.yaml", "a: 1"), "config.yaml is not that of a run"),
+    "yaml folder": (instead("config.yaml", os.mkdir), "config.yaml cannot be read"),
+    "yaml pipe": (instead("config.yaml", os.mkfifo), "config.yaml cannot be read"),
+    "yaml gone": (instead("config.yaml", lambda path: None), "config.yaml is missing"),
+    "no name": (written("config.yaml", CONFIG | {"name": None}), "name is null"),
+    "name is a list": (written("config.yaml", CONFIG | {"name": ["a"]}), 'name is ["a"]'),
+    "env is a mapping": (written("config.yaml", CONFIG | {"env": {"a": 1}}), "env is {"),
+    "env_args is a list": (written("config.yaml", CONFIG | {"env_args": [1]}), "env_args is [1]"),
+    "seed is a list": (written("config.yaml", CONFIG | {"seed": [1]}), "seed is [1]"),
+    "summary deep": (written("summary.json", DEEP), "nested too deep"),
+    "summary deep pairs": (written("summary.json", DEEP_PAIRS), "more than 50 levels"),
+    "summary folder": (instead("summary.json", os.mkdir), "summary.json cannot be read"),
+    "summary pipe": (instead("summary.json", os.mkfifo), "summary.json cannot be read"),
+    "summary circle": (instead("summary.json", lambda path: path.symlink_to(path)), "summary.json cannot be read"),
+    "summary digits": (written("summary.json", f'{{"status": "finished", "t_env": {DIGITS * 20}}}'), "summary.json"),
+    "summary bytes": (written("summary.json", b"\xed\xa0\x80"), "summary.json cannot be read"),
+    "summary list": (written("summary.json", [1]), "summary.json is not that of a run"),
+    "status list": (summary(status=["finished"]), "['finished']"),
+    "status surrogate": (written("summary.json", f'{{"status": "{SURROGATE}"}}'), r"\ud800"),
+    "reason": (summary(status="failed", reason=["\x1b[2J\n\u202e", {"a": [DIGITS]}]), "failed: ["),
+    "long reason": (summary(status="failed", reason="word \n" * 10**5), "failed: word word"),
+    "metrics folder": (instead("metrics.jsonl", os.mkdir), "metrics.jsonl cannot be read: it is not a file"),
+    "metrics pipe": (instead("metrics.jsonl", os.mkfifo), "metrics.jsonl cannot be read: it is not a file"),
+    "metrics device": (instead("metrics.jsonl", lambda p: p.symlink_to("/dev/zero")), "metrics.jsonl cannot be read"),
+    "metrics gone": (instead("metrics.jsonl", lambda path: None), "has no metric"),
+    "metrics deep": (metrics(line(DEEP) + line(DEEP[:900] + "]" * 900)), "no value of test_return_mean is finite"),
+    "metrics digits": (metrics(line(DIGITS) + line(f"-{DIGITS}", 50)), "no value of test_return_mean is finite"),
+    "metrics too many digits": (metrics(line(DIGITS * 20)), "has no metric"),
+    "metrics infinite": (metrics(line("1e999") + line("NaN") + line("-Infinity")), "is finite"),
+    "metrics booleans": (metrics(line("true") + line("false", 50)), "no value of test_return_mean is finite"),
+    "metrics text": (metrics(line('"1"') + line("null", 50)), "no value of test_return_mean is finite"),
+    "negative steps": (metrics(line(1.0, -10) + line(2.0, -20)), "has no metric"),
+    "huge steps": (metrics(line(1.0, 10**30) + line(2.0, DIGITS)), "has no metric"),
+    "steps are no numbers": (metrics(line(1.0, "true") + line(2.0, "1.5") + line(3.0, "[]")), "has no metric"),
+    "ends in digits": (metrics(line(1.0, 0) + line(2.0, 10) + line(DIGITS, 40)), "its last values"),
+    "metrics bytes": (metrics(b"\xff\x00\xed\xa0\x80\n" * 9), "has no metric"),
+    "metrics of a surrogate": (metrics(line(1.0, key=SURROGATE)), "has no metric"),
+    "other Sacred": (theirs("config.json", DEEP), "config.json is damaged"),
+    "Sacred's pairs": (theirs("config.json", DEEP_PAIRS), "config.json is damaged"),
+    "Sacred's surrogate": (theirs("config.json", CONFIG | {"name": "\ud800"}), "config.json holds text"),
+    "Sacred's seed": (theirs("config.json", CONFIG | {"seed": {}}), "config.json is not that of a run: seed is {}"),
+    "Sacred's run is a list": (theirs("run.json", [1]), "run.json is damaged"),
+    "Sacred's run": (theirs("run.json", {"status": {"a": 1}, "host": 3, "experiment": [], "fail_trace": 7}), "{'a'"),
+    "Sacred's trace": (theirs("run.json", {"status": "FAILED", "fail_trace": "a\nno \ud800"}), r"failed: no \ud800"),
+    "Sacred's metrics": (theirs("metrics.json", '{"test_return_mean": ' + DEEP), "metrics.json is damaged"),
+    "Sacred's digits": (theirs("metrics.json", f'{{"test_return_mean": {{"steps": [1], "values": [{DIGITS}]}}}}'),
+                        "no value of test_return_mean is finite"),
+    "Sacred's steps": (theirs("metrics.json", {"test_return_mean": {"steps": [-1, 10**30, "a"], "values": [1, 2, 3]}}),
+                       "has no metric"),
+    "Sacred's pipe": (instead("metrics.json", os.mkfifo, lambda folder, seed: sacred(folder, seed=7)), "not a file"),
+    "Sacred's commit": (theirs("run.json", {"experiment": {"repositories": [{"commit": 7}], "dependencies": 8}}), "no"),
+    "link to nothing": (lambda folder: folder.symlink_to("/nowhere"), "leads nowhere"),
+}  # fmt: skip
+
+
+def test_bad_runs_are_listed_and_change_no_number_of_the_good_ones(tmp_path, unpainted):
+    """The bad ones have seed 1 as a good one has, and are newer."""
+    curves(tmp_path / "alone" / "results", seeds=[1, 2])
+    curves(tmp_path / "beside" / "results", seeds=[1, 2])
+    for name, (make, _) in BAD.items():
+        make(tmp_path / "beside" / "results" / "bad" / name)
+    alone, beside = (Said(tmp_path / where / "results", "--reps", 100) for where in ("alone", "beside"))
+    assert (alone.code, beside.code, beside.err) == (0, 0, "")
+    rows = beside.rows("runs", counts="no")
+    reasons = {Path(row["path"]).relative_to(tmp_path / "beside/results/bad").parts[0]: row["left_out"] for row in rows}
+    assert reasons.keys() == BAD.keys() and len(BAD) > 40
+    assert {name: said for name, said in reasons.items() if BAD[name][1] not in said} == {}
+    assert all(len(said) <= 500 and said.isprintable() for said in reasons.values())
+    for name in ("learning_curves", "final", "profiles", "improvement", "efficiency"):
+        assert (beside.folder / f"{name}.csv").read_bytes() == (alone.folder / f"{name}.csv").read_bytes(), name
+    assert f"{len(BAD)} runs of {len(BAD) + 2} not in the statistics" in beside.out
+    assert Page(beside.html).open == []
+
+
+def test_points_that_are_no_numbers_are_passed_over(tmp_path, unpainted):
+    curves(tmp_path, seeds=[1, 2])
+    path = ours(tmp_path, {0: 0.0, 10: 4.0, 20: 5.0, 30: 6.0, 40: 7.0}, seed=3)
+    with open(path / "metrics.jsonl", "a") as f:
+        f.write("".join(line(value, 35) for value in (DIGITS, "true")) + line(9.0, -5) + line(7.0, 40))
+    run = Said(tmp_path, "--reps", 100)
+    assert run.rows("final")[0]["n"] == "3" and run.rows("runs", seed=3)[0]["final"] == "7.0"
+    assert "1 values of test_return_mean in 1 runs are not finite" in run.html and "1 damaged lines in 1" in run.html
+
+
+NAMES = [
+    "$a^{b$c",
+    "_under",
+    "two\nlines\ttab",
+    "\u202eright to left\u200f",
+    "x" * 300,
+    "中文 ü 🙂",
+    r"\frac{",
+    "%s {0}",
+    "",
+]
+
+
+def test_names_are_plain_text_in_figures_and_tables(tmp_path):
+    """Two tasks, algorithms of all names, and a variant of each for a key of that name."""
+    for k, name in enumerate(NAMES):
+        for seed, value in enumerate((name, f"{name}2"), start=1):
+            path = ours(tmp_path, seed=seed, stamp=f"{k:08}T000000Z")
+            values = CONFIG | {"name": name, "env": NAMES[k % 2 * 4], "seed": seed, name: value}
+            (path / "config.yaml").write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
+    run = Said(tmp_path, "--reps", 100)
+    assert run.code == 0 and run.err == "" and Page(run.html).open == []
+    assert [row["left_out"] for row in run.rows("runs", counts="no")] == []
+    algorithms = " ".join(row["algorithm"] for row in run.rows("final"))
+    for name in ("$a^{b$c", "_under", r"two\nlines\ttab", r"\u202eright to left\u200f", "x" * 300, "中文 ü 🙂"):
+        assert f"{name}, {name}={name}2" in algorithms or f"{name} #2" in algorithms
+    assert (run.folder / "improvement.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_metric_with_any_name(tmp_path):
+    for name in ("$a^{b$c", "\udc80 \n"):
+        folder = tmp_path / str(len(name))
+        curves(folder, metric=name)
+        run = Said(folder, "--reps", 100, "--metric", name, "--title", name)
+        assert run.code == 0 and run.err == "" and run.rows("final")[0]["iqm"] == "6.0"
+        run = Said(folder, "--metric", "other")
+        assert run.code == 2 and "other: no finished run has it; known: " in run.err
 
 
 # ---- bad input

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from envs.vector import GameError
-from utils import interrupts
+from utils import console, interrupts
 from utils.args import ConfigError
 from utils.seeding import seed_globals
 
@@ -38,6 +38,7 @@ def serve(pipe, env_class, config, seed, folder, parent, delay):
     for signum in interrupts.SIGNALS:
         signal.signal(signum, signal.SIG_IGN if signum != signal.SIGTERM else lambda *_: None)
     interrupts.unblock()
+    console.protect()  # a game may print
     dies_with(parent)
     os.setpgrp()  # what a game starts in turn is found by this group, and ended with it
     Path(folder, f"{os.getpid()}.group").touch()

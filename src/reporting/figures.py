@@ -20,12 +20,11 @@ from matplotlib.ticker import MaxNLocator
 
 from reporting.formats import metric_label, plain
 from reporting.palette import STYLE
-from utils.identity import short
 
 WIDTH = 7.2  # inches
 COLUMNS = 3
 NAME_WIDTH = 24  # characters of a line of a name beside a panel
-MOST_CHARACTERS = 400  # of a name
+MOST_LINES = 4  # of a name
 
 
 def save(figure):
@@ -223,7 +222,7 @@ def _tell_single(ax, algorithms, y):
         who = "all" if len(single) == len(algorithms) else ", ".join(single)
         place = dict(transform=ax.transAxes, fontsize=6, va="top" if y > 0.5 else "bottom", color="#444444")
         box = dict(facecolor="white", edgecolor="none", alpha=0.8, pad=0.5)
-        ax.text(0.02, y, _wrapped(f"one seed, no interval: {who}", 40), bbox=box, **place)
+        ax.text(0.02, y, _wrapped(f"one seed, no interval: {who}", 40, most_lines=20), bbox=box, **place)
 
 
 def _metric(algorithms):
@@ -252,8 +251,10 @@ def _row_height(names):
     return 0.08 + 0.12 * max(_lines(_wrapped(name, NAME_WIDTH)) for name in names)
 
 
-def _wrapped(name, width):
-    return textwrap.fill(short(name, MOST_CHARACTERS), width)
+def _wrapped(name, width, most_lines=MOST_LINES):
+    """In lines of `width` characters; of a name that is too long the middle is left out, for the end tells it apart."""
+    half = width * most_lines // 2
+    return textwrap.fill(name if len(name) <= 2 * half else f"{name[: half - 1]}…{name[-half:]}", width)
 
 
 def _lines(text):
@@ -263,7 +264,7 @@ def _lines(text):
 def _legend(figure, style, names):
     """One for all panels, above them; the figure grows by what it takes."""
     handles = [Line2D([], [], **style[name], markersize=3.5, label=name) for name in style if name in names]
-    most = int((figure.get_figwidth() - 0.45) / 0.06)  # characters of a line, about
+    most = int((figure.get_figwidth() - 0.8) / 0.07)  # characters of a line, about
     labels = [_wrapped(line.get_label(), most) for line in handles]
     widest = 0.45 + 0.06 * min(most, max(len(name) for name in names))  # inches
     n_rows = -(-len(handles) // max(1, int(figure.get_figwidth() / widest)))

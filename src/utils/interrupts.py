@@ -50,7 +50,8 @@ class _Interrupts:
             self.exit()
         self.signum = signum
         if self.holds:
-            os.write(2, WAITS)  # not print: the handler may stand in the middle of one
+            with suppress(OSError):  # stderr is full, or nobody reads it
+                os.write(2, WAITS)  # not print: the handler may stand in the middle of one
         else:
             self.throw()
 
@@ -107,27 +108,17 @@ def check() -> None:
 
 
 @contextmanager
-def held() -> Iterator[None]:
-    """The first signal, if it comes inside, is raised behind the block."""
+def held(to_the_end: bool = False) -> Iterator[None]:
+    """The first signal, if it comes inside, is raised behind the block. to_the_end: not at all, as nothing is left to
+    end."""
     mine = _interrupts
     mine.holds += 1
     try:
         yield
     finally:
         mine.holds -= 1
-    if mine.signum is not None and not mine.raised and not mine.holds:
+    if mine.signum is not None and not mine.raised and not mine.holds and not to_the_end:
         mine.throw()
-
-
-@contextmanager
-def held_back() -> Iterator[None]:
-    """The first signal, if it comes inside, is not raised at all: what runs inside is the end."""
-    mine = _interrupts
-    mine.holds += 1
-    try:
-        yield
-    finally:
-        mine.holds -= 1
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from utils.args import ConfigError
+from utils.disk import sync_folder
 from utils.logging import Record, brief, missing_package, unwritable
 from utils.runs import Damaged
 
@@ -59,7 +60,7 @@ def cut_metrics(path: Path, position: int, aside: Path, look: Callable[[], None]
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return kept
 
 
@@ -99,15 +100,6 @@ def _append_rest(file: BinaryIO, aside: Path) -> None:
 def _sync(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the names of the files in `folder` on disk."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class Sink:
@@ -175,7 +167,7 @@ class JsonlSink(Sink):
         """The bytes of the file, all whole lines, when every record is on disk. OSError when lines have to wait."""
         self.flush()
         os.fsync(self._fd)
-        _sync_folder(self.path.parent)
+        sync_folder(self.path.parent)
         return self._size
 
     def close(self):

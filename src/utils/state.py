@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from utils.args import ConfigError, key
+from utils.disk import sync_folder
 from utils.runs import Damaged
 
 FORMAT = 1
@@ -141,7 +142,7 @@ class StateFolder:
                 os.fsync(file.fileno())
             self.look()
             os.replace(partial, self.folder / name)
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
         except RuntimeError as error:  # how torch tells of a full disk
             with contextlib.suppress(OSError):
                 os.remove(partial)
@@ -293,11 +294,3 @@ def _digest(text: str) -> str:
 def _number(path: Path) -> int:
     part = path.name.split(".")[1]
     return int(part) if part.isascii() and part.isdecimal() else -1
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

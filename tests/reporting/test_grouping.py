@@ -126,6 +126,25 @@ def test_the_newest_finished_run_of_a_seed_counts(tmp_path):
     assert sorted(reasons(tmp_path)) == ["failed: the reason", *[f"superseded by {newest}"] * 2]
 
 
+def test_a_newer_run_that_says_nothing_takes_no_place(tmp_path):
+    good = ours(tmp_path)
+    for points in ({}, {0: None}, {0: "text"}):
+        ours(tmp_path, points, stamp="20270101T000000Z")
+    (e,) = grouping.counting(entries(tmp_path))
+    assert e.result.path == good
+
+
+def test_seeds_of_any_kind(tmp_path):
+    seeds = [3, -1, 10**30, 2**63, "one", 1.5, None, True, 2]
+    for seed in seeds:
+        ours(tmp_path, seed=seed, stamp=f"20260101T0000{len(str(seed)):02}Z")
+    found = grouping.counting(entries(tmp_path))
+    assert sorted(map(str, (e.seed for e in found))) == sorted(map(str, seeds))
+    *words, numbers = grouping.seeds(found).split(", -1, ")
+    assert sorted(words[0].split(", ")) == ["1.5", "None", "True", "one"]
+    assert numbers == "2-3, 9223372036854775808, 1000000000000000000000000000000"
+
+
 @pytest.mark.parametrize(
     "changes, reason",
     [
@@ -149,6 +168,9 @@ def test_a_run_that_does_not_count_renames_nobody(tmp_path):
     ours(tmp_path, seed=7)
     ours(tmp_path, lr=0.1, status="failed")
     ours(tmp_path, env_args={"x": 1}, status="running")
+    ours(tmp_path, lr=0.2, metric="other")
+    ours(tmp_path, lr=0.3, points={0: 1.0, 50: 1.0, 100: None})
+    ours(tmp_path, env_args={"x": 2}, points={0: None})
     assert counted(tmp_path) == {"two_step": {"qmix": [7]}}
 
 

@@ -1,12 +1,14 @@
 """Reading runs back: ours and Sacred's, whole and damaged."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 from made_runs import POINTS, ours, sacred
 
 from reporting.results import find_results, metric_names
+from utils.runs import find_runs
 
 METRIC = "test_return_mean"
 
@@ -113,6 +115,107 @@ def test_a_run_is_found_once(tmp_path):
     sacred(tmp_path, seed=2)
     results, _ = find_results([tmp_path, path, tmp_path / "qmix", tmp_path / "sacred"], [METRIC])
     assert len(results) == 2
+
+
+HUGE = 10**309  # no float holds it
+
+
+def test_values_that_are_no_numbers_are_missing_and_counted(tmp_path):
+    append(ours(tmp_path), "".join(line(50 + k, v) for k, v in enumerate((HUGE, -HUGE, 1e200, True, [1], {}, "1"))))
+    result = one(tmp_path)
+    assert dict(zip(*result.series[METRIC])) == POINTS and result.nonfinite[METRIC] == 7
+
+
+def test_steps_that_are_none_are_damage(tmp_path):
+    append(ours(tmp_path), "".join(line(step, 9.0) for step in (-10, HUGE, 10**30, 2**63, 1.5, True, "7", None)))
+    append(ours(tmp_path, seed=2), line(2**63 - 1, 9.0))
+    (damaged, _), _ = find_results([tmp_path], [METRIC])
+    assert dict(zip(*damaged.series[METRIC])) == POINTS and damaged.t_env == 40
+    assert damaged.damaged_lines == 7  # the last line is as one that is cut
+
+
+def test_lines_that_are_nested_too_deep_are_damage(tmp_path):
+    append(ours(tmp_path), '{"key": "test_return_mean", "value": ' + "[" * 10**5 + "}\n" + line(50, 5.0))
+    assert one(tmp_path).damaged_lines == 1 and one(tmp_path).t_env == 50
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/zero", path)])
+@pytest.mark.parametrize("name", ["config.yaml", "summary.json", "metrics.jsonl"])
+def test_what_is_no_file_is_not_read(name, make, tmp_path):
+    path = ours(tmp_path) / name
+    path.unlink()
+    make(path)
+    assert one(tmp_path).status == "broken" and f"{name} cannot be read: " in one(tmp_path).problem
+    metric_names(find_results([tmp_path], [METRIC])[0])
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/zero", path)])
+@pytest.mark.parametrize("name", ["config.json", "run.json", "metrics.json"])
+def test_what_is_no_file_of_sacred_is_not_read(name, make, tmp_path):
+    path = sacred(tmp_path) / name
+    path.unlink()
+    make(path)
+    assert one(tmp_path).problem == f"{name} cannot be read: it is not a file"
+    metric_names(find_results([tmp_path], [METRIC])[0])
+
+
+def test_a_run_that_nobody_foresaw_is_broken_and_ends_nothing(tmp_path, monkeypatch):
+    ours(tmp_path)
+    sacred(tmp_path, seed=2)
+
+    def fails(*_):
+        raise ZeroDivisionError("by nought")
+
+    for name in ("_stamp", "_read_provenance"):
+        monkeypatch.setattr(f"reporting.results.{name}", fails)
+    results, _ = find_results([tmp_path], [METRIC])
+    assert {(r.status, r.problem) for r in results} == {("broken", "cannot be read: ZeroDivisionError: by nought")}
+
+
+# ---- symbolic links
+
+
+def test_runs_behind_links_are_found(tmp_path):
+    path, theirs = ours(tmp_path / "scratch"), sacred(tmp_path / "scratch", seed=2)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "qmix").symlink_to(tmp_path / "scratch" / "qmix")
+    (tmp_path / "results" / "their").symlink_to("../scratch/sacred")
+    below = [tmp_path / "results" / "qmix" / "two_step" / path.name, tmp_path / "results" / "their/qmix/two_step/1"]
+    assert [run.path for run in find_runs(tmp_path / "results")] == below[:1]
+    assert [r.path for r in find_results([tmp_path / "results"], [METRIC])[0]] == below
+    results, _ = find_results([tmp_path / "results", tmp_path], [METRIC])
+    assert [r.path for r in results] == [path, theirs]  # once, by the path that needs no link
+
+
+def test_links_in_a_circle_end(tmp_path):
+    path = ours(tmp_path)
+    for k, target in enumerate((tmp_path, path.parent, tmp_path / "link1", "/nowhere", "link5")):
+        (tmp_path / f"link{k}").symlink_to(target)
+    (path.parent / "up").symlink_to("..")
+    (tmp_path / "link5").symlink_to("link4")
+    assert [run.path for run in find_runs(tmp_path, tmp_path / "link0", tmp_path / "link4")] == [path]
+    names = [r.path.name for r in find_results([tmp_path], [METRIC])[0]]
+    assert names == ["link3", "link4", "link5", path.name]
+
+
+def test_a_link_that_leads_nowhere_and_a_locked_folder_are_told(tmp_path, monkeypatch):
+    ours(tmp_path)
+    (tmp_path / "qtran").symlink_to("/nowhere")
+    (tmp_path / ".#lock").symlink_to("me@here:7")  # an editor's
+    (tmp_path / "locked").mkdir()
+    scan = os.scandir
+
+    def refuses(folder):
+        if str(folder).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuses)  # root may read everything
+    lost = {r.path.name: r.problem for r in find_results([tmp_path], [METRIC])[0] if r.problem}
+    assert lost == {
+        "locked": "cannot be looked into: Permission denied",
+        "qtran": "is a symbolic link that leads nowhere",
+    }
 
 
 # ---- Sacred's

@@ -64,7 +64,7 @@ def test_what_was_raised_and_lost_is_raised_again_by_check():
 
 
 def test_at_the_end_a_first_signal_changes_nothing():
-    with interrupts.held_back():
+    with interrupts.held(to_the_end=True):
         send(signal.SIGTERM)
 
 
