@@ -227,7 +227,7 @@ def _guarded(experiment: _Experiment) -> int:
         log.error("training failed", exc_info=True)
         status, reason, code = "failed", brief(error), 1
     finally:
-        with interrupts.held_back():  # a first signal has nothing to end any more
+        with interrupts.held(to_the_end=True):  # a first signal has nothing to end any more
             try:
                 logger.finish()
                 if (lost := experiment.lost_records()) and status in ("finished", "failed"):
