@@ -14,13 +14,18 @@ from modules.agents import agent_class
 from modules.mixers import mixer_class
 from runners import runner_class
 from training import Training
-from utils.args import ConfigError, key, read
+from utils.args import ConfigError, declared, key, read
 from utils.checkpoint import find_checkpoint
 from utils.config import shown
 from utils.logging import Logger
+from utils.memory import free_memory
 from utils.rundir import check_same_algorithm
 from utils.seeding import seed_weights
+from utils.sizes import Part, of_episodes, refuse_if_too_large
 from utils.state import StateFolder
+
+COPIES = 5  # of a network while it learns: online, target, gradient, and Adam's two moments
+ACTING = 20  # bytes for each action of a step: its value, and two random numbers
 
 
 class Experiment:
@@ -138,6 +143,7 @@ class Parts:
         args.n_agents, args.n_actions, args.episode_limit = info.n_agents, info.n_actions, info.episode_limit
         args.obs_shape, args.state_shape = info.obs_shape, info.state_shape
         self.scheme, self.groups = make_scheme(info, args.common_reward), {"agents": info.n_agents}
+        self._refuse_what_does_not_fit(args)
         seed_weights(self.experiment.seed)
         self.mac = mac_class(args.mac)(self.scheme, self.groups, args)
         self.learner = learner_class(args.learner)(self.mac, self.scheme, self.logger, args)
@@ -151,6 +157,41 @@ class Parts:
         if self.experiment.evaluate and self.experiment.save_replay and not self._saves_replays():
             raise ConfigError(f"save_replay=True: {self.experiment.env} cannot save replays")
         self.buffer = None if self.experiment.evaluate else self._replay()
+
+    def _refuse_what_does_not_fit(self, args) -> None:
+        """Say what the networks, the game and batches take; ConfigError, with the sum, where a device has no room for
+        all that is still to be made on it."""
+        e, c, log = self.experiment, self.training, self.logger.console_logger
+        networks, width = _networks(args)
+        batches = self._batches(width)
+        needed = [(self.device, networks), *batches]
+        if not e.evaluate:
+            replay = of_episodes("replay", nbytes(*self._replay_shape()), {"buffer_size": c.buffer_size})
+            needed.append((self._replay_device(), replay))
+        for device in dict.fromkeys(device for device, _ in needed):
+            refuse_if_too_large([part for d, part in needed if d == device], device, free_memory(device))
+        log.info(f"{networks.what}, {networks.nbytes / 2**30:.3f} GiB{networks.note} on {self.device}")
+        game = envs.need(e.env, self.values["env_args"], c.batch_size_run, e.env_workers)
+        told = [("cpu", game), *batches] if game.nbytes else batches  # of some games it is not known
+        log.info("; ".join(f"{part.what}, {part.nbytes / 2**30:.3f} GiB on {device}" for device, part in told))
+
+    def _batches(self, width: int) -> list[tuple[str, Part]]:
+        """(device, what is made there): a round, a minibatch, and an update, which holds at least `width` numbers for
+        each step beside its copy of the minibatch."""
+        c, info = self.training, self.env.env_info
+        played = nbytes(self.scheme, self.groups, c.batch_size_run, info.episode_limit + 3)  # with what the game shows
+        played += ACTING * c.batch_size_run * info.n_agents * info.n_actions
+        batches = [("cpu", of_episodes("round", played, {"batch_size_run": c.batch_size_run}))]
+        if self.experiment.evaluate:
+            return batches
+        keys, steps = {"batch_size": c.batch_size}, c.batch_steps or info.episode_limit
+        if c.batch_steps:
+            keys["batch_steps"] = c.batch_steps
+        sampled = nbytes(self.scheme, self.groups, c.batch_size, steps + 1)
+        computed = sampled + 4 * width * c.batch_size * steps
+        batches.append((self._replay_device(), of_episodes("minibatch", sampled, keys)))
+        batches.append((self.device, of_episodes("update", computed, keys)))
+        return batches
 
     def _device(self):
         if self.experiment.use_cuda and not torch.cuda.is_available():
@@ -173,9 +214,33 @@ class Parts:
         return envs.env_class(self.experiment.env).save_replay is not envs.VectorEnv.save_replay
 
     def _replay(self):
-        device = "cpu" if self.experiment.buffer_cpu_only else self.device
-        shape = (self.scheme, self.groups, self.training.buffer_size, self.env.env_info.episode_limit + 1)
+        size, device = nbytes(*self._replay_shape()), self._replay_device()
         self.logger.console_logger.info(
-            f"replay: {self.training.buffer_size} episodes, {nbytes(*shape) / 2**30:.3f} GiB on {device}"
+            f"replay: {self.training.buffer_size} episodes, {size / 2**30:.3f} GiB on {device}"
         )
-        return ReplayBuffer(*shape, device=device, seed=self.experiment.seed)
+        return ReplayBuffer(*self._replay_shape(), device=device, seed=self.experiment.seed)
+
+    def _replay_shape(self) -> tuple:
+        return self.scheme, self.groups, self.training.buffer_size, self.env.env_info.episode_limit + 1
+
+    def _replay_device(self) -> str:
+        return "cpu" if self.experiment.buffer_cpu_only else self.device
+
+
+def _networks(args) -> tuple[Part, int]:
+    """What the networks take while they learn, and how many numbers an update makes of a time step, at least.
+
+    They are built without memory, so that none is too large for it.
+    """
+    classes = [agent_class(args.agent)] + ([] if args.mixer is None else [mixer_class(args.mixer)])
+    with torch.device("meta"):
+        networks = [cls(args) for cls in classes]
+    learned = sum(p.numel() for network in networks for p in network.parameters())
+    configs = [declared(cls.Config) for cls in classes if hasattr(cls, "Config")]
+    names = [name for config in configs for name, (type_, _) in config.items() if type_ is int]
+    keys = {name: getattr(args, name) for name in (*names, "n_agents", "n_actions", "obs_shape", "state_shape")}
+    part = Part(f"networks: {learned:,} parameters", 4 * COPIES * learned, keys, " with targets and optimiser")
+    hidden = getattr(args, "hidden_dim", 0) * (6 if getattr(args, "use_rnn", False) else 2)  # a GRU keeps its gates
+    width = args.n_agents * (hidden + 2 * args.n_actions)
+    layers = [layer for mixer in networks[1:] for layer in mixer.modules() if isinstance(layer, torch.nn.Linear)]
+    return part, width + sum(layer.out_features for layer in layers)

@@ -13,15 +13,16 @@ class Training:
     @dataclass(frozen=True)
     class Config:
         t_max: int = key("length of training", unit="environment steps", low=1)
-        batch_size: int = key("minibatch", unit="episodes", low=1)
+        batch_size: int = key("minibatch", unit="episodes", low=1, high=1_000_000)
         batch_steps: int | None = key(
             "learn from a stretch of this many steps of each episode in the minibatch, for agents without a memory; "
             "null: whole episodes",
             unit="environment steps",
             low=1,
+            high=1_000_000,
         )
-        buffer_size: int = key("replay", unit="episodes", low=1)
-        batch_size_run: int = key("environments that play at the same time", low=1)
+        buffer_size: int = key("replay", unit="episodes", low=1, high=2**40)
+        batch_size_run: int = key("environments that play at the same time", low=1, high=65536)
         updates_per_run: int = key("gradient updates after each round of `batch_size_run` episodes", low=1)
         learning_starts: int = key("time before the first update", unit="environment steps", low=0)
         test_interval: int = key("time between two tests", unit="environment steps", low=1)

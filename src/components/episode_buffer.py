@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from utils.args import ConfigError
 from utils.memory import free_memory
 from utils.seeding import stream
+from utils.sizes import of_episodes
+from utils.sizes import refuse_if_too_large as refuse
 
 
 def make_scheme(env_info, common_reward):
     """The fields of an episode and their types, as small as their values allow."""
-    small = torch.uint8 if env_info.n_actions <= 256 else torch.int16
+    fits = [(2**8, torch.uint8), (2**15, torch.int16), (2**31, torch.int32)]  # so many actions
+    small = next((dtype for most, dtype in fits if env_info.n_actions <= most), torch.int64)
     return {
         "state": {"vshape": (env_info.state_shape,)},
         "obs": {"vshape": (env_info.obs_shape,), "group": "agents"},
@@ -195,11 +197,4 @@ def nbytes(scheme, groups, buffer_size, max_seq_length):
 
 def refuse_if_too_large(size, buffer_size, device):
     """ConfigError, with the sum, when a buffer of `size` bytes cannot fit into the free memory."""
-    free = free_memory(device)
-    if free is not None and size > free:
-        fits = int(buffer_size * free / size * 0.8)
-        mend = f"about {fits} episodes fit: buffer_size={fits}" if fits else "not one fits: give a lower time limit"
-        raise ConfigError(
-            f"buffer_size: {buffer_size} episodes need {size / 2**30:.2f} GiB, but {device} has "
-            f"{free / 2**30:.2f} GiB free; {mend}"
-        )
+    refuse([of_episodes("buffer_size", size, {"buffer_size": buffer_size})], device, free_memory(device))

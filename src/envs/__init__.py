@@ -4,6 +4,7 @@ from envs.vector import GameError as GameError
 from envs.vector import VectorEnv
 from utils.args import ConfigError, convert, declared, nearest
 from utils.registry import lookup
+from utils.sizes import Part, refuse_if_too_large
 
 REGISTRY = {
     "matrix_game": "envs.matrix_game:MatrixGame",
@@ -17,6 +18,8 @@ REGISTRY = {
     "smaclite": "envs.smaclite:SMAClite",
 }
 EXTRAS = {}  # {top-level package: requirements file}
+MOST_OBJECTS = 1024  # environments that are objects or processes of their own
+PROCESS = 18 * 2**20  # bytes that a worker process takes at least
 
 
 def env_class(name):
@@ -34,12 +37,28 @@ def make(name, env_args, n_envs=1, seed=None, workers=False) -> VectorEnv:
     config = read_env_args(cls, env_args)
     if workers and cls.one_array:
         raise ConfigError(f"env_workers=True: {name} is compiled for all environments together; give env_workers=False")
+    if n_envs > MOST_OBJECTS and (workers or cls.own_process or cls.one_object_each):
+        kind = "processes" if workers or cls.own_process else "objects"
+        raise ConfigError(f"batch_size_run = {n_envs}: {name} makes so many {kind}; give at most {MOST_OBJECTS}")
+    from utils.memory import free_memory  # imports torch, which worker processes do without
+
+    refuse_if_too_large([need(name, env_args, n_envs, workers)], "cpu", free_memory("cpu"))
     seed = seed if env_args.get("seed") is None else env_args["seed"]  # of resets that are given none
     if not (workers or cls.own_process):
         return cls(config, n_envs=n_envs, seed=seed)
     from envs.workers import WorkerEnv
 
     return WorkerEnv(cls, config, n_envs, seed)
+
+
+def need(name: str, env_args: dict, n_envs: int = 1, workers: bool = False) -> Part:
+    """The memory that `make` of the same arguments takes, as far as that is known before."""
+    cls = env_class(name)
+    config = read_env_args(cls, env_args)
+    keys = {"batch_size_run": n_envs} | {f"env_args.{k}": getattr(config, k) for k in cls.large}
+    if workers or cls.own_process:
+        return Part(f"{name}: {n_envs} processes", n_envs * (PROCESS + cls.nbytes(config, 1)), keys)
+    return Part(f"{name}: {n_envs} environments", cls.nbytes(config, n_envs), keys)
 
 
 def read_env_args(cls, env_args):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.vector import ArrayEnv, EnvInfo, Observation
+from envs.vector import ArrayEnv, EnvInfo, Observation, observed
 from utils.args import key
 
 DOMAINS = {1: ((8.0, 1.0),), 2: ((8.0, 0.5), (5.0, 1.0))}  # {K: ((mean, width) of each domain, ...)}
@@ -56,6 +56,10 @@ def _sums(s, n_actions):
     return sums
 
 
+def _info(config) -> EnvInfo:
+    return EnvInfo(config.n_agents, config.n_actions, config.n_agents, config.n_agents, episode_limit=1)
+
+
 class GaussianSqueeze(ArrayEnv):
     """Each episode is one step: s_i ~ U(0, s_max) is drawn for each agent, agent i picks
     u_i in 0..A-1, the team is paid `squeeze(x)` with x = Σ_i s_i·u_i, the game is over.
@@ -66,16 +70,21 @@ class GaussianSqueeze(ArrayEnv):
 
     @dataclass(frozen=True)
     class Config:
-        n_agents: int = key("agents N", unit="agents", low=2)
-        n_actions: int = key("actions A of an agent, which spends u in 0..A-1", unit="actions", low=2)
+        n_agents: int = key("agents N", unit="agents", low=2, high=1024)
+        n_actions: int = key("actions A of an agent, which spends u in 0..A-1", unit="actions", low=2, high=1_000_000)
         k: int = key("domains: 1 (mean 8, width 1) or 2 (mean 8, width 0.5; mean 5, width 1)", choices=(1, 2))
         s_max: float = key("s_i is drawn uniformly from 0..s_max", above=0)
+
+    large = ("n_agents", "n_actions")
 
     def __init__(self, config, n_envs=1, seed=None):
         self.config = config
         self.s = np.zeros((n_envs, config.n_agents))  # [E, N]
-        info = EnvInfo(config.n_agents, config.n_actions, config.n_agents, config.n_agents, episode_limit=1)
-        super().__init__(info, n_envs, seed)
+        super().__init__(_info(config), n_envs, seed)
+
+    @classmethod
+    def nbytes(cls, config, n_envs):
+        return observed(_info(config), n_envs) + 8 * n_envs * config.n_agents
 
     def reward_of(self, s, actions):
         """The reward [...] of actions [..., N] under s [..., N]."""

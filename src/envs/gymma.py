@@ -50,7 +50,9 @@ class Gymma(ArrayEnv):
     @dataclass(frozen=True)
     class Config:
         key: str | None = declare(f"the game, as EPyMARL writes it: {EXAMPLES}")
-        time_limit: int = declare("time limit; a lower one of the game's own counts", unit="steps", low=1)
+        time_limit: int = declare(
+            "time limit; a lower one of the game's own counts", unit="steps", low=1, high=1_000_000
+        )
         pretrained_wrapper: str | None = declare(
             "who plays the last agent, the prey of simple-tag: FrozenTag: nobody, RandomTag: chance; null: it learns",
             choices=("FrozenTag", "RandomTag", "PretrainedTag", "PretrainedAdversary"),
@@ -59,7 +61,7 @@ class Gymma(ArrayEnv):
         seed: int | None = declare("of the games; null: from the run's seed", low=0, high=2**32 - 1)
 
     needs, install = ("gymnasium",), INSTALL
-    shares_stream = False
+    shares_stream, one_object_each = False, True
 
     def __init__(self, config, n_envs=1, seed=None):
         self.config = config

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.vector import ArrayEnv, EnvInfo, Observation
+from envs.vector import ArrayEnv, EnvInfo, Observation, observed
 from utils.args import ConfigError, key
+
+MOST_AGENTS = 31  # numpy broadcasts 32 axes, and one is the game state
 
 
 def _qtran_21x21():
@@ -64,8 +66,11 @@ class MatrixGame(ArrayEnv):
         self._one_hot = np.eye(self.n_states, dtype=np.float32)  # [S, S]
         self._seen = self._one_hot[:, None] * sees[:, None].astype(np.float32)  # [S, N, S]
         self.game_state = np.zeros(n_envs, dtype=np.int64)  # [E]
-        info = EnvInfo(len(n_actions), max(n_actions), self.n_states, self.n_states, episode_limit=1)
-        super().__init__(info, n_envs, seed)
+        super().__init__(_info(self.payoff), n_envs, seed)
+
+    @classmethod
+    def nbytes(cls, config, n_envs):
+        return observed(_info(_table(config)), n_envs) + 8 * n_envs
 
     def observe_all_states(self):
         """The Observation of each game state, axis 0 is S instead of E: for drawing learned tables."""
@@ -95,6 +100,11 @@ class MatrixGame(ArrayEnv):
         return f"game state {self.game_state[0]}, payoff:\n{self.payoff[self.game_state[0]]}"
 
 
+def _info(payoff) -> EnvInfo:
+    n_states, *n_actions = payoff.shape
+    return EnvInfo(len(n_actions), max(n_actions), n_states, n_states, episode_limit=1)
+
+
 def _table(config):
     """The payoff [S, A_1, ..., A_N] float64 that a Config asks for."""
     if config.payoff is not None and config.key is not None:
@@ -118,6 +128,8 @@ def _check_payoff(payoff):
         shape.append(len(inner))
         inner = inner[0]
     levels = max(len(shape), 2)
+    if levels > MOST_AGENTS:
+        raise ConfigError(f"env_args.payoff: nests {levels} lists, one for each agent; give at most {MOST_AGENTS}")
     problem = _first_problem(payoff, shape, levels, "env_args.payoff")
     if problem:
         raise ConfigError(

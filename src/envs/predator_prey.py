@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.vector import ArrayEnv, EnvInfo, Observation
+from envs.vector import ArrayEnv, EnvInfo, Observation, observed
 from utils.args import ConfigError, key
 
 MOVES = np.array([(-1, 0), (0, -1), (0, 0), (0, 1), (1, 0)])  # up, left, stay, right, down: (row, column)
@@ -45,20 +45,23 @@ class PredatorPrey(ArrayEnv):
 
     @dataclass(frozen=True)
     class Config:
-        map_size: int = key("length of a side of the grid", unit="cells", low=2)
-        n_predators: int = key("predators, the agents", unit="agents", low=1)
-        n_prey: int = key("prey", unit="prey", low=1)
+        map_size: int = key("length of a side of the grid", unit="cells", low=2, high=1024)
+        n_predators: int = key("predators, the agents", unit="agents", low=1, high=1024)
+        n_prey: int = key("prey", unit="prey", low=1, high=1024)
         penalty: float = key("P: a prey with a single predator beside it pays -P", unit="reward", low=0)
         sight: int | None = key(
             "others are seen up to this far along each axis (2: a 5x5 window); null: always",
             unit="cells",
             low=1,
+            high=1024,
         )
-        episode_limit: int = key("time limit", unit="steps", low=1)
+        episode_limit: int = key("time limit", unit="steps", low=1, high=1_000_000)
         encoding: str = key(
             "how cells and shifts are shown: numbers (row, column) or one_hot over the grid and the window in sight",
             choices=("numbers", "one_hot"),
         )
+
+    large = ("map_size", "encoding", "sight", "n_predators", "n_prey")
 
     def __init__(self, config, n_envs=1, seed=None):
         self.config = config
@@ -75,13 +78,19 @@ class PredatorPrey(ArrayEnv):
         n = config.n_predators
         self._self = np.arange(n)[:, None]  # [N, 1]
         self._others = np.array([[k for k in range(self.n_entities) if k != i] for i in range(n)])  # [N, K-1]
-        obs_shape = self._cell.shape[1] + n + self._shift.shape[1] * (self.n_entities - 1)
-        state_shape = self._cell.shape[1] * self.n_entities
-        one_hot = config.encoding == "one_hot"
-        self._obs_height = np.float32((obs_shape / (self.n_entities + 1)) ** 0.5 if one_hot else 1)
-        self._state_height = np.float32((state_shape / self.n_entities) ** 0.5 if one_hot else 1)
-        info = EnvInfo(n, len(MOVES), obs_shape, state_shape, config.episode_limit)
+        info, one_hot = _info(config), config.encoding == "one_hot"
+        self._obs_height = np.float32((info.obs_shape / (self.n_entities + 1)) ** 0.5 if one_hot else 1)
+        self._state_height = np.float32((info.state_shape / self.n_entities) ** 0.5 if one_hot else 1)
         super().__init__(info, n_envs, seed)
+
+    @classmethod
+    def nbytes(cls, config, n_envs):
+        n, m = config.n_predators, config.n_prey
+        cells, shifts = config.map_size**2, (2 * config.map_size - 1) ** 2
+        cell, shift = _widths(config)
+        tables = cells * (48 + 4 * cell) + shifts * (32 + 4 * shift)
+        looks = n * (n + m - 1) * (16 + 4 * shift)  # what `_observe` makes on its way
+        return tables + n_envs * max(looks, 16 * cells) + observed(_info(config), n_envs)
 
     def _make_tables(self):
         """What depends on the cell of one entity or on the cells of two, computed once for all steps."""
@@ -103,7 +112,8 @@ class PredatorPrey(ArrayEnv):
             self._shift = np.where(seen[:, None], shift / (size - 1), 0).astype(np.float32)
         else:
             self._cell = np.eye(size**2, dtype=np.float32)
-            self._shift = np.eye(side**2, dtype=np.float32)[:, seen]
+            self._shift = np.zeros((side**2, seen.sum()), dtype=np.float32)
+            self._shift[np.flatnonzero(seen), np.arange(seen.sum())] = 1
 
     def _reset(self, mask):
         order = self.rng.random((mask.sum(), self.config.map_size**2)).argsort(axis=1)
@@ -187,3 +197,17 @@ class PredatorPrey(ArrayEnv):
         grid[self.cells[0, :n]] = np.arange(n).astype(str)
         grid[self.cells[0, n:]] = "x"
         return "\n".join(" ".join(row) for row in grid.reshape(self.config.map_size, -1))
+
+
+def _widths(config) -> tuple[int, int]:
+    """How many numbers show a cell, and how many a shift."""
+    if config.encoding == "numbers":
+        return 2, 2
+    window = 2 * min(config.sight or config.map_size, config.map_size - 1) + 1
+    return config.map_size**2, window**2
+
+
+def _info(config) -> EnvInfo:
+    n, k = config.n_predators, config.n_predators + config.n_prey
+    cell, shift = _widths(config)
+    return EnvInfo(n, len(MOVES), cell + n + shift * (k - 1), cell * k, config.episode_limit)

@@ -27,7 +27,7 @@ class SMAClite(Gymma):
     @dataclass(frozen=True)
     class Config:
         map_name: str = key("the map", choices=MAPS)
-        time_limit: int = key("time limit", unit="steps", low=1)
+        time_limit: int = key("time limit", unit="steps", low=1, high=1_000_000)
         use_cpp_rvo2: bool = key("collisions by the C++ library of the package, which has to be built")
         seed: int | None = key("of the games; null: from the run's seed", low=0, high=2**32 - 1)
 

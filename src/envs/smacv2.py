@@ -18,6 +18,7 @@ RACES = {  # {race: {type of unit: probability}}, and those that a team cannot c
     "zerg": ({"zergling": 0.45, "baneling": 0.1, "hydralisk": 0.45}, ["baneling"]),
 }
 SIDE = 32  # cells of the map
+MOST_UNITS = 1024  # of a team
 MAPS = tuple(f"10gen_{race}" for race in RACES)  # smacv2's names, for teams of any size
 
 
@@ -37,7 +38,7 @@ class SMACv2(Battle):
         map_name: str = key("a scenario, such as terran_5_vs_5, or the path of a YAML file with one")
         obs_own_pos: bool = key("agents see where they are")
         conic_fov: bool = key("agents see a cone and turn it by actions")
-        num_fov_actions: int = key("directions of the cone", low=1)
+        num_fov_actions: int = key("directions of the cone", low=1, high=1024)
         use_unit_ranges: bool = key("sight and range depend on the type of the unit")
         min_attack_range: float = key("range of units that fight hand to hand", unit="cells", low=0)
         prob_obs_enemy: float = key("probability to see an enemy that a team mate has seen first", low=0, high=1)
@@ -152,8 +153,8 @@ def _read_file(path, config):
     problems = []
     if map_name not in MAPS:
         problems.append(f"map_name: {map_name!r} is none of {', '.join(MAPS)}{nearest(map_name, MAPS)}")
-    if not all(isinstance(n, int) and n > 0 for n in sizes):
-        problems.append(f"n_units, n_enemies: {sizes} are not numbers of units")
+    if not all(isinstance(n, int) and 0 < n <= MOST_UNITS for n in sizes):
+        problems.append(f"n_units, n_enemies: {sizes} are not numbers of units, 1 to {MOST_UNITS}")
     known = RACES[map_name.removeprefix("10gen_")][0] if map_name in MAPS else units
     problems += [f"unit_types: {u!r} is none of {', '.join(known)}{nearest(u, known)}" for u in units if u not in known]
     if not all(0 < side <= SIDE for side in sides):

@@ -43,7 +43,7 @@ class SMAX(ArrayEnv):
     @dataclass(frozen=True)
     class Config:
         map_name: str = key("the scenario", choices=SCENARIOS)
-        episode_limit: int = key("time limit; jaxmarl: 100", unit="steps", low=1)
+        episode_limit: int = key("time limit; jaxmarl: 100", unit="steps", low=1, high=1_000_000)
         reward_scale: float = key("rewards are multiplied by it; with 1 an episode pays at most 2", above=0)
         attack_mode: str = key(
             "which agent in range an enemy turns on, until it is dead or out of range", choices=("closest", "random")

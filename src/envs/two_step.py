@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.vector import ArrayEnv, EnvInfo, Observation
+from envs.vector import ArrayEnv, EnvInfo, Observation, observed
 
+INFO = EnvInfo(n_agents=2, n_actions=2, obs_shape=3, state_shape=3, episode_limit=2)
 START = 0  # the positions 1 and 2 are the two second steps
 PAYOFF = np.array([[[0, 0], [0, 0]], [[7, 7], [7, 7]], [[0, 1], [1, 8]]], dtype=float)  # [position, A, A]
 
@@ -28,8 +29,11 @@ class TwoStep(ArrayEnv):
     def __init__(self, config, n_envs=1, seed=None):
         self.position = np.full(n_envs, START)  # [E]
         self._one_hot = np.eye(len(PAYOFF), dtype=np.float32)
-        info = EnvInfo(n_agents=2, n_actions=2, obs_shape=3, state_shape=3, episode_limit=2)
-        super().__init__(info, n_envs, seed)
+        super().__init__(INFO, n_envs, seed)
+
+    @classmethod
+    def nbytes(cls, config, n_envs):
+        return observed(INFO, n_envs)
 
     def _reset(self, mask):
         self.position[mask] = START

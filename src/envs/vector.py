@@ -63,6 +63,8 @@ class VectorEnv:
     own_process = False  # True: it plays in worker processes only, which are replaced when the game fails
     shares_stream = True  # exploration draws from one stream for all environments; False: from one for each
     one_array = False  # True: it is compiled for all environments together, so a process for each is refused
+    one_object_each = False  # True: each environment is an object of its own, and may be a large one
+    large = ()  # the keys of its `Config` that make it large
     restarts = None  # games that were replaced so far, where that can happen
     lost = None  # [E] bool: episodes that a failure of the game has cut off, where that can happen
     versions = {}  # {program: version} that results depend on, for the summary
@@ -78,6 +80,11 @@ class VectorEnv:
                 f"{cls.__name__} needs the package {', '.join(absent)}, which is not installed; "
                 f"install it with: {cls.install}"
             )
+
+    @classmethod
+    def nbytes(cls, config, n_envs: int) -> int:
+        """Bytes that `n_envs` of them take while they play, as far as that is known before one is made."""
+        return 0
 
     def reset(self, seed=None, mask=None) -> Observation:
         raise NotImplementedError
@@ -102,6 +109,12 @@ class VectorEnv:
 
     def close(self):
         pass
+
+
+def observed(info: EnvInfo, n_envs: int) -> int:
+    """Bytes of two Observations of `n_envs` environments, the last and the next."""
+    shown = 4 * (info.n_agents * info.obs_shape + info.state_shape) + info.n_agents * info.n_actions
+    return 2 * n_envs * shown
 
 
 class ArrayEnv(VectorEnv):

@@ -10,6 +10,9 @@ Axes: E environments, N agents, A actions, O observation, S state.
 
 import atexit
 import logging
+import os
+import resource
+import shutil
 import time
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
@@ -21,11 +24,14 @@ from envs.worker import Worker, temporary_folder
 from envs.worker_process import OBSERVED, STEP, layout, views_of
 from utils.args import ConfigError
 from utils.seeding import stream
+from utils.sizes import Part, refuse_if_too_large
 
 PATIENCE = 5  # seconds that workers get to close their games, all together
 GRACE = 2  # seconds beyond its timeout that a worker gets to say itself what its game does
 STARTING = 3  # timeouts that a game may take to start, or to begin an episode
 STARTS, EPISODES = range(2)  # what streams are for
+FILES = 4  # that this process holds open for each worker
+SHARED = "/dev/shm"  # where shared memory is, on Linux
 IN_A_ROW = 5  # failures of a game without a whole episode between them, before the run gives up
 
 
@@ -39,6 +45,7 @@ class WorkerEnv(VectorEnv):
     """
 
     def __init__(self, env_class, config, n_envs, seed=None):
+        _refuse_too_many(n_envs)
         self.shares_stream = False
         self.game, self.n_envs, self.own_process = (env_class, config), n_envs, env_class.own_process
         self.timeout: Any = config.timeout if self.own_process else None
@@ -58,7 +65,9 @@ class WorkerEnv(VectorEnv):
             infos = [worker.receive() for worker in self.workers]
             self.env_info, self.common_reward, self.versions = infos[0]
             self.n_rewards = 1 if self.common_reward else self.env_info.n_agents
-            self.memory = SharedMemory(create=True, size=layout(self.env_info, self.n_rewards, n_envs)[1])
+            size = layout(self.env_info, self.n_rewards, n_envs)[1]
+            _refuse_without_room(size, n_envs)
+            self.memory = SharedMemory(create=True, size=size)
             self.arrays = views_of(self.memory, self.env_info, self.n_rewards, n_envs)
             for i in range(n_envs):
                 self._attach(i)
@@ -221,3 +230,23 @@ class WorkerEnv(VectorEnv):
 
     def _answers(self):
         return [worker.settle() for worker in self.workers]
+
+
+def _refuse_too_many(n_envs: int) -> None:
+    """ConfigError where this process may not open as many files as `n_envs` workers need."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_now = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    need = open_now + FILES * n_envs
+    if most != resource.RLIM_INFINITY and need > most:
+        raise ConfigError(
+            f"batch_size_run: {n_envs} worker processes need {need} open files, but {most} are allowed (ulimit -n); "
+            f"at most {max(0, most - open_now) // FILES} can be started"
+        )
+
+
+def _refuse_without_room(size: int, n_envs: int) -> None:
+    """ConfigError where the system has no room for `size` bytes of shared memory: writing to them would kill us."""
+    if os.path.isdir(SHARED):
+        free = shutil.disk_usage(SHARED).free
+        part = Part(f"shared memory: {n_envs} environments", size, {"batch_size_run": n_envs})
+        refuse_if_too_large([part], SHARED, free)

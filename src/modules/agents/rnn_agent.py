@@ -24,12 +24,12 @@ class RNNAgent(nn.Module):
 
     @dataclass(frozen=True)
     class Config:
-        hidden_dim: int = key("width of the hidden state", unit="units", low=1, aliases=("rnn_hidden_dim",))
+        hidden_dim: int = key("width of the hidden state", unit="units", low=1, high=65536, aliases=("rnn_hidden_dim",))
         use_rnn: bool = key("GRU over the history; False: feed-forward on the last observation")
         obs_last_action: bool = key("each agent reads its own last action")
         obs_agent_id: bool = key("each agent reads its number")
         head_layers: int = key(
-            "layers of hidden_dim between the hidden state and the values; EPyMARL: 0", unit="layers", low=0
+            "layers of hidden_dim between the hidden state and the values; EPyMARL: 0", unit="layers", low=0, high=64
         )
 
     def __init__(self, args):

@@ -20,9 +20,11 @@ class QattenMixer(nn.Module):
 
     @dataclass(frozen=True)
     class Config:
-        n_attention_heads: int = key("attention heads", low=1)
-        query_hidden_dim: int = key("hidden width of the query network and of the head weights", unit="units", low=1)
-        attention_dim: int = key("d, width of query and key; also of c(s)", unit="units", low=1)
+        n_attention_heads: int = key("attention heads", low=1, high=256)
+        query_hidden_dim: int = key(
+            "hidden width of the query network and of the head weights", unit="units", low=1, high=65536
+        )
+        attention_dim: int = key("d, width of query and key; also of c(s)", unit="units", low=1, high=65536)
         weighted_head: bool = key("heads are weighted by |f(s)|; False: each counts 1")
         attention_reg_coef: float = key("weight of the penalty on squared attention logits; 0: none", low=0)
 

@@ -16,9 +16,9 @@ class QMixer(nn.Module):
 
     @dataclass(frozen=True)
     class Config:
-        mixing_embed_dim: int = key("width of the mixing network", unit="units", low=1)
+        mixing_embed_dim: int = key("width of the mixing network", unit="units", low=1, high=65536)
         hypernet_layers: int = key("layers of the networks that make the weights", choices=(1, 2))
-        hypernet_embed: int = key("width of their hidden layer, where they have two", unit="units", low=1)
+        hypernet_embed: int = key("width of their hidden layer, where they have two", unit="units", low=1, high=65536)
 
     def __init__(self, args):
         super().__init__()

@@ -46,8 +46,10 @@ class JointValue(nn.Module):
 
     @dataclass(frozen=True)
     class Config:
-        hidden_dim: int = key("width of the agents' hidden state", unit="units", low=1, aliases=("rnn_hidden_dim",))
-        mixing_embed_dim: int = key("width of the layers of Q_jt and V_jt", unit="units", low=1)
+        hidden_dim: int = key(
+            "width of the agents' hidden state", unit="units", low=1, high=65536, aliases=("rnn_hidden_dim",)
+        )
+        mixing_embed_dim: int = key("width of the layers of Q_jt and V_jt", unit="units", low=1, high=65536)
         joint_use_state: bool = key("Q_jt reads the state too")
         v_input: str = key("what V_jt reads", choices=("hidden", "state", "state_hidden", "none"))
         agent_pool: str = key("how agents' encodings are pooled", choices=("sum", "mean"))
