@@ -101,7 +101,8 @@ def values_of(algorithm, game, words):
     from parts import readers
     from utils import config as configuration
 
-    return configuration.load(algorithm, game, configuration.parse_overrides(words), readers).values
+    config = configuration.load(algorithm, game, configuration.parse_overrides(words), readers)
+    return config.values | config.secrets
 
 
 def shared_values(algorithm, words):

@@ -40,7 +40,9 @@ def main(argv=None):
     if stray:
         values = " ".join(word for word in stray if "=" in word and not word.startswith("-"))
         hint = f"; values go after the word `with`: with {values}" if values else ""
-        parser().error(f"unrecognized arguments: {' '.join(stray)}{hint}")
+        from utils.logging import without_passwords
+
+        parser().error(without_passwords(f"unrecognized arguments: {' '.join(stray)}{hint}"))
     return command.status_of(act, options, argv[split + 1 :])
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import shutil
+import sys
 import time
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -21,7 +22,7 @@ from utils.args import ConfigError, TrainingError
 from utils.claim import ClaimLost, Held, take
 from utils.config import import_sacred
 from utils.identity import flat, may_change
-from utils.logging import Logger, brief, get_logger, unwritable
+from utils.logging import Logger, brief, get_logger, unwritable, without_passwords
 from utils.progress import TrainingProgress
 from utils.rundir import RunDirectory
 from utils.runs import Damaged
@@ -44,13 +45,13 @@ def launch(config) -> int:
         parts = Parts(config.values, Logger(console_logger))
         with _closed_if_it_fails(parts):
             _check_room(parts)
-            _check_mongo(config.values)
+            _check_mongo(config.values | config.secrets)
             directory = None
             try:
                 with interrupts.held():
                     directory = RunDirectory.create(config.values, t_start=parts.runner.t_env)
                 print(f"run directory: {directory.path}", flush=True)
-                experiment = _Experiment(parts, directory, None, None, early)
+                experiment = _Experiment(parts, directory, None, None, early, config.secrets)
             except BaseException:
                 if directory is not None:
                     directory.discard()
@@ -74,7 +75,8 @@ def resume(path: str, overrides: dict, strict: bool = False) -> int:
             return 0
         claim = take(run.path, config.values["lease_seconds"])
         try:
-            return _resume(RunDirectory(run.path, config.values, claim), resuming.read_run(path), strict)
+            directory = RunDirectory(run.path, config.values, claim)
+            return _resume(directory, resuming.read_run(path), strict, config.secrets)
         finally:
             claim.release()
 
@@ -105,11 +107,11 @@ def _resume_found(run, config, strict: bool) -> int:
             f"python src/main.py --resume {run.path}; to begin anew leave --resume out"
         )
         return 1
-    changes = {k: v for k, v in flat(config.values).items() if may_change(k)}
+    changes = {k: v for k, v in flat(config.values | config.secrets).items() if may_change(k)}
     return resume(str(run.path), changes, strict)
 
 
-def _resume(directory: RunDirectory, run, strict: bool) -> int:
+def _resume(directory: RunDirectory, run, strict: bool, secrets: dict) -> int:
     console_logger, early = _console()
     states = StateFolder(directory.path / "state", directory.claim.look)
     saved = states.read()
@@ -127,11 +129,11 @@ def _resume(directory: RunDirectory, run, strict: bool) -> int:
                     f"{run.path}: its replay was not kept, so it cannot be made longer; keep_replay=True keeps it"
                 )
         _check_room(parts, states.folder)
-        _check_mongo(directory.values)
+        _check_mongo(directory.values | secrets)
         t_env = saved.parts["runner"]["t_env"] if saved else 0
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         directory.resumed = [*(run.summary.get("resumed") or []), {"t_env": t_env, "time": now, "differs": differs}]
-        experiment = _Experiment(parts, directory, states, saved, early)
+        experiment = _Experiment(parts, directory, states, saved, early, secrets)
         print(f"run directory: {run.path}", flush=True)
         if differs:
             console_logger.warning(
@@ -147,10 +149,12 @@ def _resume(directory: RunDirectory, run, strict: bool) -> int:
 class _Experiment:
     """A run's parts with their state, its directory, and the places that its records go to, all open.
 
-    saved: the state to go on from, or None. states: where states go; None in a new run.
+    saved: the state to go on from, or None. states: where states go; None in a new run. secrets: of the Config.
     """
 
-    def __init__(self, parts, directory: RunDirectory, states: StateFolder | None, saved: Saved | None, early):
+    def __init__(
+        self, parts, directory: RunDirectory, states: StateFolder | None, saved: Saved | None, early, secrets: dict
+    ):
         self.parts, self.directory = parts, directory
         resumed, claim, path = states is not None, directory.claim, directory.path
         self.schedule = Schedule(parts.training)
@@ -164,7 +168,7 @@ class _Experiment:
         if saved is not None:
             self.keeper.load(saved)
         try:
-            self.sacred_run = _sacred(directory)
+            self.sacred_run = _sacred(directory, secrets)
             optional = self._optional_sinks()  # all that may refuse comes before the first change of the directory
             at = saved.metrics if saved else 0
             kept = cut_metrics(path / METRICS, at, path / BEYOND, claim.look) if resumed else None
@@ -366,8 +370,10 @@ def _check_room(parts, states: Path | None = None) -> None:
 
 
 def _check_mongo(values: dict) -> None:
-    """ConfigError for an address that is none."""
+    """ConfigError for an address that is none. values: with the password, if it is known."""
+    sys.argv[1:] = map(without_passwords, sys.argv[1:])  # wandb keeps the command line
     if values["mongo_url"]:
+        import_sacred()
         from utils.mongo_observer import PatientMongoObserver
 
         PatientMongoObserver(values["mongo_url"], values["mongo_db"]).close()
@@ -405,8 +411,8 @@ def _report_tables(parts, directory):
     return lost
 
 
-def _sacred(directory: RunDirectory):
-    """A function that calls main(run) inside a Sacred run with its observers."""
+def _sacred(directory: RunDirectory, secrets: dict):
+    """A function that calls main(run) inside a Sacred run with its observers. secrets: of the Config."""
     sacred = import_sacred()
     from utils.mongo_observer import PatientMongoObserver
     from utils.observers import file_observer
@@ -419,11 +425,12 @@ def _sacred(directory: RunDirectory):
     experiment.logger.setLevel(logging.WARNING)
     experiment.add_config(values)
     where = directory.path.parents[2], values["name"], directory.path.parent.name
-    if values["mongo_url"]:  # first, for it writes nothing and may refuse; Sacred calls them by priority
-        experiment.observers.append(
-            PatientMongoObserver(values["mongo_url"], values["mongo_db"], run_id=claim.run_id, mine=claim.mine)
-        )
-    experiment.observers.append(file_observer(*where, claim.run_id, claim.mine))
+    files = file_observer(*where, claim.run_id, claim.mine)
+    experiment.observers.append(files)
+    if values["mongo_url"]:  # `_check_mongo` has let it pass
+        url, began = secrets.get("mongo_url", values["mongo_url"]), files.earlier_entry()[1].get("start_time")
+        more = {"run_id": claim.run_id, "mine": claim.mine, "began": began, "run_dir": directory.path}
+        experiment.observers.append(PatientMongoObserver(url, values["mongo_db"], **more))
 
     def run(main):
         @experiment.main

@@ -1,9 +1,13 @@
 """A MongoDB server for tests: real pymongo talks to it on loopback, mongomock keeps the documents.
 
 Speaks OP_MSG, and OP_QUERY for pymongo's first handshake, and knows the commands that Sacred's
-observer and GridFS send. No authentication; a reply holds the whole result, so no open cursors.
+observer and GridFS send. A reply holds the whole result, so no open cursors. With `users` it asks for a password, by
+SCRAM-SHA-256.
 """
 
+import base64
+import hashlib
+import hmac
 import socket
 import socketserver
 import struct
@@ -16,6 +20,8 @@ import mongomock
 
 HEADER = struct.Struct("<iiii")  # length, request id, id answered to, opcode
 OP_REPLY, OP_QUERY, OP_MSG = 1, 2004, 2013
+FOR_ANYBODY = ("hello", "ismaster", "isMaster", "saslStart", "saslContinue", "endSessions")
+SALT, ITERATIONS = b"salt for the tests", 4096
 HELLO = {
     "ismaster": True,
     "isWritablePrimary": True,
@@ -40,7 +46,9 @@ class WireMongo(socketserver.ThreadingTCPServer):
 
     `delay`: seconds before each answer, to play a slow or a hung server. `lost`: the (command, collection) whose
     next answer does not get through, though it is carried out. `refused`: update(name of a metric) -> whether the
-    update of it fails. `kill()` closes the port and the connections.
+    update of it fails, with `code`. `unwilling`: (code, message) of the refusal of every command, or None. `users`:
+    {name: password}; None: anybody may do anything. `updates`: the metrics that an update was asked for, one by one.
+    `kill()` closes the port and the connections, `hang_up()` the connections.
     """
 
     allow_reuse_address = True
@@ -53,7 +61,9 @@ class WireMongo(socketserver.ThreadingTCPServer):
         self.client = mongomock.MongoClient()
         self.delay = 0
         self.lost = []
-        self.refused = lambda name: False
+        self.refused, self.code = lambda name: False, 28
+        self.unwilling = self.users = None
+        self.updates = []
         self.lock = threading.Lock()  # mongomock's documents, many connections
         self.connections = set()
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
@@ -61,6 +71,9 @@ class WireMongo(socketserver.ThreadingTCPServer):
     def kill(self):
         self.shutdown()
         self.server_close()
+        self.hang_up()
+
+    def hang_up(self):
         for connection in list(self.connections):
             with suppress(OSError):  # the client left by itself
                 connection.shutdown(socket.SHUT_RDWR)
@@ -69,16 +82,21 @@ class WireMongo(socketserver.ThreadingTCPServer):
         self.kill()
 
 
+class Refusal(Exception):
+    """A command is refused: code, message."""
+
+
 class _Connection(socketserver.StreamRequestHandler):
     def handle(self):
         self.server.connections.add(self.connection)
+        self.login = _Login(self.server)
         try:
             while header := self.rfile.read(HEADER.size):
                 length, request, _, opcode = HEADER.unpack(header)
                 body = self.rfile.read(length - HEADER.size)
                 command = _from_op_msg(body) if opcode == OP_MSG else _from_op_query(body)
                 time.sleep(self.server.delay)
-                answer = bson.encode(_answer(self.server, command))
+                answer = bson.encode(_answer(self.server, self.login, command))
                 name = next(iter(command))
                 if (name, command[name]) in self.server.lost:
                     self.server.lost.remove((name, command[name]))
@@ -114,18 +132,57 @@ def _from_op_msg(body):
     return command
 
 
-def _answer(server, command):
+def _answer(server, login, command):
     name = next(iter(command))  # as the protocol demands
     with server.lock:
         try:
+            if server.users is not None and not login.done and name not in FOR_ANYBODY:
+                raise Refusal(13, f"command {name} requires authentication")
+            if server.unwilling and name not in FOR_ANYBODY:
+                raise Refusal(*server.unwilling)
+            if name in ("saslStart", "saslContinue"):
+                return {"ok": 1, "conversationId": 1, **login.step(name, command["payload"])}
             return {"ok": 1, **_run(server, name, command)}
+        except Refusal as refusal:
+            return {"ok": 0, "code": refusal.args[0], "errmsg": refusal.args[1]}
         except Exception as error:
             return {"ok": 0, "errmsg": f"{name}: {error!r}", "code": 59}
 
 
+class _Login:
+    """The server's side of SCRAM-SHA-256 (RFC 5802, RFC 7677) on one connection. done: whether it has succeeded."""
+
+    def __init__(self, server):
+        self.server, self.done = server, False
+
+    def step(self, name, payload):
+        if name == "saslStart":
+            self.bare = payload[3:]  # behind "n,,"
+            self.said = dict(part.split(b"=", 1) for part in self.bare.split(b","))
+            salt = base64.b64encode(SALT)
+            self.first = b"r=%s,s=%s,i=%d" % (self.said[b"r"] + b"more", salt, ITERATIONS)
+            return {"done": False, "payload": self.first}
+        user = self.said[b"n"].replace(b"=2C", b",").replace(b"=3D", b"=").decode()
+        password = self.server.users.get(user)
+        without_proof, _, proof = payload.partition(b",p=")
+        salted = hashlib.pbkdf2_hmac("sha256", (password or "").encode(), SALT, ITERATIONS)
+        text = b",".join((self.bare, self.first, without_proof))
+        key = _mac(salted, b"Client Key")
+        signature = _mac(hashlib.sha256(key).digest(), text)
+        if password is None or bytes(a ^ b for a, b in zip(key, signature)) != base64.b64decode(proof):
+            raise Refusal(18, "Authentication failed.")
+        self.done = True
+        return {"done": True, "payload": b"v=" + base64.b64encode(_mac(_mac(salted, b"Server Key"), text))}
+
+
+def _mac(key, text):
+    return hmac.new(key, text, "sha256").digest()
+
+
 def _run(server, name, command):
     if name in ("hello", "ismaster", "isMaster"):
-        return HELLO
+        asked = "saslSupportedMechs" in command
+        return HELLO | ({"saslSupportedMechs": ["SCRAM-SHA-256"]} if asked else {})
     if name in ("endSessions", "ping"):
         return {}
     namespace = f"{command['$db']}.{command[name]}"
@@ -133,7 +190,7 @@ def _run(server, name, command):
     if name == "insert":
         return _insert(collection, command["documents"])
     if name == "update":
-        return _update(collection, command["updates"], server.refused)
+        return _update(collection, command["updates"], server)
     if name == "delete":
         return {"n": sum(_delete(collection, **one) for one in command["deletes"])}
     if name == "createIndexes":
@@ -163,11 +220,13 @@ def _delete(collection, q, limit):
     return (collection.delete_one(q) if limit else collection.delete_many(q)).deleted_count
 
 
-def _update(collection, updates, refused):
+def _update(collection, updates, server):
     matched, upserted, errors = 0, [], []
     for index, one in enumerate(updates):
-        if refused(one["q"].get("name")):
-            errors.append({"index": index, "code": 28, "errmsg": "refused"})
+        if "name" in one["q"]:
+            server.updates.append(one["q"]["name"])
+        if server.refused(one["q"].get("name")):
+            errors.append({"index": index, "code": server.code, "errmsg": "refused"})
             continue
         change = collection.update_one if next(iter(one["u"])).startswith("$") else collection.replace_one
         result = change(one["q"], one["u"], upsert=one.get("upsert", False))

@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from sweeping.plan import differences
+from sweeping.plan import differences, literal
 from utils.runs import find_runs, records
 
 MAIN = Path(__file__).resolve().parents[1] / "main.py"
@@ -30,7 +30,7 @@ class Job:
         self._directory = None
         self.log.parent.mkdir(parents=True, exist_ok=True)
         threads = str(run.values["num_threads"])
-        words = ["--resume", str(failed)] if failed else ["--resume=latest", *run.words(**changes)]
+        words = ["--resume", str(failed), *_secrets(run)] if failed else ["--resume=latest", *run.words(**changes)]
         with open(self.log, "wb") as out:
             self.process = subprocess.Popen(
                 [sys.executable, str(MAIN), *words],
@@ -107,6 +107,12 @@ class Job:
         starts = [i for i, line in enumerate(lines) if re.match(r"error: |\[ERROR [\d:]+\] ", line)] or [len(lines) - 1]
         text = " ".join(" ".join(lines[max(0, starts[-1]) :]).split())
         return re.sub(r"^(error: |\[ERROR [\d:]+\] )", "", text)
+
+
+def _secrets(run) -> list[str]:
+    """What a run directory does not hold, as words of a command line."""
+    url = run.overrides.get("mongo_url")
+    return ["with", f"mongo_url={literal(url)}"] if url else []
 
 
 def stop(jobs, hurry=lambda: False):

@@ -22,6 +22,7 @@ from typing import Any
 
 from utils.args import ConfigError, convert, declared, nearest
 from utils.identity import short
+from utils.logging import without_password, without_passwords
 from utils.yaml_file import not_plain, read_yaml
 
 FOLDER = Path(__file__).resolve().parent.parent / "config"
@@ -29,11 +30,16 @@ FOLDER = Path(__file__).resolve().parent.parent / "config"
 
 @dataclass
 class Config:
-    """values: nested, complete. sources: {dotted key: who set it}. schema: {dotted key: Declaration}."""
+    """values: nested, complete. sources: {dotted key: who set it}. schema: {dotted key: Declaration}.
+
+    secrets: {key: value} of those that hold a password: as they were given. In `values`, which go to files and records,
+    they are without it.
+    """
 
     values: dict
     sources: dict
     schema: dict = field(default_factory=dict)
+    secrets: dict = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -100,8 +106,9 @@ def parse_overrides(words):
     for word in words:
         name, sep, value = word.partition("=")
         name = name.strip()
-        if not sep or not name:
-            raise ConfigError(f"command line: {short(word)!r} is not KEY=VALUE; give values after `with` as gamma=0.9")
+        if not sep or not name or "://" in name:
+            told = short(without_passwords(word))
+            raise ConfigError(f"command line: {told!r} is not KEY=VALUE; give values after `with` as gamma=0.9")
         _set(values, name, _literal(name, value.strip()))
     return _flatten(values)
 
@@ -126,24 +133,25 @@ def _literal(name, text):
     """The value of KEY=text."""
     if text == "null":
         return None
+    told = short(without_passwords(text))
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError):
         return text
     except (MemoryError, RecursionError):
-        raise ConfigError(f"command line: {name}: {short(text)!r} is nested too deep") from None
+        raise ConfigError(f"command line: {name}: {told!r} is nested too deep") from None
     problem = not_plain(value)
     if problem:
         raise ConfigError(
-            f"command line: {name}: {short(text)!r} holds {problem}; a value is a number, text, True, False, None, or "
+            f"command line: {name}: {told!r} holds {problem}; a value is a number, text, True, False, None, or "
             "a list or mapping of these"
         )
     return value
 
 
 def shown(value):
-    """A value in a message: its beginning, where it is long."""
-    return short(repr(value), 200)
+    """A value in a message: its beginning, where it is long, and no password."""
+    return short(without_passwords(repr(value)), 200)
 
 
 def import_sacred() -> Any:
@@ -186,6 +194,7 @@ def _assemble(layers, readers):
     classes, unknown = readers(flat)
     schema, aliases = _schema(classes)
     flat, sources = _merge(layers, aliases)
+    secrets = _take_passwords(flat)
     if flat.get("seed", 0) is None:
         flat["seed"], sources["seed"] = random.SystemRandom().randrange(2**31), "chosen now"
     problems = [f"{sources[name]}: {problem}" for name, problem in unknown]
@@ -211,7 +220,16 @@ def _assemble(layers, readers):
     flat["local_results_path"] = os.path.expanduser(flat["local_results_path"])
     values = {k: v for k, v in flat.items() if not k.startswith("env_args.")}
     values["env_args"] = {k.removeprefix("env_args."): v for k, v in flat.items() if k.startswith("env_args.")}
-    return Config(values, sources, schema)
+    return Config(values, sources, schema, secrets)
+
+
+def _take_passwords(flat: dict) -> dict:
+    """Take the passwords out of {dotted key: value}; {key: value as it was} of those that had one."""
+    url = flat.get("mongo_url")
+    if not isinstance(url, str) or without_password(url) == url:
+        return {}
+    flat["mongo_url"] = without_password(url)
+    return {"mongo_url": url}
 
 
 def _merge(layers, aliases):

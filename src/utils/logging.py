@@ -4,6 +4,7 @@
 """
 
 import logging
+import re
 import sys
 import time
 from collections import defaultdict, deque
@@ -29,13 +30,15 @@ class LoggingConfig:
     wandb_team: str | None = key("Weights & Biases entity that owns the project")
     wandb_project: str | None = key("Weights & Biases project")
     wandb_mode: str = key("offline writes to disk, online uploads", choices=("offline", "online"))
-    mongo_url: str | None = key("MongoDB server for Sacred, mongodb://host:port; null: none")
+    mongo_url: str | None = key(
+        "MongoDB server for Sacred, mongodb://user@host:port; no file keeps its password; null: none"
+    )
     mongo_db: str | None = key("database on mongo_url that holds the runs")
 
     def __post_init__(self):
         if self.mongo_url and not self.mongo_db:
-            url = without_password(self.mongo_url)
-            raise ConfigError(f"mongo_url is {url!r} but mongo_db is not set; name a database")
+            scheme, _, _, rest = _parts(without_password(self.mongo_url))
+            raise ConfigError(f"mongo_url is {scheme + rest!r} but mongo_db is not set; name a database")
         if self.use_wandb and not (self.wandb_team and self.wandb_project):
             raise ConfigError("use_wandb needs both wandb_team and wandb_project")
 
@@ -240,6 +243,48 @@ def missing_package(wanted_by, requirement):
     return ConfigError(f"{wanted_by} needs {package}; install it with: pip install {requirement}")
 
 
-def without_password(url):
-    """mongodb://user:secret@host as mongodb://host."""
-    return url.split("//", 1)[0] + "//" + url.rsplit("@", 1)[1] if "@" in url else url
+def without_password(url: str) -> str:
+    """A mongo_url as it may be saved and told: with the user's name, without a password of any kind.
+
+    Of a password that should be percent-encoded and is not, nothing stays either. An address that is none stays none.
+    """
+    scheme, user, password, rest = _parts(url)
+    user = "" if user is None else f"{user}@"
+    return _OPTIONS_WITH_SECRETS.sub(r"\1\2", scheme + user + rest)
+
+
+def split_password(url: str) -> tuple[str, str | None]:
+    """(a mongo_url without the password of its user, that password as it stands there or None)."""
+    scheme, user, password, rest = _parts(url)
+    return (scheme + rest if user is None else f"{scheme}{user}@{rest}"), password
+
+
+def without_passwords(text: str) -> str:
+    """A text without what may be a password in a URL in it; too much may go."""
+    text = re.sub(r"(://[^:@/\s]*):.*@", r"\1:***@", text, flags=re.DOTALL)
+    return _OPTIONS_WITH_SECRETS.sub(r"\1\2***", text)
+
+
+_HOST = r"(?:\[[^]@]*\]|[^][:@/?,]*)(?::[\d\s]*)?"
+_OPTION = r"\w+=[^&;]*"  # an @ in a value is no end of a password
+_MONGO_URL = re.compile(
+    r"([\w+.-]+://|(?!.*://))(?:([^:@/?]*)(?::([^@/?]*))?@)?"
+    rf"({_HOST}(?:,{_HOST})*(?:\?[^@]*|/[^@?]*(?:\?(?:[^@]*|{_OPTION}(?:[&;]{_OPTION})*))?)?)"
+)
+_OPTIONS_WITH_SECRETS = re.compile(r"([?&;]\w*password=)[^&;]*|(AWS_SESSION_TOKEN:)[^&;,]*", re.IGNORECASE)
+
+
+def _parts(url: str) -> tuple[str, str | None, str | None, str]:
+    """(scheme with ://, user, password, hosts and all behind them) of a mongo_url."""
+    found = _MONGO_URL.fullmatch(url)
+    if found and (found[1] or found[2] is None):
+        scheme, user, password, rest = found.groups()
+        return scheme, user, password, rest
+    scheme, there, rest = url.partition("://")
+    if there and "@" in rest:  # the password holds what should be percent-encoded
+        login, _, rest = rest.rpartition("@")
+        user, colon, password = login.partition(":")
+        return scheme + there, user, password if colon else None, rest
+    scheme, rest = (scheme + there, rest) if there else ("", url)
+    host, colon, _ = rest.partition(":")  # a port that is none, or a password without its host
+    return scheme, None, None, host + colon + ("***" if colon else "")

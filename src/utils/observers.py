@@ -88,7 +88,7 @@ class PatientFileObserver(FileStorageObserver):
 
     def started_event(self, ex_info, command, host_info, start_time, config, meta_info, _id):
         """As Sacred's, but a run whose run_id has a folder goes on in that one."""
-        folder, before = self._earlier_entry()
+        folder, before = self.earlier_entry()
         self._replace = folder is not None
         if folder is None:
             self._make_run_dir(_id)
@@ -170,7 +170,7 @@ class PatientFileObserver(FileStorageObserver):
             raise
         self.dir = folder
 
-    def _earlier_entry(self) -> tuple[Path | None, dict[str, Any]]:
+    def earlier_entry(self) -> tuple[Path | None, dict[str, Any]]:
         """The folder that an earlier process of the run has left, and its run.json; (None, {}) if there is none."""
         if self._run_id is None:
             return None, {}

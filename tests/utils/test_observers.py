@@ -16,7 +16,9 @@ import sys
 import time
 import types
 import uuid
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote_plus
 
 import numpy as np
 import pymongo
@@ -27,8 +29,8 @@ from sacred.metrics_logger import MetricsLogger, linearize_metrics
 from wire_mongo import WireMongo, free_port
 
 from utils.args import ConfigError
-from utils.logging import Record
-from utils.mongo_observer import PatientMongoObserver
+from utils.logging import Record, without_password, without_passwords
+from utils.mongo_observer import PatientMongoObserver, deliver, ping_mongo
 from utils.observers import file_observer, plain
 from utils.sinks import JsonlSink, SacredSink, cut_metrics
 
@@ -189,13 +191,18 @@ def run_with_kills(draw, records, make_observer, metrics, trouble=lambda: None):
 
 def never_stopped(records):
     """{metric: (steps, values)} that Sacred gets in a run that logs `records` without a stop."""
+    return series(given_to_sacred(records))
+
+
+def given_to_sacred(records):
+    """{metric: {"steps", "values", "timestamps"}} that Sacred gets of all records, the last ones too."""
     run = types.SimpleNamespace(_metrics=MetricsLogger())
     run.log_scalar = run._metrics.log_scalar_metric
     sink = SacredSink(run, T_MAX, points=20)
     for record in records:
         sink.write(record)
     sink.close()
-    return series(linearize_metrics(run._metrics.get_last_metrics()))
+    return linearize_metrics(run._metrics.get_last_metrics())
 
 
 def series(by_name):
@@ -656,11 +663,13 @@ def test_document_that_is_too_large(lines, server, observe):
         run.info["huge"] = "x" * 17_000_000
         run.captured_out = "y" * 17_000_000
         wait_for(lambda: warnings(lines))
+        time.sleep(3 * BEAT)
 
     assert run_experiment([observe(server.url, seconds=3)], main).status == "COMPLETED"
-    assert "DocumentTooLarge" in warnings(lines)[0]
+    (line,) = warnings(lines)
+    assert "the run's info is left out" in line and "bytes are too many" in line
     record = server.client["marl"]["runs"].find_one({})
-    assert record["status"] == "COMPLETED" and record["stop_time"]
+    assert record["status"] == "COMPLETED" and record["stop_time"] and record["info"].keys() == {"left out"}
     assert server.client["marl"]["metrics"].find_one({})["steps"] == [0, 10, 20]
 
 
@@ -672,6 +681,136 @@ def test_long_output_is_cut(server, observe, lines):
     assert run_experiment([observe(server.url, seconds=3)], main).status == "COMPLETED"
     assert len(server.client["marl"]["runs"].find_one({})["captured_out"]) == 1_000_000
     assert not warnings(lines)
+
+
+@pytest.mark.parametrize("code", [10334, 17419, 17420])
+def test_metric_that_is_too_large_is_not_sent_for_ever(code, lines, server, observe, tmp_path):
+    process = Process(observe(server.url, seconds=5, run_id=RUN_ID), tmp_path / "metrics.jsonl")
+    process.log(Record("test_bad", 0.5, 1, 1, 0.0), Record("test_loss", 0.5, 1, 1, 0.0))
+    process.beat()
+    server.refused, server.code = lambda name: name == "test_bad", code
+    for t in (2, 3, 4):
+        process.log(Record("test_bad", 0.5, t, t, 0.0), Record("test_loss", 0.5, t, t, 0.0))
+        process.beat()
+    process.end()
+    stored = {metric["name"]: metric["steps"] for metric in server.client["marl"]["metrics"].find()}
+    assert stored == {"test_bad": [1], "test_loss": [1, 2, 3, 4]}
+    assert server.updates.count("test_bad") == 2 and server.updates.count("test_loss") == 4
+    (line,) = warnings(lines)
+    assert "metric test_bad is left out" in line
+    assert server.client["marl"]["runs"].find_one({})["status"] == "COMPLETED"
+
+
+OUTAGES = [(18, "Authentication failed."), (13, "not authorized"), (10107, "not primary"), (8000, "quota")]
+
+
+@pytest.mark.parametrize("refusal", OUTAGES, ids=lambda refusal: refusal[1])
+@pytest.mark.parametrize("when", ["at the start", "in the middle", "at the end"])
+def test_server_that_refuses_for_a_while(when, refusal, lines, server, observe, tmp_path):
+    records = made_records(random.Random(1), 40)
+    server.unwilling = refusal if when == "at the start" else None
+    process = Process(observe(server.url, seconds=2, run_id=RUN_ID), tmp_path / "metrics.jsonl")
+    away = {"at the start": [], "in the middle": [3, 4], "at the end": [7]}[when]
+    for i in range(8):
+        server.unwilling = refusal if i in away else None
+        process.log(*records[5 * i : 5 * i + 5])
+        process.beat()
+    assert len(warnings(lines)) == 1 and "sync.py RUN_DIR" in warnings(lines)[0] and refusal[1] in warnings(lines)[0]
+    server.unwilling = None
+    process.end()
+    check_documents(server, records, [process])
+    assert sum("works again" in line for line in lines) == 1 and len(warnings(lines)) == 1
+
+
+@pytest.mark.parametrize("password", ["secret", "p@ss:w/rd", "100%", "a b+c", "?x=1&y#[z]", "grün"])
+def test_server_that_asks_for_a_password(password, lines, server, observe, tmp_path):
+    server.users = {"me": password}
+    for run_id, written in enumerate((quote_plus(password), password.replace("+", "%2B"))):
+        url = server.url.replace("//", f"//me:{written}@") + "/?authSource=admin"
+        Process(observe(url, seconds=5, run_id=str(run_id)), tmp_path / str(run_id)).end()
+    statuses = [run["status"] for run in server.client["marl"]["runs"].find()]
+    assert statuses == ["COMPLETED", "COMPLETED"] and not warnings(lines)
+    assert not any(text in line for line in lines for text in (password, quote_plus(password)))
+
+
+def test_wrong_password_and_one_that_is_changed(lines, server, observe, tmp_path):
+    url, records = server.url.replace("//", "//me:secret@"), made_records(random.Random(1), 40)
+    server.users = {"me": "another"}
+    process = Process(observe(url, seconds=2, run_id=RUN_ID), tmp_path / "metrics.jsonl")
+    for i in range(8):
+        process.log(*records[5 * i : 5 * i + 5])
+        if i in (2, 4, 6):
+            server.users = {"me": "another" if i == 4 else "secret"}
+            server.hang_up()
+        process.beat()
+    process.end()
+    check_documents(server, records, [process])
+    refused, again = warnings(lines)
+    assert "Authentication failed" in refused and "secret" not in refused + again
+
+
+def test_server_that_comes_back_with_nothing(lines, server, observe, tmp_path):
+    records = made_records(random.Random(1), 40)
+    process = Process(observe(server.url, seconds=5, run_id=RUN_ID), tmp_path / "metrics.jsonl")
+    for record in records[:20]:
+        process.log(record)
+        process.beat()
+    server.client.drop_database("marl")
+    server.client["marl"]["runs"].insert_one({"_id": 1, "run_id": "another"})  # whose number this run had
+    for record in records[20:]:
+        process.log(record)
+        process.beat()
+    process.end()
+    assert server.client["marl"]["runs"].find_one({"_id": 1}) == {"_id": 1, "run_id": "another"}
+    server.client["marl"]["runs"].delete_one({"_id": 1})
+    check_documents(server, records, [process])
+    assert len(warnings(lines)) == 1
+
+
+def test_slow_server_gets_all_in_the_end(lines, server, observe, tmp_path):
+    """No event ends in time, but each brings it further."""
+    records = made_records(random.Random(1), 40)
+    process = Process(observe(server.url, seconds=1, run_id=RUN_ID), tmp_path / "metrics.jsonl")
+    process.log(*records)
+    server.delay = 0.4
+    process.sacred.close()
+    for _ in range(4):
+        process.beat()
+    process.end()
+    server.delay = 0
+    check_documents(server, records, [process])
+
+
+def test_what_others_have_added_to_a_document_stays(server, observe, tmp_path):
+    """Omniboard keeps tags and notes there."""
+    killed = Process(observe(server.url, seconds=5, run_id=RUN_ID), tmp_path / "metrics.jsonl")
+    killed.beat()
+    server.client["marl"]["runs"].update_one({}, {"$set": {"omniboard": {"tags": ["good"]}}})
+    resumed = Process(observe(server.url, seconds=5, run_id=RUN_ID), tmp_path / "metrics.jsonl", [])
+    resumed.end()
+    assert server.client["marl"]["runs"].find_one({})["omniboard"] == {"tags": ["good"]}
+
+
+def test_points_of_former_processes_keep_their_times(server, observe, tmp_path):
+    path, records = tmp_path / "metrics.jsonl", made_records(random.Random(1), 40)
+    killed = Process(observe(server.url, seconds=5, run_id=RUN_ID), path)
+    killed.log(*records[:20])
+    killed.beat()
+    before = {metric["name"]: metric["timestamps"] for metric in server.client["marl"]["metrics"].find()}
+    resumed = Process(observe(server.url, seconds=5, run_id=RUN_ID), path, records[:20])
+    resumed.log(*records[20:])
+    resumed.end()
+    after = {metric["name"]: metric["timestamps"] for metric in server.client["marl"]["metrics"].find()}
+    assert all(after[name][: len(times)] == times for name, times in before.items())
+    check_documents(server, records, [killed])
+
+
+def test_run_that_is_registered_by_a_later_process_began_with_the_first(server, observe, tmp_path):
+    began = "2026-01-02T03:04:05.678000"
+    Process(observe(server.url, seconds=5, run_id=RUN_ID, began=began), tmp_path / "metrics.jsonl", []).end()
+    assert server.client["marl"]["runs"].find_one({})["start_time"] == datetime.datetime.fromisoformat(began)
+    Process(observe(server.url, seconds=5, run_id="odd", began="no time"), tmp_path / "metrics.jsonl", []).end()
+    assert server.client["marl"]["runs"].find_one({"run_id": "odd"})["start_time"]
 
 
 def test_failure_of_the_run_is_recorded(server, observe):
@@ -854,7 +993,7 @@ def test_metric_that_the_server_refuses_does_not_move_the_others(server, observe
     process.end()
     stored = {metric["name"]: metric for metric in server.client["marl"]["metrics"].find()}
     assert stored["test_loss"]["steps"] == [1, 2, 3] and stored["test_loss"]["values"] == [0.5, 1.0, 1.5]
-    assert stored["bad"]["steps"][-1] == 3 and len(warnings(lines)) == 1
+    assert stored["bad"]["steps"] == [1, 3] and len(warnings(lines)) == 1
     listed = [metric["name"] for metric in server.client["marl"]["runs"].find_one({})["info"]["metrics"]]
     assert sorted(listed) == ["bad", "test_loss"]
 
@@ -879,6 +1018,40 @@ def test_former_process_sends_nothing_once_another_has_the_run(server, observe, 
     check_documents(server, records, [first])
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_delivery_behind_any_trouble(server, observe, tmp_path, seed, lines):
+    """A run is killed here and there, its server leaves, refuses and loses answers; the delivery is broken off too."""
+    draw = random.Random(seed)
+    records = made_records(draw, 100)
+
+    def trouble():
+        if draw.random() < 0.05:
+            server.lost.append(draw.choice(ANSWERS))
+        if draw.random() < 0.1:
+            server.unwilling = draw.choice([None, None, (13, "not authorized")])
+        if draw.random() < 0.05:
+            server.hang_up()
+
+    make = lambda: observe(server.url, seconds=2, run_id=RUN_ID)  # noqa: E731
+    processes = run_with_kills(draw, records, make, tmp_path / "metrics.jsonl", trouble)
+    server.unwilling = draw.choice([None, (18, "Authentication failed.")])
+    processes[-1].end()
+    server.unwilling, began = None, processes[0].started
+    entry = {"start_time": began, "status": "COMPLETED", "stop_time": began, "config": CONFIG | {"lr": 0.5}}
+    server.lost[:] = [draw.choice(ANSWERS) for _ in range(2)]
+    arguments = server.url, "marl", RUN_ID, entry, given_to_sacred(records), 2.0
+    for _ in range(3):
+        with suppress(pymongo.errors.PyMongoError):
+            deliver(*arguments, began=began)
+    server.lost.clear()
+    deliver(*arguments, began=began)
+    check_documents(server, records, processes)
+    before = list(server.client["marl"]["metrics"].find())
+    again = deliver(*arguments, began=began)
+    assert (again.new, again.changed, again.metrics, again.points, again.left_out) == (False, False, 0, 0, {})
+    assert repr(list(server.client["marl"]["metrics"].find())) == repr(before)
+
+
 # ---- the password
 
 
@@ -894,3 +1067,92 @@ def test_the_password_comes_from_a_file(tmp_path, monkeypatch):
     file.unlink()
     with pytest.raises(ConfigError, match=r"QTRAN_MONGO_PASSWORD_FILE=.*password: cannot be read: No such file"):
         PatientMongoObserver("mongodb://trainer@127.0.0.1:1", "runs")
+
+
+SECRET = "S3cret"
+ADDRESSES = {
+    "mongodb://me:S3cret@h:1/db?authSource=admin": "mongodb://me@h:1/db?authSource=admin",
+    "mongodb://me:S3cret@h:1,g:2,[::1]:3": "mongodb://me@h:1,g:2,[::1]:3",
+    "mongodb+srv://me:S3cret@cluster.example.net/?appName=a@b": "mongodb+srv://me@cluster.example.net/?appName=a@b",
+    "mongodb://us%40er:%2FS3cret%40%3A@h": "mongodb://us%40er@h",
+    "mongodb://me:p@S3cret:w@h:1": "mongodb://me@h:1",
+    "mongodb://me:p/S3cret?x=1@h/db?a=b": "mongodb://me@h/db?a=b",
+    "mongodb://me:12/S3cret@h": "mongodb://me@h",
+    "mongodb://me:12?x=S3cret@h": "mongodb://me@h",
+    "mongodb://me:[S3cret]#%zz&;=@[::1]:1/x": "mongodb://me@[::1]:1/x",
+    "mongodb://me:S3cret": "mongodb://me:***",
+    "me:S3cret@h": "me:***",
+    "http://me:S3cret@h": "http://me@h",
+    "mongodb://h/?tls=true&tlsCertificateKeyFilePassword=S3cret&x=y": (
+        "mongodb://h/?tls=true&tlsCertificateKeyFilePassword=&x=y"
+    ),
+    "mongodb://me@h/?authMechanismProperties=AWS_SESSION_TOKEN:S3cret,X:y": (
+        "mongodb://me@h/?authMechanismProperties=AWS_SESSION_TOKEN:,X:y"
+    ),
+}
+WITHOUT = [
+    "mongodb://h", "mongodb://me@h:1/db", "mongodb://h:1/?appName=a@b", "mongodb://h1:1,h2:2/a?b=c@d&e=f", "h:1",
+    "mongodb://%2Ftmp%2Fmongodb-27017.sock", "mongodb://[::1]:1", "mongodb://", "mongodb://h:1 ",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("url", ADDRESSES)
+def test_no_password_stays_in_an_address(url):
+    assert without_password(url) == ADDRESSES[url] == without_password(ADDRESSES[url])
+    assert url.endswith(SECRET) or url.startswith("me") or SECRET not in without_passwords(f"a = {url!r}, b")
+
+
+@pytest.mark.parametrize("url", WITHOUT)
+def test_address_without_a_password_stays_as_it_is(url):
+    assert without_password(url) == url
+
+
+@pytest.mark.parametrize("url", [url for url in ADDRESSES if not url.startswith("mongodb://h/")])
+def test_no_message_about_an_address_shows_a_password(url, lines, observe, tmp_path):
+    for db_name in ("runs", "a b.c"):
+        try:
+            Process(observe(url, seconds=0.01, db_name=db_name), tmp_path / "metrics.jsonl")
+        except ConfigError as error:
+            lines.append(f"WARNING {error}")
+    assert warnings(lines) and SECRET not in "".join(lines)
+
+
+LACKING = ["mongodb://me@{}", "mongodb://me:@{}/?authSource=admin", "mongodb://me@{}/?authMechanism=PLAIN",
+           "mongodb://{}/?tls=true&tlsCertificateKeyFile=x.pem&tlsCertificateKeyFilePassword="]  # fmt: skip
+
+
+@pytest.mark.parametrize("url", LACKING)
+@pytest.mark.parametrize("file", [None, "\n"])
+def test_without_the_password_records_wait(url, file, lines, server, observe, tmp_path, monkeypatch):
+    if file is not None:
+        (tmp_path / "password").write_text(file)
+        monkeypatch.setenv("QTRAN_MONGO_PASSWORD_FILE", str(tmp_path / "password"))
+
+    def main(run):
+        three_points(run)
+        run.add_artifact(__file__)
+        time.sleep(3 * BEAT)
+
+    observer = observe(url.format(server.url.partition("//")[2]), run_dir="results/r")
+    assert run_experiment([observer], main).status == "COMPLETED"
+    (line,) = lines
+    assert "password is not known" in line and "python src/sync.py results/r" in line
+    assert "QTRAN_MONGO_PASSWORD_FILE" in line and server.client.list_database_names() == []
+
+
+def test_a_ping_without_the_password():
+    with pytest.raises(ConfigError, match="mongodb://me@h: the password is not known; give it by QTRAN_MONGO_PASS"):
+        ping_mongo("mongodb://me@h", "marl", 1)
+
+
+@pytest.mark.parametrize("mechanism", ["MONGODB-X509", "GSSAPI"])
+def test_user_who_needs_no_password(mechanism, lines, server, observe, tmp_path):
+    url = server.url.replace("//", "//me@") + f"/?authMechanism={mechanism}"
+    Process(observe(url), tmp_path / "metrics.jsonl").end()
+    assert not any("password is not known" in line for line in lines)
+
+
+@pytest.mark.parametrize("url", ["mongodb://me@", "mongodb://me@h:port", "mongodb://:x@h", "mongodb+srv://me@h:1"])
+def test_malformed_address_is_refused_without_a_password_too(url):
+    with pytest.raises(ConfigError, match="mongo_url"):
+        PatientMongoObserver(url, "marl")
