@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,12 @@ def toy_config(path, alg="vdn", **changes):
 def files(folder):
     """The files under `folder`, as relative paths."""
     return sorted(str(Path(top, f).relative_to(folder)) for top, _, names in os.walk(folder) for f in names)
+
+
+def as_in_the_foreground():
+    """For a child process: tests may run in the background or under nohup, where signals are ignored."""
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_DFL)
 
 
 def full_disk(*_, **__):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import PROGRAM, files, full_disk, here, toy_config, words
+from command import PROGRAM, as_in_the_foreground, files, full_disk, here, toy_config, words
 
 import main
 from envs import EXTRAS, REGISTRY
@@ -214,8 +214,9 @@ def running(tmp_path):
     """A long run with two worker processes, past its first checkpoint."""
     argv = words("qmix", "predator_prey", tmp_path, "env_workers=True", without=["t_max"])
     process = subprocess.Popen(
-        [*PROGRAM, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        [*PROGRAM, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=as_in_the_foreground,
+    )  # fmt: skip
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("qmix/*/*/checkpoints/*/meta.json")):
         if process.poll() is not None or time.monotonic() > deadline:

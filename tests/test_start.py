@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command import ROOT, here, words
+from command import ROOT, as_in_the_foreground, here, words
 
 COMMANDS = ("main.py", "sweep.py", "report.py", "doctor.py", "plugin.py")
 ARGUMENTS = {
@@ -36,7 +36,7 @@ def interrupted(name, seconds, signum=signal.SIGINT):
     process = subprocess.Popen(
         [sys.executable, ROOT / "src" / name, *ARGUMENTS[name]],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # tests may be in the background
+        preexec_fn=as_in_the_foreground,
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not has_started(process) and process.poll() is None and time.monotonic() < deadline:

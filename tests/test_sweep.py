@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from command import ROOT, SHORT, Outcome, files
+from command import ROOT, SHORT, Outcome, as_in_the_foreground, files
 
 import sweep
 
@@ -145,8 +145,9 @@ def test_a_run_that_only_its_game_refuses_fails_once(tmp_path, capsys):
 def test_ctrl_c_and_a_second_sweep(tmp_path, capsys):
     path = study(tmp_path, "[qmix]", "[predator_prey]", seeds="1-3", t_max=10**7)
     process = subprocess.Popen(
-        [sys.executable, SWEEP, path, "--workers", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, SWEEP, path, "--workers", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=as_in_the_foreground,
+    )  # fmt: skip
     deadline = time.monotonic() + 60
     while not any(p.stat().st_size for p in tmp_path.glob("results/*/qmix/*/*/metrics.jsonl")):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
