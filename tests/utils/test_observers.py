@@ -715,7 +715,9 @@ def test_server_that_refuses_for_a_while(when, refusal, lines, server, observe, 
         server.unwilling = refusal if i in away else None
         process.log(*records[5 * i : 5 * i + 5])
         process.beat()
-    assert len(warnings(lines)) == 1 and "sync.py RUN_DIR" in warnings(lines)[0] and refusal[1] in warnings(lines)[0]
+    (line,) = warnings(lines)
+    # pymongo asks another time where there is no primary; on a busy machine the time is up before it says so.
+    assert "sync.py RUN_DIR" in line and (refusal[1] in line or refusal[0] == 10107 and "time limit" in line)
     server.unwilling = None
     process.end()
     check_documents(server, records, [process])
