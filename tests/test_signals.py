@@ -269,7 +269,7 @@ def session(pid):
 
 
 def to_all(signum):
-    """Send a signal to each process of this session, as a scheduler does to a job's."""
+    """Send a signal to every process that the test has started, as a scheduler does to those of a job."""
     for pid in session(os.getpid()):
         os.kill(pid, signum)
 

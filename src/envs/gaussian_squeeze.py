@@ -4,6 +4,7 @@ Axes: E environments, N agents, A actions.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -83,7 +84,7 @@ class GaussianSqueeze(ArrayEnv):
         super().__init__(_info(config), n_envs, seed)
 
     @classmethod
-    def nbytes(cls, config, n_envs):
+    def nbytes(cls, config: Any, n_envs: int) -> int:
         return observed(_info(config), n_envs) + 8 * n_envs * config.n_agents
 
     def reward_of(self, s, actions):

@@ -5,6 +5,7 @@ Axes: E environments, N agents, A actions, S game states.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ class MatrixGame(ArrayEnv):
         super().__init__(_info(self.payoff), n_envs, seed)
 
     @classmethod
-    def nbytes(cls, config, n_envs):
+    def nbytes(cls, config: Any, n_envs: int) -> int:
         return observed(_info(_table(config)), n_envs) + 8 * n_envs
 
     def observe_all_states(self):

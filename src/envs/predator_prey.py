@@ -4,6 +4,7 @@ Axes: E environments, N agents (the predators), M prey, K = N + M entities, pred
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -84,7 +85,7 @@ class PredatorPrey(ArrayEnv):
         super().__init__(info, n_envs, seed)
 
     @classmethod
-    def nbytes(cls, config, n_envs):
+    def nbytes(cls, config: Any, n_envs: int) -> int:
         n, m = config.n_predators, config.n_prey
         cells, shifts = config.map_size**2, (2 * config.map_size - 1) ** 2
         cell, shift = _widths(config)

@@ -4,6 +4,7 @@ Axes: E environments, N = 2 agents, A = 2 actions.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class TwoStep(ArrayEnv):
         super().__init__(INFO, n_envs, seed)
 
     @classmethod
-    def nbytes(cls, config, n_envs):
+    def nbytes(cls, config: Any, n_envs: int) -> int:
         return observed(INFO, n_envs)
 
     def _reset(self, mask):

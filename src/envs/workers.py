@@ -160,7 +160,7 @@ class WorkerEnv(VectorEnv):
 
     # ---- games that fail
 
-    def _reset_games(self, mask):
+    def _reset_games(self, mask: np.ndarray) -> None:
         for i in np.flatnonzero(mask):
             if self.workers[i].episodes == self.restart_every:
                 self._replace(i)
@@ -198,18 +198,18 @@ class WorkerEnv(VectorEnv):
         self.arrays["terminated"][i], self.arrays["truncated"][i] = False, True
         self._replace(i, delay=2 ** (self.failures[i] - 1) - 1)
 
-    def _replace(self, i, delay=0):
+    def _replace(self, i: int, delay: float = 0) -> None:
         """Another worker for environment i."""
         self.workers[i].end()
         self.workers[i] = self._worker(i, delay)
 
-    def _worker(self, i, delay=0):
+    def _worker(self, i: int, delay: float = 0) -> Worker:
         """A new process for environment i. Its game draws other numbers than those of all processes before it."""
         seed = stream(self.seed, i, STARTS, int(self.started[i]))
         self.started[i] += 1
         return Worker(i, *self.game, seed, self.folder, delay)
 
-    def _next_seed(self, i):
+    def _next_seed(self, i: int) -> np.random.SeedSequence:
         """The stream of the next episode of environment i; of one that is lost and tried again it is another."""
         seed = stream(self.seed, i, EPISODES, int(self.begun[i]))
         self.begun[i] += 1
