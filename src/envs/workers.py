@@ -198,12 +198,12 @@ class WorkerEnv(VectorEnv):
         self.arrays["terminated"][i], self.arrays["truncated"][i] = False, True
         self._replace(i, delay=2 ** (self.failures[i] - 1) - 1)
 
-    def _replace(self, i: int, delay: float = 0) -> None:
+    def _replace(self, i: Any, delay: int = 0) -> None:
         """Another worker for environment i."""
         self.workers[i].end()
         self.workers[i] = self._worker(i, delay)
 
-    def _worker(self, i: int, delay: float = 0) -> Worker:
+    def _worker(self, i: Any, delay: int = 0) -> Worker:
         """A new process for environment i. Its game draws other numbers than those of all processes before it."""
         seed = stream(self.seed, i, STARTS, int(self.started[i]))
         self.started[i] += 1
