@@ -1,5 +1,6 @@
 """What a run is made of: configuration → environment, controller, learner, runner, replay."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -59,7 +60,7 @@ class Experiment:
         hypergroup: str | None = key("free text, kept with the results (EPyMARL's search sets it)")
         repeat_id: int = key("number of a repetition, kept with the results")
 
-        def problems(self):
+        def problems(self) -> Iterator[str]:
             """What is wrong with these keys."""
             if (
                 self.name in (".", "..")
@@ -126,7 +127,7 @@ class Parts:
             self.env.close()
             raise
 
-    def _build(self, args):
+    def _build(self, args) -> None:
         info = self.env.env_info
         if self.training.t_max < info.episode_limit:
             raise ConfigError(f"t_max = {self.training.t_max} is shorter than one episode ({info.episode_limit} steps)")
@@ -213,7 +214,7 @@ class Parts:
     def _saves_replays(self):
         return envs.env_class(self.experiment.env).save_replay is not envs.VectorEnv.save_replay
 
-    def _replay(self):
+    def _replay(self) -> ReplayBuffer:
         size, device = nbytes(*self._replay_shape()), self._replay_device()
         self.logger.console_logger.info(
             f"replay: {self.training.buffer_size} episodes, {size / 2**30:.3f} GiB on {device}"

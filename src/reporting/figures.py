@@ -251,13 +251,13 @@ def _row_height(names):
     return 0.08 + 0.12 * max(_lines(_wrapped(name, NAME_WIDTH)) for name in names)
 
 
-def _wrapped(name, width, most_lines=MOST_LINES):
+def _wrapped(name, width: int, most_lines: int = MOST_LINES) -> str:
     """In lines of `width` characters; of a name that is too long the middle is left out, for the end tells it apart."""
     half = width * most_lines // 2
     return textwrap.fill(name if len(name) <= 2 * half else f"{name[: half - 1]}…{name[-half:]}", width)
 
 
-def _lines(text):
+def _lines(text: str) -> int:
     return text.count("\n") + 1
 
 

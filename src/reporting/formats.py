@@ -15,7 +15,7 @@ def metric_label(metric):
     return LABELS.get(metric, metric)
 
 
-def plain(text):
+def plain(text) -> str:
     """A text of others as one line that can be shown anywhere: what does not print, a line end, a mark that turns the
     direction, half a character, is written as \\n, \\u202e, \\ud800."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -144,7 +144,7 @@ def _metric_of(group):
     return JUDGED_BY[having.index(max(having))]
 
 
-def _says_nothing(result, name):
+def _says_nothing(result: Result, name: str) -> str | None:
     """Why a metric does not tell how good a run is, or None."""
     if name not in result.series:
         held = result.nonfinite.get(name)

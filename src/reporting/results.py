@@ -60,7 +60,7 @@ def find_results(roots, metrics):
     return sorted(results, key=lambda r: str(r.path)), copies
 
 
-def _read(read, result, *args):
+def _read(read, result: Result, *args) -> Result:
     """read(*args), a Result; `result` as a broken one where that fails: one strange run must not end a report."""
     try:
         return read(*args)

@@ -85,20 +85,19 @@ class StateFolder:
         self.folder, self.look = folder, look
         self.manifests = []  # contents, oldest first: those that stay
 
-    def write(self, parts: dict, buffer, metrics: int, facts: dict, with_replay: bool = True) -> None:
-        """Write a state; OSError leaves the last one as it was. buffer: a ReplayBuffer, or None. with_replay: write its
-        episodes too."""
+    def write(self, parts: dict, buffer, metrics: int, facts: dict) -> None:
+        """Write a state; OSError leaves the last one as it was. buffer: a ReplayBuffer."""
         self.look()
         self.folder.mkdir(exist_ok=True)
         number = self.manifests[-1]["number"] + 1 if self.manifests else 1
         self._remove_but(self.manifests[-1:])  # room for the new one
-        replay = self._write_episodes(buffer) if with_replay and buffer is not None else None
+        replay = self._write_episodes(buffer)
         name = f"parts.{number}.pt"
         manifest: dict[str, Any] = {"format": FORMAT, "number": number, "metrics": metrics, "facts": facts}
         manifest |= {"parts": {"name": name, **self._replace(name, lambda f: torch.save(parts, f))}, "replay": replay}
         self._write_manifest(manifest)
         self.manifests = [*self.manifests, manifest][-KEPT:]
-        if not with_replay or _size(self.manifests) > 2 * _size(self.manifests[-1:]):
+        if _size(self.manifests) > 2 * _size(self.manifests[-1:]):
             self.manifests = self.manifests[-1:]  # two replays without a common part would take too much
         self._remove_but(self.manifests)
 

@@ -41,10 +41,10 @@ class Replay(ReplayBuffer):
         self.insert_episode_batch(random_batch(self.chance, ARGS, B=n, T=5))
 
 
-def write(states, buffer, **more):
+def write(states, buffer):
     """Write a state of `buffer`; its parts and metrics say how many episodes had been played."""
     parts = {"weights": torch.full((3,), float(buffer.inserted)), "played": buffer.inserted, "best": None}
-    states.write(parts, buffer, 100 * buffer.inserted, FACTS, **more)
+    states.write(parts, buffer, 100 * buffer.inserted, FACTS)
 
 
 def put_back(saved, size):
@@ -105,7 +105,7 @@ def test_without_a_replay(tmp_path):
     states, buffer = StateFolder(tmp_path), Replay(6)
     write(states, buffer)
     assert [*StateFolder(tmp_path).read().replay] == []  # there is one, and it is empty
-    states.write({"played": 0}, None, 0, FACTS)
+    states.drop_replay()
     assert StateFolder(tmp_path).read().replay is None
 
 
@@ -114,8 +114,8 @@ def test_the_state_of_a_finished_run_is_small_and_alone(tmp_path):
     for _ in range(3):
         buffer.play(2)
         write(states, buffer)
-    write(states, buffer, with_replay=False)
-    assert files(tmp_path) == ["manifest.4.json", "parts.4.pt"]
+    states.drop_replay()
+    assert files(tmp_path) == ["manifest.4.json", "parts.3.pt"]
     saved = StateFolder(tmp_path).read()
     assert saved.replay is None and saved.parts["played"] == 6
 
