@@ -162,6 +162,7 @@ class Keeper:
             "learner": self.parts.learner.state_dict(),
             "runner": self.parts.runner.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "updates": self.parts.updates.state_dict(),
             "best": self.best,
             "best_files": {k: torch.frombuffer(bytearray(v), dtype=torch.uint8) for k, v in self.best_files.items()},
             "wall_s": self.directory.wall_seconds,
@@ -186,6 +187,8 @@ class Keeper:
         self.parts.runner.load_state_dict(contents["runner"])
         self.parts.logger.episode = self.parts.runner.episodes
         self.schedule.load_state_dict(contents["schedule"])
+        if "updates" in contents:  # states of the version before have none
+            self.parts.updates.load_state_dict(contents["updates"])
         self.best = contents["best"]
         self.best_files = {name: bytes(values.numpy()) for name, values in contents["best_files"].items()}
         self.directory.put_checkpoint(BEST, self.best_files)

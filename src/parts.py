@@ -20,6 +20,7 @@ from utils.checkpoint import find_checkpoint
 from utils.config import shown
 from utils.logging import Logger
 from utils.memory import free_memory
+from utils.nonfinite import Tolerance
 from utils.rundir import check_same_algorithm
 from utils.seeding import seed_weights
 from utils.sizes import Part, of_episodes, refuse_if_too_large
@@ -157,6 +158,7 @@ class Parts:
             raise ConfigError("evaluate=True needs checkpoint_path=FOLDER: what to evaluate")
         if self.experiment.evaluate and self.experiment.save_replay and not self._saves_replays():
             raise ConfigError(f"save_replay=True: {self.experiment.env} cannot save replays")
+        self.updates = Tolerance("update", self.runner.config.on_nonfinite == "skip", self.logger.console_logger)
         self.buffer = None if self.experiment.evaluate else self._replay()
 
     def _refuse_what_does_not_fit(self, args) -> None:

@@ -158,6 +158,7 @@ class _Experiment:
         self.parts, self.directory = parts, directory
         resumed, claim, path = states is not None, directory.claim, directory.path
         self.schedule = Schedule(parts.training)
+        parts.updates.folder = parts.runner.tolerance.folder = path / "nonfinite"
         self.keeper = Keeper(
             parts,
             directory,
@@ -210,8 +211,8 @@ def _guarded(experiment: _Experiment) -> int:
     parts, directory = experiment.parts, experiment.directory
     logger, log = parts.logger, parts.logger.console_logger
 
-    def leave() -> None:
-        directory.write_summary("interrupted", parts.runner, logger, "a second signal: it left at once")
+    def leave(why: str) -> None:
+        directory.write_summary("interrupted", parts.runner, logger, why)
         directory.claim.release()
 
     interrupts.on_leave(leave)
@@ -237,7 +238,7 @@ def _guarded(experiment: _Experiment) -> int:
                 if (lost := experiment.lost_records()) and status in ("finished", "failed"):
                     status, reason, code = "failed", f"{reason}; {lost}" if reason else lost, 1
                 directory.write_summary(status, parts.runner, logger, reason)
-                interrupts.on_leave(directory.claim.release)
+                interrupts.on_leave(lambda _: directory.claim.release())
             except OSError as error:
                 status, reason, code = "failed", reason or f"summary.json: {brief(error)}", code or 1
             except ClaimLost as error:
@@ -281,6 +282,7 @@ def _run(experiment: _Experiment, sacred_run) -> None:
                 runner,
                 parts.buffer,
                 learner,
+                parts.updates,
                 logger,
                 keeper,
                 progress,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from utils import interrupts
 from utils.args import key
+from utils.nonfinite import Tolerance
 from utils.seeding import REPLAY, stream
 
 
@@ -66,10 +67,11 @@ class Schedule:
         self.test.last, self.save.last, self.log.last = state["test"], state["save"], state["log"]
 
 
-def train(config, schedule, runner, buffer, learner, logger, keeper, progress, device) -> None:
+def train(config, schedule, runner, buffer, learner, updates: Tolerance, logger, keeper, progress, device) -> None:
     """Train until t_max, from wherever the parts are: at the start, or where a state was taken.
 
-    config: Training.Config. keeper: writes checkpoints and states (`run.py`). progress: see its file.
+    config: Training.Config. updates: bears those that are not finite. keeper: writes checkpoints and states
+    (`keeper.py`). progress: see its file.
     """
     while True:
         if runner.rounds:  # behind a round, also when the run was resumed there
@@ -80,10 +82,7 @@ def train(config, schedule, runner, buffer, learner, logger, keeper, progress, d
             buffer.insert_episode_batch(runner.run())
             buffer.begin(stream(runner.seed, REPLAY, runner.rounds))
             if runner.t_env >= config.learning_starts and buffer.can_sample(config.batch_size):
-                for _ in range(config.updates_per_run):
-                    learner.train(
-                        buffer.sample(config.batch_size, config.batch_steps).to(device), runner.t_env, runner.episodes
-                    )
+                _learn(config, runner, buffer, learner, updates, device)
             keeper.round_done()
     keeper.last_state()  # before what only the end brings: with a larger t_max the run goes on from here
     if schedule.test.last != runner.t_env:
@@ -92,6 +91,27 @@ def train(config, schedule, runner, buffer, learner, logger, keeper, progress, d
     if config.save_model and schedule.save.last != runner.t_env:
         keeper.checkpoint()
     logger.print_recent_stats()
+
+
+def _learn(config, runner, buffer, learner, updates: Tolerance, device) -> None:
+    for _ in range(config.updates_per_run):
+        batch = buffer.sample(config.batch_size, config.batch_steps).to(device)
+        learner.update(batch, runner.t_env, runner.episodes)
+    for i, error in enumerate(learner.outcomes()):
+        if error is None:
+            updates.good()
+        else:
+            updates.bad(error, _sampled(config, runner, buffer, i).data)
+    if updates.left_out:
+        learner.logger.log_stat("updates_left_out", updates.left_out, runner.t_env)
+
+
+def _sampled(config, runner, buffer, i: int):
+    """The minibatch of update i of this round, drawn anew."""
+    buffer.begin(stream(runner.seed, REPLAY, runner.rounds))
+    for _ in range(i):
+        buffer.sample(config.batch_size, config.batch_steps)
+    return buffer.sample(config.batch_size, config.batch_steps)
 
 
 def _do_what_is_due(config, schedule, runner, logger, keeper, progress) -> None:

@@ -1,6 +1,7 @@
 """Whole runs: what each algorithm leaves on each environment, repeats and learns."""
 
 import json
+import math
 import re
 import shutil
 
@@ -321,6 +322,35 @@ def test_a_fault_in_training_stops_at_once(fault, alg, reason, toy, tmp_path, ca
     assert run.summary["status"] == "failed" and reason in run.summary["reason"]
     assert sorted(f.name for f in (run.path / "checkpoints").iterdir()) == ["12", "18", "6", "best"]
     assert json.loads((tmp_path / "results/sacred" / alg / "toy/1/run.json").read_text())["status"] == "FAILED"
+
+
+@pytest.mark.parametrize("updates", [1, 3])
+def test_an_update_that_is_not_finite_leaves_its_batch(updates, toy, tmp_path, capsys):
+    config = toy_config(tmp_path / "c.yaml", "vdn", fault="huge_reward", at=18, updates_per_run=updates, batch_size=4)
+    run = here(capsys, ["--from", config])
+    reason = run.summary["reason"]
+    (file,) = (run.path / "nonfinite").iterdir()
+    assert run.code == 1 and f"the batch is saved in {file}. on_nonfinite=skip" in reason
+    assert re.search(r"reward: 0 to 1e\+30, mean .*; [^;]*is saved", reason)
+    saved = torch.load(file, weights_only=True)
+    assert file.name == "01_update_{}.pt".format(re.search(r"update (\d+) at", reason)[1]) and len(saved["reward"]) == 4
+    assert saved["reward"].max() == torch.tensor(1e30) and saved["filled"].dtype == torch.bool
+
+
+def test_a_bad_episode_may_be_left_out(toy, tmp_path, capsys):
+    changes = dict(fault="nan_reward_once", at=8, on_nonfinite="skip", batch_size_run=2, t_max=24, test_interval=100)
+    run = here(capsys, ["--from", toy_config(tmp_path / "c.yaml", "vdn", runner_log_interval=1, **changes)])
+    assert run.code == 0 and run.summary["status"] == "finished", run.err
+    assert "This episode is left out" in run.err and run.series["episodes_left_out"][-1][1] == 1
+    assert [file.suffix for file in (run.path / "nonfinite").iterdir()] == [".pt"]
+    assert all(math.isfinite(value) for points in run.series.values() for _, value in points)
+
+
+def test_too_much_that_is_not_finite_ends_the_run(toy, tmp_path, capsys):
+    changes = dict(fault="huge_reward", at=18, on_nonfinite="skip", t_max=3000)
+    run = here(capsys, ["--from", toy_config(tmp_path / "c.yaml", "vdn", **changes)])
+    assert run.code == 1 and "at most 10 in a row" in run.summary["reason"]
+    assert len(list((run.path / "nonfinite").iterdir())) == 10
 
 
 # ---- learning

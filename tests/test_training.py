@@ -17,7 +17,7 @@ class Recorder:
     A signal comes at the call `stop`, such as ("test", 10).
     """
 
-    seed = 1
+    seed, left_out = 1, 0
 
     def __init__(self, steps_a_run=10, n_envs=2, holds=0, stop=None):
         self.t_env, self.episodes, self.rounds, self.calls, self.holds, self.stop = 0, 0, 0, [], holds, stop
@@ -59,8 +59,11 @@ class Recorder:
         what = "episodes" if steps is None else f"stretches of {steps} steps"
         return SimpleNamespace(to=lambda device: f"{n} {what} on {device}")
 
-    def train(self, batch, t_env, episode):
-        self.call("learn", t_env, episode, batch)
+    def outcomes(self):
+        return [None]
+
+    def good(self):
+        self.calls.append(("good",))
 
     def log_stats(self, test_mode=False):
         self.call("log test" if test_mode else "log", self.t_env)
@@ -68,8 +71,13 @@ class Recorder:
     def print_recent_stats(self):
         self.call("print", self.t_env)
 
-    def update(self, t_env):
-        self.calls.append(("progress", t_env))
+    def update(self, *args):
+        """Of the learner, or of the progress."""
+        if len(args) == 1:
+            self.calls.append(("progress", *args))
+        else:
+            batch, t_env, episode = args
+            self.call("learn", t_env, episode, batch)
 
     def at(self, name):
         return [call[1] for call in self.calls if call[0] == name]
@@ -83,7 +91,7 @@ def trained(recorder=None, schedule=None, **changes):
     )  # fmt: skip
     r = recorder or Recorder()
     config = Training.Config(**keys | changes)
-    train(config, schedule or Schedule(config), r, r, r, r, r, r, "cpu")
+    train(config, schedule or Schedule(config), r, r, r, r, r, r, r, "cpu")
     return r
 
 
@@ -101,7 +109,7 @@ def test_it_learns_from_stretches_where_it_is_told_to():
 
 
 def test_it_learns_from_what_it_just_played_before_it_tests_and_saves():
-    names = [call[0] for call in trained(t_max=10, batch_size=2).calls if call[0] not in ("stream", "progress")]
+    names = [call[0] for call in trained(t_max=10, batch_size=2).calls if call[0] not in ("stream", "good", "progress")]
     assert names == [
         "play", "learn", "state", "test", "log test", "tested", "save", "print", "last state", "log", "print",
     ]  # fmt: skip

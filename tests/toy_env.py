@@ -11,7 +11,8 @@ from envs.vector import ArrayEnv, EnvInfo, Observation
 from utils.args import ConfigError, key
 
 FAULTS = (
-    "none", "nan_reward", "inf_obs", "nan_first_obs", "nan_state", "huge_reward", "raise", "exit", "refuse", "swallow"
+    "none", "nan_reward", "nan_reward_once", "inf_obs", "nan_first_obs", "nan_state", "huge_reward", "raise", "exit",
+    "refuse", "swallow",
 )  # fmt: skip
 
 
@@ -58,6 +59,8 @@ class Toy(ArrayEnv):
         reward = actions.sum(axis=1).astype(float)
         if self._has("nan_reward") or self._has("huge_reward"):
             reward[:] = np.nan if self.config.fault == "nan_reward" else 1e30
+        if self.config.fault == "nan_reward_once" and self.played == self.config.at:
+            reward[0] = np.nan
         return reward, np.zeros(self.n_envs, dtype=bool)
 
     def step(self, actions):

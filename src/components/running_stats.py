@@ -13,21 +13,30 @@ class RunningStats:
     """
 
     def __init__(self, shape=(1,), device="cpu"):
-        self.count = 0.0
+        self.count = torch.zeros((), dtype=torch.float64, device=device)
         self.mean = torch.zeros(shape, dtype=torch.float64, device=device)
         self.var = torch.ones(shape, dtype=torch.float64, device=device)
 
     def update(self, values, mask):
-        """Take in values [B, T, K] where mask [B, T, 1] is 1: padding does not count."""
-        real = values[mask.squeeze(-1).bool()].to(self.mean)  # [M, K]
-        if len(real) == 0:
-            return
-        n, mean, var = len(real), real.mean(dim=0), real.var(dim=0, unbiased=False)
-        total = self.count + n
+        """Take in values [B, T, K] where mask [B, T, 1] is 1: padding does not count. A GPU is not waited for."""
+        real = mask.bool()
+        n = real.sum()
+        some = n.clamp(min=1)
+        values = torch.where(real, values, 0.0).to(self.mean)
+        mean = values.sum(dim=(0, 1)) / some
+        var = torch.where(real, values - mean, 0.0).square().sum(dim=(0, 1)) / some
+        total = (self.count + n).clamp(min=1)
         delta = mean - self.mean
-        self.var = (self.count * self.var + n * var + delta**2 * self.count * n / total) / total
+        self.var = torch.where(
+            n > 0, (self.count * self.var + n * var + delta**2 * self.count * n / total) / total, self.var
+        )
         self.mean = self.mean + delta * n / total
-        self.count = total
+        self.count = self.count + n
+
+    def keep_where(self, finite: torch.Tensor, before: "RunningStats") -> None:
+        """Go back to `before`, an earlier copy, unless `finite`, a bool [] on the same device."""
+        for name in ("count", "mean", "var"):
+            setattr(self, name, torch.where(finite, getattr(self, name), getattr(before, name)))
 
     @property
     def std(self):
@@ -39,10 +48,11 @@ class RunningStats:
         return ((values - self.mean) / self.std).to(values.dtype)
 
     def to(self, device):
-        self.mean, self.var = self.mean.to(device), self.var.to(device)
+        self.count, self.mean, self.var = (values.to(device) for values in (self.count, self.mean, self.var))
 
     def state_dict(self):
-        return {"count": self.count, "mean": self.mean, "var": self.var}
+        return {"count": float(self.count), "mean": self.mean, "var": self.var}
 
     def load_state_dict(self, state):
-        self.count, self.mean, self.var = state["count"], state["mean"].to(self.mean), state["var"].to(self.var)
+        self.count = torch.as_tensor(state["count"]).to(self.count)
+        self.mean, self.var = state["mean"].to(self.mean), state["var"].to(self.var)

@@ -16,7 +16,7 @@ import torch
 
 from components.running_stats import RunningStats
 from learners.transitions import Rollout, Transitions, lambda_target, real_steps, transition_mask, unroll
-from utils.args import TrainingError, key, read
+from utils.args import NotFinite, key, read
 from utils.checkpoint import has_checksums, load_optimiser, load_weights, save_weights, write_checksums
 
 
@@ -67,6 +67,7 @@ class ValueLearner:
         self.training_steps = 0  # gradient updates so far
         self.last_target_update = 0  # in `target_update_unit`s
         self.log_stats_t = -self.config.learner_log_interval - 1
+        self._unread = []  # of each update: (number, t_env, is it finite [], {name: scalar})
 
     def make_mixer(self, args):
         """The module that joins the agents' values, or None."""
@@ -84,26 +85,64 @@ class ValueLearner:
     # ------------------------------------------------------------------ one update
 
     def train(self, batch, t_env, episode_num):
-        """One gradient step on a batch of episodes. TrainingError when it is not finite."""
+        """One gradient step on a batch of episodes. NotFinite when it is not finite: then nothing was learned."""
+        self.update(batch, t_env, episode_num)
+        for error in filter(None, self.outcomes()):
+            raise error
+
+    def update(self, batch, t_env: int, episode_num: int) -> None:
+        """The same, but what was not finite is told by `outcomes`: so no update waits for a GPU. There an update that
+        is not finite is counted, and the target networks move as after any other."""
         if self.reward_stats is not None:
-            rewards_before = self.reward_stats.state_dict()
+            rewards_before = copy.copy(self.reward_stats)
             self.reward_stats.update(batch["reward"][:, :-1], transition_mask(batch))
         loss, metrics = self.loss(batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         grad_norm = torch.nn.utils.clip_grad_norm_(self.params, self.config.grad_norm_clip)
         metrics = {"loss": loss, **metrics, "grad_norm": grad_norm}
-        if not torch.isfinite(grad_norm):
-            if self.reward_stats is not None:
-                self.reward_stats.load_state_dict(rewards_before)
-            raise TrainingError(_explain_not_finite(metrics, t_env, self.training_steps))
+        finite = torch.isfinite(loss) & torch.isfinite(grad_norm)
+        if self.reward_stats is not None:
+            self.reward_stats.keep_where(finite, rewards_before)
+        scalars = {name: value.detach() for name, value in metrics.items() if value.dim() == 0}
+        self._unread.append((self.training_steps, t_env, finite, scalars))
+        if not finite.is_cuda and not finite:
+            return
         self._decay_lr(t_env)
-        self.optimiser.step()
+        self._step_where(finite)
         self.training_steps += 1
         self._update_targets(episode_num)
-        if t_env - self.log_stats_t >= self.config.learner_log_interval:
+        if t_env - self.log_stats_t >= self.config.learner_log_interval and finite:
             self._log(metrics, transition_mask(batch), t_env)
             self.log_stats_t = t_env
+
+    def outcomes(self) -> list[NotFinite | None]:
+        """Of each update since the last call: None, or what was not finite. Waits for the GPU once."""
+        updates, self._unread = self._unread, []
+        if not updates:
+            return []
+        flags = torch.stack([finite for _, _, finite, _ in updates]).tolist()
+        return [
+            None if finite else _not_finite(number, t_env, scalars)
+            for finite, (number, t_env, _, scalars) in zip(flags, updates)
+        ]
+
+    def _step_where(self, finite: torch.Tensor) -> None:
+        """A step of the optimiser if `finite`, a bool []; else all stays as it is. A GPU is not waited for."""
+        if not finite.is_cuda and finite:
+            self.optimiser.step()
+            return
+        kept = [(tensor, tensor.clone()) for tensor in self._stepped()]
+        self.optimiser.step()
+        with torch.no_grad():
+            before = {id(tensor): values for tensor, values in kept}
+            for tensor in self._stepped():  # moments that the first step has made were 0
+                tensor.copy_(torch.where(finite, tensor, before.get(id(tensor), torch.zeros_like(tensor))))
+
+    def _stepped(self) -> list[torch.Tensor]:
+        """All that a step of the optimiser changes."""
+        moments = [value for entry in self.optimiser.state.values() for value in entry.values()]
+        return [*self.params, *(value for value in moments if isinstance(value, torch.Tensor))]
 
     def transitions(self, batch):
         """The batch as Transitions: rewards standardised, time limits apart from ends."""
@@ -246,10 +285,11 @@ def _parameters(mac, mixer):
     return list(mac.parameters()) + (list(mixer.parameters()) if mixer is not None else [])
 
 
-def _explain_not_finite(metrics, t_env, training_steps):
-    bad = [name for name, value in metrics.items() if not torch.isfinite(value).all()]
-    values = ", ".join(f"{n}={v.item():g}" for n, v in metrics.items() if v.dim() == 0)
-    return (
-        f"update {training_steps} at t_env {t_env}: not finite: {', '.join(bad)} ({values}). Nothing was changed "
-        "by this update. Look at the rewards and observations, or lower lr."
+def _not_finite(number: int, t_env: int, scalars: dict[str, torch.Tensor]) -> NotFinite:
+    bad = [name for name, value in scalars.items() if not torch.isfinite(value)]
+    values = ", ".join(f"{name}={value.item():g}" for name, value in scalars.items())
+    return NotFinite(
+        f"update {number} at t_env {t_env}: not finite: {', '.join(bad)} ({values}). Nothing was learned from this "
+        "update. Look at the rewards and observations, or lower lr",
+        f"update_{number}",
     )

@@ -11,7 +11,8 @@ import torch
 from components.episode_buffer import EpisodeBatch
 from envs.vector import GameError
 from utils import interrupts
-from utils.args import TrainingError, key, read
+from utils.args import NotFinite, key, read
+from utils.nonfinite import Tolerance
 from utils.seeding import EXPLORATION, GAMES, GLOBALS, TEST, TRAINING, seed_globals, stream
 
 
@@ -31,6 +32,11 @@ class EpisodeRunner:
         reward_scalarisation: str = key(
             "how one team reward is made where an environment pays each agent", choices=("sum", "mean")
         )
+        on_nonfinite: str = key(
+            "what happens where a number is not finite. stop: the run fails. skip: a bad update is not made and a bad "
+            "episode is left out, at most 10 in a row, and 1 % in all (10 of the first 1,000)",
+            choices=("stop", "skip"),
+        )
 
     def __init__(self, env, mac, scheme, groups, logger, args):
         self.config = read(self.Config, args)
@@ -41,24 +47,31 @@ class EpisodeRunner:
         self.episodes = 0  # training episodes played
         self.rounds = 0  # of training, begun
         self.tests = 0  # rounds of tests begun since the last round of training
+        self.tolerance = Tolerance("episode", self.config.on_nonfinite == "skip", logger.console_logger)
         self.stats = {"": EpisodeStats(), "test_": EpisodeStats()}  # by prefix of the metric
         self.log_stats_t = -self.config.runner_log_interval - 1
 
     def run(self, test_mode=False, render=False):
         """One episode in each environment: an EpisodeBatch [E, episode_limit + 1].
 
-        Episodes that a failure of the game has cut off are left out, as if they had not been begun; where
-        none is left another round is played.
-        TrainingError when the environment pays or shows something that is not finite.
+        Episodes that a failure of the game has cut off, or in which a number is not finite, are left out, as if they
+        had not been begun; where none is left another round is played.
+        TrainingError when a number is not finite, and `on_nonfinite` does not let the episode be left out.
         """
         kept, rounds = np.zeros(self.env.n_envs, dtype=bool), self.rounds
         while not kept.any():
             try:
-                batch, returns, lengths, ends = self._play(test_mode, render)
+                batch, returns, lengths, ends, bad = self._play(test_mode, render)
             except GameError:
                 self.rounds = rounds  # as if it had not been begun
                 raise
             kept = np.ones(self.env.n_envs, dtype=bool) if self.env.lost is None else ~self.env.lost
+            for i in np.flatnonzero(kept).tolist():
+                if i in bad:
+                    self.tolerance.bad(bad[i], {name: values[i : i + 1] for name, values in batch.data.items()})
+                else:
+                    self.tolerance.good()
+            kept[list(bad)] = False
             if not test_mode:
                 self.t_env += int(lengths[kept].sum())
         self.stats["test_" if test_mode else ""].add(
@@ -74,16 +87,17 @@ class EpisodeRunner:
         return batch if kept.all() else batch[np.flatnonzero(kept).tolist()]
 
     def _play(self, test_mode, render):
-        """An EpisodeBatch of one episode in each environment, their returns [E, 1 or N], lengths [E], and
-        {name: [E]} of what the game says at their ends."""
+        """An EpisodeBatch of one episode in each environment, their returns [E, 1 or N], lengths [E],
+        {name: [E]} of what the game says at their ends, and {environment: NotFinite} of the episodes that are over
+        because a number in them is not finite."""
         n_envs = self.env.n_envs
         batch = EpisodeBatch(self.scheme, self.groups, n_envs, self.env.env_info.episode_limit + 1)
         data = batch.arrays()
         self.mac.init_hidden(n_envs)
         first = self.env.reset(seed=self._begin_round(test_mode))
-        self._refuse_not_finite(first, ("obs", "state"), slice(None), 0, test_mode)
         obs, state, avail = first
         live = np.ones(n_envs, dtype=bool)
+        bad = self._not_finite(first, ("obs", "state"), live, 0, test_mode)
         returns, lengths, ends = np.zeros(1), np.zeros(n_envs, dtype=np.int64), {}
         actions, t = None, 0
         while live.any():
@@ -93,7 +107,7 @@ class EpisodeRunner:
             actions = self.mac.select_actions(obs, avail, actions, self.t_env, test_mode)
             step = self.env.step(actions)
             reward = self._reward(step.reward)  # [E, 1], or [E, N]
-            self._refuse_not_finite(step, ("reward", "obs", "state"), rows, t, test_mode)
+            newly_bad = self._not_finite(step, ("reward", "obs", "state"), live, t, test_mode)
             self._store(
                 data, rows, t,
                 actions=actions[..., None], reward=reward,
@@ -106,13 +120,17 @@ class EpisodeRunner:
                 ends.setdefault(name, np.zeros(n_envs))[done] = np.asarray(values, dtype=float)[done]
             obs, state, avail = step.obs, step.state, step.avail
             t += 1
+            bad |= newly_bad
+            done[list(newly_bad)] = True
             # The true last observation: what a time limit bootstraps on.
             if done.any():
                 self._store(data, done, t, obs=obs, state=state, avail_actions=avail, filled=True)
             live = live & ~done
+            if bad:  # the agents act there till the round ends, and must not read it
+                obs = np.where(np.isin(np.arange(n_envs), list(bad))[:, None, None], 0, obs).astype(obs.dtype)
             if render:
                 print(f"t {t}, actions {actions[0].tolist()}, reward {reward[0].tolist()}\n{self.env.render()}")
-        return batch, returns, lengths, ends
+        return batch, returns, lengths, ends, bad
 
     def _begin_round(self, test_mode: bool) -> np.random.SeedSequence:
         """Seed exploration and the global generators for the next round; returns the stream of its games."""
@@ -131,6 +149,8 @@ class EpisodeRunner:
         prefix = "test_" if test_mode else ""
         for name, value in self.stats[prefix].take().items():
             self.logger.log_stat(prefix + name, value, self.t_env)
+        if self.tolerance.left_out and not test_mode:
+            self.logger.log_stat("episodes_left_out", self.tolerance.left_out, self.t_env)
         if self.env.restarts is not None and not test_mode:
             self.logger.log_stat("env_restarts", self.env.restarts, self.t_env)
 
@@ -141,6 +161,7 @@ class EpisodeRunner:
             "rounds": self.rounds,
             "log_stats_t": self.log_stats_t,
             "stats": self.stats[""].state_dict(),
+            "tolerance": self.tolerance.state_dict(),
             "env": self.env.state_dict(),
         }
 
@@ -148,6 +169,8 @@ class EpisodeRunner:
         self.t_env, self.episodes, self.rounds = state["t_env"], state["episodes"], state["rounds"]
         self.log_stats_t = state["log_stats_t"]
         self.stats[""].load_state_dict(state["stats"])
+        if "tolerance" in state:  # states of the version before have none
+            self.tolerance.load_state_dict(state["tolerance"])
         self.env.load_state_dict(state["env"])
 
     def _reward(self, paid):
@@ -160,15 +183,20 @@ class EpisodeRunner:
         for name, values in fields.items():
             data[name][rows, t] = values if np.isscalar(values) else values[rows]
 
-    def _refuse_not_finite(self, shown, names, rows, t, test_mode):
+    def _not_finite(self, shown, names: tuple[str, ...], live: np.ndarray, t: int, test_mode: bool) -> dict:
+        """{environment: NotFinite} of those `live` [E] in which one of the fields `names` of `shown` is not finite."""
+        bad, where = {}, "a test episode" if test_mode else "training"
         for name in names:
-            values = getattr(shown, name)[rows]
-            if not np.isfinite(values).all():
-                where = "a test episode" if test_mode else "training"
-                raise TrainingError(
-                    f"t_env {self.t_env}, step {t} of {where}: the environment's {name} is not finite "
-                    f"({values[~np.isfinite(values)][0]})"
-                )
+            values = getattr(shown, name)
+            if np.isfinite(values[live]).all():
+                continue
+            for i in np.flatnonzero(live).tolist():
+                odd = values[i][~np.isfinite(values[i])]
+                if odd.size and i not in bad:
+                    message = f"step {t} of {where}: the environment's {name} is not finite ({odd[0]})"
+                    file = f"{'test' if test_mode else 'episode'}_{self.t_env}_{i}"
+                    bad[i] = NotFinite(f"t_env {self.t_env}, {message}", file)
+        return bad
 
 
 class EpisodeStats:

@@ -30,6 +30,15 @@ class TrainingError(RuntimeError):
     """Training cannot go on (a non-finite loss, say). The message names the step and the term."""
 
 
+class NotFinite(TrainingError):
+    """A number is not finite: in an update, which is then not made, or in an episode. name: of that update or episode,
+    as a file may be called."""
+
+    def __init__(self, message: str, name: str):
+        super().__init__(message)
+        self.name = name
+
+
 def key(doc, *, unit="", choices=None, words=(), low=None, high=None, above=None, aliases=()):
     """Declare one hyperparameter of a `Config` dataclass.
 

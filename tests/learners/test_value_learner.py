@@ -153,6 +153,40 @@ def test_a_reward_that_is_not_finite_stops_training_and_changes_nothing(alg, bad
     assert same(weights(learner), weights(other))
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+@pytest.mark.parametrize("made", [0, 2])
+def test_a_gpu_masks_what_is_not_finite(optimizer, made, monkeypatch):
+    """Without waiting for it. A flag that says it is on a GPU takes the same way on a CPU."""
+
+    class OnGpu:
+        is_cuda = True
+
+        def __init__(self, flag):
+            self.flag = flag
+
+        @classmethod
+        def __torch_function__(cls, function, types, args=(), kwargs=None):
+            return function(*(a.flag if isinstance(a, cls) else a for a in args), **(kwargs or {}))
+
+        def __bool__(self):
+            raise AssertionError("it waits for the GPU")
+
+    learner = make_learner("qtran_base", optimizer=optimizer)
+    train(learner, batches(learner, made))
+    for finite in (False, True):
+        before = copy.deepcopy(weights(learner))
+        moments = copy.deepcopy(learner.optimiser.state_dict()["state"])
+        for p in learner.params:
+            p.grad = torch.full_like(p, 0.1 if finite else torch.nan)
+        learner._step_where(OnGpu(torch.tensor(finite)))
+        assert same(weights(learner), before) != finite
+        after = learner.optimiser.state_dict()["state"]
+        if not finite:
+            zeros = {i: {k: torch.zeros_like(v) for k, v in entry.items()} for i, entry in after.items()}
+            for i, entry in (moments or zeros).items():
+                assert all(torch.equal(after[i][k], v) for k, v in entry.items())
+
+
 def test_the_record_holds_the_loss_and_keeps_its_interval():
     learner = make_learner("qtran_alt", learner_log_interval=300)
     some = batches(learner, 7)

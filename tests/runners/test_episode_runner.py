@@ -1,6 +1,7 @@
 """From environments to episode batches: what is stored, counted and logged."""
 
 import copy
+import logging
 import random
 from dataclasses import replace
 from types import SimpleNamespace
@@ -79,13 +80,13 @@ class Mac:
 
 Fresh = {
     "t_env": 0, "episodes": 0, "rounds": 0, "log_stats_t": -10, "env": {"resets": 0},
-    "stats": {"returns": [], "lengths": [], "ends": {}},
+    "stats": {"returns": [], "lengths": [], "ends": {}}, "tolerance": {"tried": 0, "left_out": 0, "in_a_row": 0},
 }  # fmt: skip
 
 
 class Log:
     def __init__(self):
-        self.stats = {}
+        self.stats, self.console_logger = {}, logging.getLogger("test")
 
     def log_stat(self, key, value, t):
         self.stats.setdefault(key, []).append((t, value))
@@ -94,8 +95,9 @@ class Log:
 @pytest.fixture
 def runner():
     args = SimpleNamespace(
-        runner_log_interval=9, render=False, common_reward=True, reward_scalarisation="sum", seed=3, game_seed=4
-    )
+        runner_log_interval=9, render=False, common_reward=True, reward_scalarisation="sum", on_nonfinite="stop",
+        seed=3, game_seed=4,
+    )  # fmt: skip
     return EpisodeRunner(Script(), Mac(), make_scheme(Script.env_info, True), {"agents": N}, Log(), args)
 
 
@@ -203,6 +205,41 @@ def test_a_first_observation_that_is_not_finite_stops_the_run(runner):
     runner.env.observe = lambda observe=runner.env.observe: observe()._replace(state=np.full((E, 1), np.inf))
     with pytest.raises(TrainingError, match="step 0 of a test episode: the environment's state is not finite"):
         runner.run(test_mode=True)
+
+
+@pytest.mark.parametrize("field", ["reward", "obs", "state"])
+def test_an_episode_that_is_not_finite_is_left_out(field, runner, caplog, tmp_path):
+    step, asked = runner.env.step, runner.mac.select_actions
+
+    def poisoned(actions):
+        out = step(actions)
+        if runner.rounds == 1 and runner.env.t[1] == 1:
+            getattr(out, field)[1] = np.inf
+        return out
+
+    def finite(obs, *args, **more):
+        assert np.isfinite(obs).all()
+        return asked(obs, *args, **more)
+
+    runner.env.step, runner.mac.select_actions = poisoned, finite
+    runner.tolerance.skip, runner.tolerance.folder = True, tmp_path / "nonfinite"
+    batch = runner.run()
+    others = LENGTHS[[0, 2]]
+    assert (batch["filled"].sum(dim=(1, 2)) - 1).tolist() == others.tolist()
+    assert (runner.episodes, runner.t_env) == (2, others.sum()) and torch.isfinite(batch["obs"]).all()
+    assert runner.logger.stats["ep_length_mean"] == [(others.sum(), others.mean())]
+    assert f"step 0 of training: the environment's {field} is not finite (inf)" in caplog.text
+    assert "left out (1 of 3 so far)" in caplog.text or "left out (1 of 2 so far)" in caplog.text
+    saved = torch.load(tmp_path / "nonfinite/01_episode_0_1.pt", weights_only=True)
+    assert not torch.isfinite(saved[field]).all() and saved["obs"].shape[0] == 1
+    assert runner.run().batch_size == E and runner.tolerance.state_dict() == {"tried": 6, "left_out": 1, "in_a_row": 0}
+
+
+def test_where_no_episode_is_finite_the_run_ends(runner):
+    runner.env.step = lambda actions, step=runner.env.step: step(actions)._replace(reward=np.full(E, np.nan))
+    runner.tolerance.skip = True
+    with pytest.raises(TrainingError, match="11 of 11 episodes were left out, the last 11 in a row; at most 10"):
+        runner.run()
 
 
 def test_what_an_ended_environment_shows_does_not_matter(runner):
