@@ -11,6 +11,7 @@ import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 from utils.args import ConfigError
@@ -81,8 +82,9 @@ def packages(requirements, needed=True):
 
 
 def extras():
-    """The files of optional packages: all in requirements/ but the developers'."""
-    return sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("requirements/*.txt") if path.stem != "dev")
+    """The files of optional packages: all in requirements/ but the developers' and the constraints."""
+    files = [path for path in ROOT.glob("requirements/*.txt") if not path.stem.startswith(("dev", "constraints"))]
+    return sorted(str(path.relative_to(ROOT)) for path in files)
 
 
 def sacred():
@@ -184,7 +186,7 @@ def ports(games):
 def mongo(url, database):
     """Sacred's server, where one is configured: reached and willing."""
     from utils.logging import brief, without_password
-    from utils.mongo_observer import ping_mongo
+    from utils.mongo_entry import ping_mongo
 
     if not url:
         return Check("MongoDB", "ok", "not configured (mongo_url is null)")
@@ -216,33 +218,37 @@ def disk(folder):
 
 
 def memory(values):
-    """The replay of the run that `values` configure, in the memory that is free now."""
+    """All that the run which `values` configure holds, in the memory that is free now: the sum that the run refuses by,
+    and its game on top, which the run has made by then."""
     import torch
 
     import envs
-    from components.episode_buffer import make_scheme, nbytes, refuse_if_too_large
+    from parts import Needed, with_sizes
     from utils.logging import brief
     from utils.memory import free_memory
 
-    on_gpu = values["use_cuda"] and not values["buffer_cpu_only"] and torch.cuda.is_available()
-    device = "cuda" if on_gpu else "cpu"
+    device = "cuda" if values["use_cuda"] and torch.cuda.is_available() else "cpu"
     try:
         env = envs.make(values["env"], values["env_args"])
         try:
-            info, common_reward = env.env_info, env.common_reward
+            info = env.env_info
         finally:
             env.close()
-        groups = {"agents": info.n_agents}
-        size = nbytes(make_scheme(info, common_reward), groups, values["buffer_size"], info.episode_limit + 1)
-        refuse_if_too_large(size, values["buffer_size"], device)
+        game = envs.need(values["env"], values["env_args"], values["batch_size_run"], values["env_workers"])
+        needed = Needed.of(with_sizes(SimpleNamespace(**values), info), info, values["common_reward"], device)
+        needed.batches.append(("cpu", game))
+        needed.refuse_what_does_not_fit()
     except ConfigError as error:
         return failed("memory", error)
     except Exception as error:  # the game's own
         return Check("memory", "broken", f"{values['env']}: {brief(error)}")
-    free = free_memory(device)
-    of = f"of {free / 2**30:.1f} GiB free " if free is not None else ""
-    what = f"{values['buffer_size']} episodes of {info.episode_limit} steps"
-    return Check("memory", "ok", f"replay of {values['env']}, {what}: {size / 2**30:.3f} GiB {of}on {device}")
+    found = []
+    for place, parts in needed.on().items():
+        free = free_memory(place)
+        of = f"of {free / 2**30:.1f} GiB free " if free is not None else ""
+        total, each = sum(part.nbytes for part in parts), ", ".join(part.what for part in parts if part.nbytes)
+        found.append(f"{total / 2**30:.3f} GiB {of}on {place} for {each}")
+    return Check("memory", "ok", f"{values['env']}, {info.episode_limit} steps: {'; '.join(found)}")
 
 
 # ---- a game

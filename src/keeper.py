@@ -17,7 +17,7 @@ from utils.identity import JUDGED_BY
 from utils.logging import brief
 from utils.rundir import BEST, RunDirectory
 from utils.sinks import JsonlSink
-from utils.state import Saved, StateConfig, StateError, StateFolder
+from utils.state import Saved, StateConfig, StateError, StateFolder, writer
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 PAUSE_SECONDS, PAUSES = 30, 120  # between two tries on a full disk; an hour in all
@@ -176,10 +176,9 @@ class Keeper:
             for first, episodes in saved.replay or []:
                 self.parts.buffer.put_back(first, episodes)
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            by = saved.facts["machine"]["commit"]
             raise StateError(
-                f"{self.states.folder}: the state does not fit this version of the program (it was written by commit "
-                f"{by}): {brief(error)}; resume the run with that version"
+                f"{self.states.folder}: the state does not fit this version of the program (it was written by "
+                f"{writer(saved.facts)}): {brief(error)}; resume the run with that version"
             ) from error
 
     def _load(self, contents: dict) -> None:

@@ -10,7 +10,7 @@ if __name__ == "__main__":
 
 import sys
 
-from utils import command
+from utils import command, version
 
 EXAMPLES = """\
 values after `with` are written as Sacred has them, nested keys too:
@@ -40,9 +40,7 @@ def main(argv=None):
     if stray:
         values = " ".join(word for word in stray if "=" in word and not word.startswith("-"))
         hint = f"; values go after the word `with`: with {values}" if values else ""
-        from utils.logging import without_passwords
-
-        parser().error(without_passwords(f"unrecognized arguments: {' '.join(stray)}{hint}"))
+        parser().error(f"unrecognized arguments: {' '.join(stray)}{hint}")
     return command.status_of(act, options, argv[split + 1 :])
 
 
@@ -65,12 +63,16 @@ def parser():
     p.add_argument("--status", metavar="PATH", help="what the runs in or below this folder do, and how far they are")
     p.add_argument("--list", action="store_true", help="algorithms and environments, and what is installed")
     p.add_argument("--explain", action="store_true", help="each key: its value, who set it, who reads it; no run")
+    p.add_argument("--version", action="store_true", help="the version of this program, and its commit")
     return p
 
 
 def act(options, words):
     from utils import config as configuration
 
+    if options.version:
+        print(f"qtran {version.VERSION}, commit {version.commit() or 'not known'}")
+        return 0
     if options.list:
         return show_list()
     if options.status:
@@ -102,6 +104,7 @@ def act(options, words):
 def show_list():
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from envs import env_class
     from utils import config as configuration
@@ -110,7 +113,7 @@ def show_list():
     console = Console()
     table = Table("algorithm  (--config=)", "what it is")
     for name in configuration.names("algs"):
-        table.add_row(name, configuration.first_comment("algs", name))
+        table.add_row(name, Text(comment("algs", name)))
     console.print(table)
     table = Table("environment  (--env-config=)", "what it is", "installed")
     for name in configuration.names("envs"):
@@ -119,9 +122,20 @@ def show_list():
             installed = "yes"
         except ConfigError as error:
             installed = str(error)
-        table.add_row(name, configuration.first_comment("envs", name), installed)
+        table.add_row(name, Text(comment("envs", name)), Text(installed))
     console.print(table)
     return 0
+
+
+def comment(kind: str, name: str) -> str:
+    """What a file of the configuration says of itself, or why it cannot be read."""
+    from utils import config as configuration
+    from utils.args import ConfigError
+
+    try:
+        return configuration.first_comment(kind, name)
+    except ConfigError as error:
+        return str(error)
 
 
 def show_explanation(rows):

@@ -4,12 +4,13 @@ import platform
 from pathlib import Path
 
 from utils.args import ConfigError
+from utils.checkpoint import maker
 from utils.claim import holder
 from utils.config import Config, load_from, task_folder
 from utils.identity import FIXED, MACHINE, NOT_SET, counts, flat, identity, may_change, short, text
 from utils.rundir import versions
 from utils.runs import Run, find_runs
-from utils.state import Saved, StateError
+from utils.state import Saved, StateError, writer
 
 # ---------------------------------------------------------------------- which run
 
@@ -18,20 +19,32 @@ def find_latest(config: Config, but: set[Path]) -> tuple[Run | None, list[str]]:
     """(the newest run with this configuration that nobody works on, or None; what is to be said of others).
 
     but: runs to leave out. A configuration is the same if the keys agree that can change what is learned, and those
-    that can change its bits.
+    that can change its bits. Said is which runs another process works on, and which another version has left.
     """
     values = config.values
     if config.sources["seed"] == "chosen now":
         raise ConfigError("--resume=latest finds a run by its configuration and seed: give seed=N after `with`")
     folder = Path(values["local_results_path"], values["name"], task_folder(values))
     wanted, said = identity(values, also=MACHINE), []
-    same = [run for run in find_runs(folder) if run.config and identity(run.config, also=MACHINE) == wanted]
+    found = [run for run in find_runs(folder) if run.config]
+    for run in found:
+        if run.status != "finished" and _of_another_version(run.config, values):
+            by = maker(run.path / "summary.json") or "it is not known which"
+            said.append(f"{run.path}: not resumed: another version made it ({by})")
+    same = [run for run in found if identity(run.config, also=MACHINE) == wanted]
     for run in sorted((run for run in same if run.path not in but), key=_start, reverse=True):
         held = holder(run.path)
         if held is None or held.state == "dead":
             return run, said
         said.append(f"{run.path}: process {held.pid} on {held.host} works on it ({held.state})")
     return None, said
+
+
+def _of_another_version(config: dict, values: dict) -> bool:
+    """Whether a run's configuration has other keys than `values`, and the same values of those that count in both."""
+    theirs, ours = flat(config), flat(values)
+    shared = [key for key in theirs.keys() & ours.keys() if counts(key) or key in MACHINE]
+    return theirs.keys() != ours.keys() and all(text(theirs[key]) == text(ours[key]) for key in shared)
 
 
 def _start(run: Run) -> tuple[str, int]:
@@ -108,7 +121,8 @@ def check(saved: Saved, now: dict, where: Path, strict: bool) -> list[str]:
     problems = _differences(saved.facts["keys"], now["keys"], but=("t_max",) if longer else ())
     problems += _differences(saved.facts["shapes"], now["shapes"])
     if problems:
-        raise StateError(f"{where}: the state is of another configuration:\n  " + "\n  ".join(problems))
+        by = f" (it was written by {writer(saved.facts)})"
+        raise StateError(f"{where}: the state is of another configuration{by}:\n  " + "\n  ".join(problems))
     differs = _differences(saved.facts["machine"], now["machine"])
     if differs and strict:
         raise StateError(f"{where}: --strict, and the state was written elsewhere:\n  " + "\n  ".join(differs))

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from command import ROOT, files, outcome
+from small_disk import small_disk
 from wire_mongo import WireMongo, free_port
 
 import checks
 import doctor
+import main
 from envs import EXTRAS, REGISTRY, env_class
 from envs.starcraft import SMAC_MAPS, SMACV2_MAP
 from envs.vector import ArrayEnv, EnvInfo, Observation
@@ -69,7 +71,7 @@ def test_a_machine_that_works(told, folder):
 def test_it_looks_at_the_run_that_is_asked_for(told):
     run, rows = told("--env-config=predator_prey", "with", "buffer_size=777", "batch_size_run=3")
     assert run.code == 0
-    assert "replay of predator_prey, 777 episodes" in rows["memory"] and "batch_size_run=3" in rows["free ports"]
+    assert "replay: 777 episodes" in rows["memory"] and "batch_size_run=3" in rows["free ports"]
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
@@ -118,6 +120,7 @@ def test_only_available_actions_are_played(monkeypatch):
 
 
 def test_a_game_that_fails_is_told_in_one_line(told, monkeypatch):
+    run = doctor.values_of("vdn", "two_step", ["seed=1"])
     monkeypatch.setitem(REGISTRY, "two_step", "toy_env:Toy")
     for fault, said in (
         ("raise", "RuntimeError: the game's engine has stopped"),
@@ -125,8 +128,7 @@ def test_a_game_that_fails_is_told_in_one_line(told, monkeypatch):
     ):
         check = checks.episode({"env": "two_step", "env_args": dict(fault=fault, at=0, pays_each=False), "seed": 1})
         assert check.state == "broken" and said in check.detail
-        values = {"use_cuda": False, "buffer_cpu_only": True, "buffer_size": 9, "env": "two_step"}
-        memory = checks.memory(values | {"env_args": dict(fault=fault, at=0, pays_each=False)})
+        memory = checks.memory(run | {"env_args": dict(fault=fault, at=0, pays_each=False)})
         assert memory.state == ("broken" if fault == "refuse" else "ok")
 
 
@@ -309,30 +311,28 @@ def test_the_results_folder(told, folder):
         assert run.code == 1 and state(rows["disk"]) == "broken" and "local_results_path=FOLDER" in rows["disk"]
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 1 MiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", place], capture_output=True, text=True)
-    if mount.returncode:
-        pytest.skip(f"cannot mount: {mount.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", place], check=True)
-
-
-def test_a_disk_that_is_almost_full_and_full(small_disk):
-    check = checks.disk(small_disk)
-    assert check.state == "broken" and "0.0 GiB free" in check.detail and "make room" in check.fix
-    with pytest.raises(OSError), open(small_disk / "all", "wb", buffering=0) as f:
-        while True:
-            f.write(b"0" * 65536)
-            if os.statvfs(small_disk).f_bavail == 0:
-                raise OSError
-    check = checks.disk(small_disk)
-    assert check.state == "broken" and "No space left" in check.detail
+def test_a_disk_that_is_almost_full_and_full(tmp_path):
+    with small_disk(tmp_path / "small", "1m") as disk:
+        check = checks.disk(disk.path)
+        assert check.state == "broken" and "0.0 GiB free" in check.detail and "make room" in check.fix
+        disk.fill()
+        check = checks.disk(disk.path)
+        assert check.state == "broken" and "No space left" in check.detail
 
 
 def test_a_replay_that_does_not_fit(told):
     run, rows = told("--env-config=predator_prey", "with", "buffer_size=1000000000")
     assert run.code == 1 and "1000000000 episodes need" in rows["memory"] and "buffer_size=" in rows["memory"]
+
+
+@pytest.mark.parametrize("values", [["hidden_dim=4096"], ["batch_size=100000", "buffer_size=100000"]])
+def test_memory_is_what_the_run_refuses_by(values, told, capsys, monkeypatch):
+    """Networks and batches too, not the replay alone."""
+    monkeypatch.setattr("parts.free_memory", lambda device: 2**30)
+    words = ["--config=qmix", "--env-config=predator_prey", "with", "seed=1", "use_cuda=False", *values]
+    run, rows = told(*words)
+    started = outcome(main.main, capsys, words)
+    assert (run.code, started.code) == (1, 2), started.err
+    assert state(rows["memory"]) == "broken" and "in all, but cpu has 1.00 GiB free" in rows["memory"]
+    *parts, _ = started.err.removeprefix("error: ").split(" in all")[0].split(", ")
+    assert parts and [part for part in parts if part not in rows["memory"]] == []

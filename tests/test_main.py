@@ -39,6 +39,19 @@ def test_list_shows_every_file_and_what_is_installed(capsys, monkeypatch):
     assert all(name in run.out for kind in ("algs", "envs") for name in names(kind))
 
 
+def test_list_shows_files_that_cannot_be_read(capsys, tmp_path, monkeypatch):
+    for kind in ("algs", "envs"):
+        (tmp_path / kind).mkdir()
+    (tmp_path / "algs" / "a.yaml").write_bytes(b"# \xe1")
+    (tmp_path / "algs" / "b.yaml").symlink_to("nowhere")
+    (tmp_path / "envs" / "c.yaml").write_text("# mine [/bold]\nenv: [x]")
+    monkeypatch.setattr("utils.config.FOLDER", tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+    run = here(capsys, ["--list"])
+    assert run.code == 0 and "not UTF-8" in run.out and "No such file" in run.out
+    assert "mine [/bold]" in run.out and "env = ['x'] must be text" in run.out
+
+
 @pytest.mark.parametrize(
     "style", [["--config=vdn", "--env-config=two_step"], ["--config", "vdn", "--env-config", "two_step"]]
 )
@@ -87,6 +100,7 @@ def refused(capsys, folder, argv, *said):
         (QTRAN, ["lr=abc", "gamma=1.5", "batch_size=0"], ["lr = 'abc'", "gamma = 1.5", "batch_size = 0"]),
         (QTRAN, ["foo"], ["'foo' is not KEY=VALUE"]),
         (("vdn", "two_step"), ["t_max=1"], ["t_max = 1 is shorter than one episode (2 steps)"]),
+        (("vdn", "predator_prey"), ["env_args.episode_limit=25"], ["(25 steps, env_args.episode_limit)"]),
         (QTRAN, ["batch_steps=3", "use_rnn=True"], ["batch_steps = 3 cuts", "use_rnn=False, or batch_steps=null"]),
         (QTRAN, ["batch_steps=3", "obs_last_action=True"], ["give obs_last_action=False"]),
         (QTRAN, ["common_reward=False"], ["common_reward=False", "give common_reward=True"]),

@@ -26,6 +26,7 @@ from utils.claim import take
 from utils.logging import Logger
 from utils.rundir import RunDirectory
 from utils.state import FORMAT, StateFolder
+from utils.version import VERSION
 
 # Rounds of two_step, by their number: 1 trains to t_env 4, 2-3 test, 4 trains to 8, 5 to 12, 6-7 test, 8 to 16, 9 to
 # 20, 10-11 test, 12 trains to 24, 13-14 are the closing test. States are due at 8, 16 and 24.
@@ -532,7 +533,7 @@ def test_a_configuration_that_was_edited_by_hand_is_refused(values, halfway, cap
 
 def test_other_shapes_are_refused(halfway, capsys):
     rewrite(halfway, lambda m: m["facts"]["shapes"].update(obs_shape=9))
-    refused(capsys, ["--resume", halfway], halfway, "obs_shape was 9")
+    refused(capsys, ["--resume", halfway], halfway, "obs_shape was 9", f"written by version {VERSION}, commit {COMMIT}")
 
 
 def test_other_weights_are_refused(halfway, capsys, monkeypatch):
@@ -544,7 +545,8 @@ def test_other_weights_are_refused(halfway, capsys, monkeypatch):
         mixer.one_more = torch.nn.Linear(1, 1)
 
     monkeypatch.setattr(QMixer, "__init__", make)
-    refused(capsys, ["--resume", halfway], halfway, "does not fit")
+    by = f"written by version {VERSION}, commit {COMMIT}"
+    refused(capsys, ["--resume", halfway], halfway, "does not fit", by)
 
 
 def test_a_state_that_would_run_code_is_refused(halfway, tmp_path, capsys):
@@ -592,6 +594,7 @@ def test_a_disk_without_room_for_the_state_is_said_before_training(start, halfwa
         (dict(device="cuda"), "device"),
         (dict(num_threads=3), "num_threads"),
         (dict(torch="0.1"), "torch"),
+        (dict(qtran="0.1"), "qtran"),
     ],
 )
 def test_a_state_of_another_machine_is_a_warning_and_with_strict_refused(change, said, halfway, capsys):

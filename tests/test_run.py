@@ -16,6 +16,7 @@ from envs import REGISTRY
 from tables import draw
 from utils.config import environment_of, names
 from utils.state import StateFolder
+from utils.version import VERSION
 
 ALGORITHMS = names("algs")
 ENVIRONMENTS = [name for name in names("envs") if not envs.env_class(environment_of(name)).install]
@@ -72,7 +73,8 @@ def test_the_summary_says_how_it_went(tmp_path, capsys):
     assert summary["wall_time_s"] > 0 and summary["env_steps_per_s"] > 0
     last = {m["key"]: m["value"] for m in run.metrics if m["key"].startswith("test_")}
     assert summary["test"] == last and "test_return_mean" in last
-    assert summary["versions"].keys() == {"python", "torch", "numpy"}
+    assert summary["versions"].keys() == {"qtran", "python", "torch", "numpy"}
+    assert summary["versions"]["qtran"] == VERSION
     assert summary["commit"] is None or len(summary["commit"].rstrip("+")) == 40
 
 

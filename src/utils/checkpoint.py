@@ -256,14 +256,22 @@ def read_meta(folder: str | os.PathLike) -> dict | None:
 
 
 def written_by(folder: str | os.PathLike) -> str:
-    """` (written by commit …, torch …)`, from the summary.json of the run that `folder` is a checkpoint of; or the
-    empty string."""
+    """` (written by version …, commit …, torch …)`, from the meta.json of the checkpoint `folder`, or, where that does
+    not say, from the summary.json of the run that it is of; or the empty string."""
+    run = os.path.dirname(os.path.dirname(os.path.abspath(folder)))
+    who = maker(os.path.join(folder, META)) or maker(os.path.join(run, "summary.json"))
+    return f" (written by {who})" if who else ""
+
+
+def maker(path: str | os.PathLike) -> str:
+    """`version …, commit …, torch …`: what made the run or checkpoint whose summary.json or meta.json `path` is; the
+    empty string where that does not say."""
     try:
-        path = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(folder))), "summary.json")
-        summary = json.loads(_read_plain(path, LARGEST_TEXT))
-        commit = [f"commit {summary['commit']}"] if summary["commit"] else []  # none outside git
-        text = ", ".join(commit + [f"{name} {version}" for name, version in summary["versions"].items()])
-        return f" (written by {' '.join(text.split()):.200})"
+        told = json.loads(_read_plain(path, LARGEST_TEXT))
+        versions = {"qtran": None} | told["versions"]
+        ours = [("version", versions.pop("qtran")), ("commit", told["commit"])]  # no commit: outside git
+        text = ", ".join(f"{name} {value}" for name, value in [*ours, *versions.items()] if value)
+        return f"{' '.join(text.split()):.200}"
     except Exception:  # only a hint, of another program's file perhaps
         return ""
 
@@ -290,7 +298,7 @@ def _parsed(path: str, data: bytes) -> Any:
         raise ConfigError(f"checkpoint: {path} is damaged: {_first_line(error)}") from error
 
 
-def _read_plain(path: str, most: int) -> bytes:
+def _read_plain(path: str | os.PathLike, most: int) -> bytes:
     """The contents of a file. ConfigError for a folder, a pipe, or more than `most` bytes."""
     try:
         info = os.stat(path)

@@ -15,7 +15,7 @@ import os
 import random
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,19 @@ from typing import Any
 from utils.args import ConfigError, convert, declared, nearest
 from utils.identity import short
 from utils.logging import without_password, without_passwords
-from utils.yaml_file import not_plain, read_yaml
+from utils.version import VERSION, commit
+from utils.yaml_file import not_plain, read_text, read_yaml
 
 FOLDER = Path(__file__).resolve().parent.parent / "config"
+MOST_TOLD = 30  # problems in one message
+
+
+class BadConfiguration(ConfigError):
+    """problems: all that is wrong with a configuration; the message has the first ones."""
+
+    def __init__(self, problems: list[str]):
+        self.problems = sorted(problems)
+        super().__init__("configuration:\n  " + told(self.problems))
 
 
 @dataclass
@@ -56,13 +66,15 @@ def names(kind):
 
 def first_comment(kind, name):
     """What the first line of config/`kind`/`name`.yaml, a comment, says of it."""
-    with open(_path(kind, name), encoding="utf-8") as f:
-        return f.readline().strip().lstrip("# ")
+    return read_text(_path(kind, name)).partition("\n")[0].strip().lstrip("# ")
 
 
 def environment_of(name):
     """The environment that config/envs/`name`.yaml configures."""
-    return _read_mapping(_path("envs", name)).get("env", name)
+    env = _read_mapping(_path("envs", name)).get("env", name)
+    if not isinstance(env, str):
+        raise ConfigError(f"config/envs/{name}.yaml: env = {shown(env)} must be text")
+    return env
 
 
 def load(alg, env, overrides, readers, said="command line"):
@@ -76,25 +88,49 @@ def load(alg, env, overrides, readers, said="command line"):
     check_choices(("config", "algs", alg), ("env-config", "envs", env))
     env_layers, alg_layers = _read_named("envs", env), _read_named("algs", alg)
     preset = overrides.get("preset", next((v["preset"] for _, v in reversed(env_layers) if "preset" in v), None))
-    known = {name for _, values in alg_layers for name in values.get("presets", {})}
+    known = {str(name) for source, values in alg_layers for name in _mapping(values, "presets", source)}
     if "preset" in overrides and preset is not None and not (isinstance(preset, str) and preset in known):
         raise ConfigError(
             f"{said}: preset = {shown(preset)} is none of {alg}'s: {', '.join(sorted(known)) or 'it has none'}"
         )
     layers = [("config/default.yaml", _read_mapping(FOLDER / "default.yaml")), *env_layers]
     for source, values in alg_layers:
-        presets = values.pop("presets", {})
-        layers.append((source, values))
-        if preset in presets:
-            layers.append((f"{source} [{preset}]", presets[preset]))
+        presets = _mapping(values, "presets", source)
+        layers.append((source, {k: v for k, v in values.items() if k != "presets"}))
+        if isinstance(preset, str):  # what is none is told with the other keys
+            layers.append((f"{source} [{preset}]", _mapping(presets, preset, f"{source}: presets")))
     return _assemble([*layers, (said, overrides)], readers)
 
 
 def load_from(path, overrides, readers):
-    """The Config of a run's own config.yaml, with overrides."""
+    """The Config of a run's own config.yaml, with overrides. Where it does not fit this version, the ConfigError names
+    the one that made it."""
     if os.path.isdir(path):
         path = os.path.join(path, "config.yaml")
-    return _assemble([(str(path), _read_mapping(path)), ("command line", overrides)], readers)
+    own = _read_mapping(path)
+    try:
+        return _assemble([(str(path), own), ("command line", overrides)], readers)
+    except ConfigError as error:
+        raise ConfigError(f"{error}{_another_version(path, own, readers)}") from error
+
+
+def _another_version(path: str | os.PathLike, own: dict, readers: Callable) -> str:
+    """Which version made the config.yaml at `path`, which holds `own`, and what to do; the empty string where it fits
+    this one, or its run does not say."""
+    try:
+        _assemble([(str(path), own)], readers)
+        return ""  # the command line is to blame
+    except ConfigError:
+        from utils.checkpoint import maker  # brings torch
+
+        by, commit_ = maker(os.path.join(os.path.dirname(path), "summary.json")), commit()
+        ours = f"version {VERSION}" + (f", commit {commit_}" if commit_ else "")
+        if not by or by.startswith(f"{ours}, "):
+            return ""
+        return (
+            f"\n{path} was written by {by}; this is {ours}: take the version that wrote it, or correct these keys in a "
+            "copy of the file"
+        )
 
 
 def parse_overrides(words):
@@ -149,6 +185,12 @@ def _literal(name, text):
     return value
 
 
+def told(problems: list[str]) -> str:
+    """Problems as the lines of one message; of many, the first ones."""
+    rest = len(problems) - MOST_TOLD
+    return "\n  ".join(problems[:MOST_TOLD] + ([f"and {rest} more"] if rest > 0 else []))
+
+
 def shown(value):
     """A value in a message: its beginning, where it is long, and no password."""
     return short(without_passwords(repr(value)), 200)
@@ -189,7 +231,7 @@ def task_folder(values: dict) -> str:
 
 def _assemble(layers, readers):
     """The Config of [(source, values)], later ones first in rank."""
-    layers = [(source, _flatten(values)) for source, values in layers]
+    layers = [(source, _flatten(values, source)) for source, values in layers]
     flat, sources = _merge(layers, {})
     classes, unknown = readers(flat)
     schema, aliases = _schema(classes)
@@ -197,10 +239,10 @@ def _assemble(layers, readers):
     secrets = _take_passwords(flat)
     if flat.get("seed", 0) is None:
         flat["seed"], sources["seed"] = random.SystemRandom().randrange(2**31), "chosen now"
-    problems = [f"{sources[name]}: {problem}" for name, problem in unknown]
+    problems = [f"{sources[name]}: {name}: {problem}" for name, problem in unknown]
     problems += [f"{sources[k]}: {k} holds {held}" for k, v in flat.items() if (held := not_plain(v)) is not None]
     if problems and not unknown:  # the checks below are for plain values
-        raise ConfigError("configuration:\n  " + "\n  ".join(sorted(problems)))
+        raise BadConfiguration(problems)
     sound = set()  # keys with values of the right type and range
     for name in flat.keys() & schema.keys():
         try:
@@ -213,10 +255,10 @@ def _assemble(layers, readers):
     if not unknown:  # else some keys belong to a class that could not be named
         for name in flat.keys() - schema.keys():
             hint = _hint(name, schema, classes)
-            problems.append(f"{sources[name]}: unknown key {name!r} (value {shown(flat[name])}){hint}")
+            problems.append(f"{sources[name]}: unknown key {shown(name)} (value {shown(flat[name])}){hint}")
     problems += [problem for cls in classes for problem in _cross_checks(cls, flat, sound)]
     if problems:
-        raise ConfigError("configuration:\n  " + "\n  ".join(sorted(problems)))
+        raise BadConfiguration(problems)
     flat["local_results_path"] = os.path.expanduser(flat["local_results_path"])
     values = {k: v for k, v in flat.items() if not k.startswith("env_args.")}
     values["env_args"] = {k.removeprefix("env_args."): v for k, v in flat.items() if k.startswith("env_args.")}
@@ -268,12 +310,13 @@ def _cross_checks(cls, flat, sound):
     return list(config.problems()) if hasattr(config, "problems") else []
 
 
-def _flatten(values):
-    """{dotted key: value}; only env_args is nested, so payoffs and other mappings stay whole."""
+def _flatten(values, where="command line"):
+    """{dotted key: value}; only env_args is nested, so payoffs and other mappings stay whole. where: for a message."""
     flat = {k: v for k, v in values.items() if k != "env_args"}
     env_args = values.get("env_args") or {}
     if not isinstance(env_args, dict):
-        raise ConfigError(f"env_args: {env_args!r} must be a mapping, such as env_args.key=climbing")
+        told = f"env_args = {shown(env_args)} must be a mapping, such as env_args.key=climbing"
+        raise ConfigError(f"{where}: {told}")
     return flat | {f"env_args.{k}": v for k, v in env_args.items()}
 
 
@@ -331,16 +374,23 @@ def _read_named(kind, name):
     while name is not None:
         if name in seen:
             raise ConfigError(f"config/{kind}: {' extends '.join([*seen, name])}: a circle")
-        if seen:
-            check_choices(("extends", kind, name))
         seen.append(name)
-        values = _read_mapping(_path(kind, name))
-        for key in values.pop("in_hosts", {}):
-            values.pop(key, None)
-        base = values.pop("extends", None)
-        layers.insert(0, (f"config/{kind}/{name}.yaml", values))
-        name = base
+        values, source = _read_mapping(_path(kind, name)), f"config/{kind}/{name}.yaml"
+        left_out = {"extends", "in_hosts", *_mapping(values, "in_hosts", source)}
+        layers.insert(0, (source, {k: v for k, v in values.items() if k not in left_out}))
+        name = values.get("extends")
+        if name is not None and name not in names(kind):
+            known = ", ".join(names(kind))
+            raise ConfigError(f"{source}: extends = {shown(name)}: unknown; known: {known}{nearest(name, names(kind))}")
     return layers
+
+
+def _mapping(values: dict, key: str, where: str) -> dict:
+    """values[key], which is a mapping; an empty one where it is null or not there. where: for the message."""
+    value = values.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise ConfigError(f"{where}: {key} = {shown(value)} must be a mapping, {{KEY: VALUE}}")
+    return value or {}
 
 
 def _read_mapping(path):

@@ -6,11 +6,9 @@ results/<name>/<map, key or env>/seed<k>_<UTC time>/
 
 import contextlib
 import json
-import logging
 import os
 import platform
 import shutil
-import subprocess
 import time
 import uuid
 from collections.abc import Callable
@@ -25,6 +23,8 @@ from utils.checkpoint import is_step, read_meta, write_checksums, written_by
 from utils.claim import Claim, Held, take
 from utils.config import task_folder, task_name
 from utils.logging import unwritable
+from utils.runs import read_bytes
+from utils.version import VERSION, commit
 
 ALGORITHM = ("learner", "mixer", "agent")  # the keys that say whose weights a checkpoint holds
 BEST = "best"  # the name of the checkpoint that tested best
@@ -72,6 +72,7 @@ class RunDirectory:
         """
         self.claim.look()
         meta = {"t_env": t_env} | {k: self.values[k] for k in ("name", *ALGORITHM)} | more
+        meta |= {"versions": versions(), "commit": self.commit}
 
         def fill(folder: Path) -> None:
             learner.save_models(str(folder))
@@ -82,14 +83,15 @@ class RunDirectory:
 
     def checkpoint_files(self, name: str) -> dict[str, bytes]:
         """{file: contents} of checkpoints/<name>/."""
-        return {path.name: path.read_bytes() for path in (self.path / "checkpoints" / name).iterdir()}
+        return {path.name: read_bytes(path) for path in (self.path / "checkpoints" / name).iterdir()}
 
     def put_checkpoint(self, name: str, files: dict[str, bytes]) -> None:
         """Make checkpoints/<name>/ hold these files, or, where there are none, not be there."""
         self.claim.look()
         folder = self.path / "checkpoints" / name
-        if folder.is_dir() and self.checkpoint_files(name) == files:
-            return
+        with contextlib.suppress(OSError):  # a file that cannot be read is another one
+            if folder.is_dir() and self.checkpoint_files(name) == files:
+                return
         shutil.rmtree(folder, ignore_errors=True)
 
         def fill(partial: Path) -> None:
@@ -171,6 +173,11 @@ def _make(folder: Path, name: str, values: dict) -> tuple[Path, Claim]:
                 return path, take(path, values["lease_seconds"])
             except Held:  # another process was quicker to resume it
                 return _make(folder, f"{name}_{attempt + 1}", values)
+            except ConfigError:  # there is no room for the claim
+                with contextlib.suppress(OSError):
+                    (path / "claims").rmdir()  # unless somebody else has it
+                    shutil.rmtree(path, ignore_errors=True)
+                raise
             except OSError:
                 if not path.exists():
                     raise
@@ -218,25 +225,11 @@ def write_atomically(path, text):
         raise
 
 
-def versions():
-    return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-
-
-def commit() -> str | None:
-    """The commit of the source tree, with `+` when it was changed since; None outside git."""
-    here = Path(__file__).resolve().parent
-
-    def git(*words: str) -> str:
-        # A tree that another user owns is asked too: its code runs here anyway.
-        command = ["git", "-c", "safe.directory=*", "-C", str(here), *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, encoding="utf-8", errors="replace")
-        if done.returncode:
-            raise OSError(done.stderr.strip())
-        return done.stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError) as error:
-        if (here.parents[1] / ".git").exists():
-            logging.getLogger("qtran").warning(f"the commit of {here.parents[1]} is not known: {error}")
-        return None
+def versions() -> dict[str, str]:
+    """{program: version} of what results depend on, this program first."""
+    return {
+        "qtran": VERSION,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }

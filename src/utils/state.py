@@ -25,7 +25,7 @@ import torch
 
 from utils.args import ConfigError, key
 from utils.disk import sync_folder
-from utils.runs import Damaged
+from utils.runs import LARGEST_JSON, Damaged, read_bytes
 
 FORMAT = 1
 PIECES = 32  # a file of episodes holds at most this part of the replay
@@ -259,7 +259,7 @@ class _Summed:
 
 def _read_manifest(path: Path) -> dict:
     try:
-        whole = json.loads(path.read_bytes())
+        whole = json.loads(read_bytes(path, most=LARGEST_JSON))
         manifest = whole["manifest"]
         sound = whole["checksum"] == _digest(json.dumps(manifest, sort_keys=True))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -267,12 +267,18 @@ def _read_manifest(path: Path) -> dict:
     if not sound:
         raise _Damaged(f"{path.name} has another checksum than when it was written")
     if manifest["format"] != FORMAT:
-        by = manifest.get("facts", {}).get("machine", {}).get("commit")
         raise StateError(
             f"{path}: the state has format {manifest['format']}, this version reads {FORMAT}; "
-            f"resume the run with the version that wrote it (commit {by})"
+            f"resume the run with the version that wrote it ({writer(manifest.get('facts', {}))})"
         )
     return manifest
+
+
+def writer(facts: dict) -> str:
+    """`version …, commit …` of the program that wrote a state with these `facts`."""
+    machine = facts.get("machine", {})
+    known = [f"{name} {machine[key]}" for name, key in (("version", "qtran"), ("commit", "commit")) if machine.get(key)]
+    return ", ".join(known) or "its version and commit are not known"
 
 
 def _files(manifests: list) -> list:

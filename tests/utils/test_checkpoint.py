@@ -631,8 +631,11 @@ def test_only_folders_with_canonical_numbers_are_checkpoints(tmp_path):
 
 
 @pytest.mark.parametrize("summary", ["commit", "none", "damaged", "deep", "other types", "folder", "FIFO"])
-def test_who_wrote_a_checkpoint_that_does_not_fit(summary, run, folder):
-    path = run.path / "summary.json"
+def test_the_summary_tells_who_wrote_an_old_checkpoint_that_does_not_fit(summary, run, unchecked):
+    """Its meta.json does not say."""
+    folder, path = unchecked, run.path / "summary.json"
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps({k: v for k, v in meta.items() if k not in ("versions", "commit")}))
     facts = {"commit": "abc123+", "versions": {"torch": "1.2.3", "python": "3.4"}}
     texts = {"commit": json.dumps(facts), "damaged": "{", "deep": "[" * 100_000, "other types": '{"versions": 7}'}
     if summary in texts:
@@ -646,6 +649,16 @@ def test_who_wrote_a_checkpoint_that_does_not_fit(summary, run, folder):
     assert ("written by commit abc123+" in message and "torch 1.2.3" in message) == (summary == "commit")
     message = refusal(folder, make_learner("qmix", standardise_rewards=True, optimizer="rmsprop"))
     assert "opt.th does not fit RMSprop" in message and ("abc123+" in message) == (summary == "commit")
+
+
+@pytest.mark.parametrize("commit", ["def456", None])
+def test_a_checkpoint_itself_tells_who_wrote_it(commit, run, unchecked):
+    """The run's summary.json may be gone, or of the version that resumed it."""
+    (run.path / "summary.json").write_text(json.dumps({"commit": "abc123", "versions": {"qtran": "0.2"}}))
+    meta = json.loads((unchecked / "meta.json").read_text()) | {"versions": {"torch": "3", "qtran": "0.1"}}
+    (unchecked / "meta.json").write_text(json.dumps(meta | {"commit": commit}))
+    by = "version 0.1, commit def456, torch 3" if commit else "version 0.1, torch 3"  # no commit: outside git
+    assert f"(written by {by})" in refusal(unchecked, new_learner(hidden_dim=9))
 
 
 def test_weights_that_would_run_code_are_refused(unchecked, tmp_path):

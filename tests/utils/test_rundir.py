@@ -15,6 +15,7 @@ from utils.args import ConfigError
 from utils.checkpoint import find_checkpoint
 from utils.claim import ClaimLost
 from utils.rundir import BEST, RunDirectory, check_same_algorithm, commit, write_atomically
+from utils.version import VERSION
 
 VALUES = dict(
     name="vdn", env="two_step", env_args={}, seed=5, learner="q_learner", mixer="vdn", agent="rnn", lease_seconds=120
@@ -83,6 +84,14 @@ def test_a_checkpoint_is_whole_or_absent(make):
             directory.save_checkpoint(FullDisk(), t_env)
     folder = directory.path / "checkpoints"
     assert [f.name for f in folder.iterdir()] == ["10"] and (folder / "10" / "agent.th").read_text() == "weights"
+
+
+def test_a_checkpoint_says_whose_it_is_and_which_version_wrote_it(make):
+    directory = make()
+    directory.save_checkpoint(Learner(), 10, interrupted=True)
+    meta = json.loads((directory.path / "checkpoints" / "10" / "meta.json").read_text())
+    assert meta["t_env"] == 10 and meta["mixer"] == "vdn" and meta["interrupted"]
+    assert meta["versions"]["qtran"] == VERSION and meta["commit"] == directory.commit
 
 
 def test_a_second_checkpoint_at_the_same_step_replaces_the_first(make):

@@ -405,10 +405,21 @@ def test_a_manifest_that_is_none(text, two):
     assert StateFolder(two).read().parts["played"] == 4
 
 
-def test_another_format_is_no_damage(two):
-    rewrite(two, 2, format=FORMAT + 1)
-    with pytest.raises(ConfigError, match=f"format {FORMAT + 1}, this version reads {FORMAT}.*commit abc"):
+@pytest.mark.parametrize(
+    "machine, by",
+    [
+        ({"commit": "abc", "qtran": "0.1"}, "version 0.1, commit abc"),
+        ({"commit": "abc"}, "commit abc"),  # before there were versions
+        ({"commit": None, "qtran": "0.1"}, "version 0.1"),  # outside git
+        ({}, "its version and commit are not known"),
+    ],
+)
+def test_another_format_is_no_damage(machine, by, two):
+    rewrite(two, 2, format=FORMAT + 1, facts=FACTS | {"machine": machine})
+    with pytest.raises(ConfigError) as refused:
         StateFolder(two).read()
+    said = str(refused.value)
+    assert f"format {FORMAT + 1}, this version reads {FORMAT}" in said and f"the version that wrote it ({by})" in said
 
 
 def test_no_file_of_a_state_can_run_code(two, tmp_path):
