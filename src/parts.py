@@ -10,6 +10,7 @@ import envs
 from components.action_selectors import selector_class
 from components.episode_buffer import ReplayBuffer, make_scheme, nbytes
 from controllers import mac_class
+from envs.vector import EnvInfo
 from learners import learner_class
 from modules.agents import agent_class
 from modules.mixers import mixer_class
@@ -131,7 +132,9 @@ class Parts:
     def _build(self, args) -> None:
         info = self.env.env_info
         if self.training.t_max < info.episode_limit:
-            raise ConfigError(f"t_max = {self.training.t_max} is shorter than one episode ({info.episode_limit} steps)")
+            limit = [f", env_args.{name}" for name in ("episode_limit", "time_limit") if name in self.values["env_args"]]
+            steps = f"{info.episode_limit} steps{''.join(limit)}"
+            raise ConfigError(f"t_max = {self.training.t_max} is shorter than one episode ({steps})")
         if self.env.common_reward and not args.common_reward:
             raise ConfigError(
                 f"common_reward=False: {self.experiment.env} pays one team reward; give common_reward=True"
@@ -142,14 +145,15 @@ class Parts:
                 f"batch_steps = {self.training.batch_steps} cuts episodes into stretches, which agents that look back "
                 f"cannot learn from: give {memory[0]}=False, or batch_steps=null for whole episodes"
             )
-        args.n_agents, args.n_actions, args.episode_limit = info.n_agents, info.n_actions, info.episode_limit
-        args.obs_shape, args.state_shape = info.obs_shape, info.state_shape
+        with_sizes(args, info)
         self.scheme, self.groups = make_scheme(info, args.common_reward), {"agents": info.n_agents}
         self._refuse_what_does_not_fit(args)
         seed_weights(self.experiment.seed)
         self.mac = mac_class(args.mac)(self.scheme, self.groups, args)
         self.learner = learner_class(args.learner)(self.mac, self.scheme, self.logger, args)
-        self.runner = runner_class(args.runner)(self.env, self.mac, self.scheme, self.groups, self.logger, args)
+        self.runner = runner_class(args.runner, not self.env.shares_stream)(
+            self.env, self.mac, self.scheme, self.groups, self.logger, args
+        )
         if self.device == "cuda":
             self.learner.cuda()
         if self.experiment.checkpoint_path and self.start:
@@ -165,36 +169,13 @@ class Parts:
         """Say what the networks, the game and batches take; ConfigError, with the sum, where a device has no room for
         all that is still to be made on it."""
         e, c, log = self.experiment, self.training, self.logger.console_logger
-        networks, width = _networks(args)
-        batches = self._batches(width)
-        needed = [(self.device, networks), *batches]
-        if not e.evaluate:
-            replay = of_episodes("replay", nbytes(*self._replay_shape()), {"buffer_size": c.buffer_size})
-            needed.append((self._replay_device(), replay))
-        for device in dict.fromkeys(device for device, _ in needed):
-            refuse_if_too_large([part for d, part in needed if d == device], device, free_memory(device))
+        needed = Needed.of(args, self.env.env_info, args.common_reward, self.device)
+        needed.refuse_what_does_not_fit()
+        networks = needed.networks[1]
         log.info(f"{networks.what}, {networks.nbytes / 2**30:.3f} GiB{networks.note} on {self.device}")
         game = envs.need(e.env, self.values["env_args"], c.batch_size_run, e.env_workers)
-        told = [("cpu", game), *batches] if game.nbytes else batches  # of some games it is not known
+        told = [("cpu", game), *needed.batches] if game.nbytes else needed.batches  # of some games it is not known
         log.info("; ".join(f"{part.what}, {part.nbytes / 2**30:.3f} GiB on {device}" for device, part in told))
-
-    def _batches(self, width: int) -> list[tuple[str, Part]]:
-        """(device, what is made there): a round, a minibatch, and an update, which holds at least `width` numbers for
-        each step beside its copy of the minibatch."""
-        c, info = self.training, self.env.env_info
-        played = nbytes(self.scheme, self.groups, c.batch_size_run, info.episode_limit + 3)  # with what the game shows
-        played += ACTING * c.batch_size_run * info.n_agents * info.n_actions
-        batches = [("cpu", of_episodes("round", played, {"batch_size_run": c.batch_size_run}))]
-        if self.experiment.evaluate:
-            return batches
-        keys, steps = {"batch_size": c.batch_size}, c.batch_steps or info.episode_limit
-        if c.batch_steps:
-            keys["batch_steps"] = c.batch_steps
-        sampled = nbytes(self.scheme, self.groups, c.batch_size, steps + 1)
-        computed = sampled + 4 * width * c.batch_size * steps
-        batches.append((self._replay_device(), of_episodes("minibatch", sampled, keys)))
-        batches.append((self.device, of_episodes("update", computed, keys)))
-        return batches
 
     def _device(self):
         if self.experiment.use_cuda and not torch.cuda.is_available():
@@ -217,7 +198,7 @@ class Parts:
         return envs.env_class(self.experiment.env).save_replay is not envs.VectorEnv.save_replay
 
     def _replay(self) -> ReplayBuffer:
-        size, device = nbytes(*self._replay_shape()), self._replay_device()
+        size, device = nbytes(*self._replay_shape()), replay_device(self.experiment, self.device)
         self.logger.console_logger.info(
             f"replay: {self.training.buffer_size} episodes, {size / 2**30:.3f} GiB on {device}"
         )
@@ -226,8 +207,65 @@ class Parts:
     def _replay_shape(self) -> tuple:
         return self.scheme, self.groups, self.training.buffer_size, self.env.env_info.episode_limit + 1
 
-    def _replay_device(self) -> str:
-        return "cpu" if self.experiment.buffer_cpu_only else self.device
+
+def with_sizes(args: SimpleNamespace, info: EnvInfo) -> SimpleNamespace:
+    """`args`, which gets the sizes of the game that networks are built by."""
+    args.n_agents, args.n_actions, args.episode_limit = info.n_agents, info.n_actions, info.episode_limit
+    args.obs_shape, args.state_shape = info.obs_shape, info.state_shape
+    return args
+
+
+def replay_device(experiment: Experiment.Config, device: str) -> str:
+    return "cpu" if experiment.buffer_cpu_only else device
+
+
+@dataclass(frozen=True)
+class Needed:
+    """The memory that a run takes beside its game: (device, what is made there) each.
+
+    batches: a round, a minibatch, and an update, which holds at least its copy of the minibatch and what the networks
+    make of it. replay: None where nothing is learned.
+    """
+
+    networks: tuple[str, Part]
+    batches: list[tuple[str, Part]]
+    replay: tuple[str, Part] | None
+
+    @classmethod
+    def of(cls, args: SimpleNamespace, info: EnvInfo, common_reward: bool, device: str) -> "Needed":
+        """args: with the sizes of the game. device: of the networks."""
+        e, c = read(Experiment.Config, args), read(Training.Config, args)
+        scheme, groups = make_scheme(info, common_reward), {"agents": info.n_agents}
+        networks, width = _networks(args)
+        played = nbytes(scheme, groups, c.batch_size_run, info.episode_limit + 3)  # with what the game shows
+        played += ACTING * c.batch_size_run * info.n_agents * info.n_actions
+        rounds, keys = 1 + getattr(args, "max_staleness", 0), {"batch_size_run": c.batch_size_run}
+        if rounds > 1:  # are played at the same time
+            keys["max_staleness"] = rounds - 1
+        batches = [("cpu", of_episodes("round" if rounds == 1 else f"{rounds} rounds", rounds * played, keys))]
+        if e.evaluate:
+            return cls((device, networks), batches, None)
+        keys, steps, place = {"batch_size": c.batch_size}, c.batch_steps or info.episode_limit, replay_device(e, device)
+        if c.batch_steps:
+            keys["batch_steps"] = c.batch_steps
+        sampled = nbytes(scheme, groups, c.batch_size, steps + 1)
+        computed = sampled + 4 * width * c.batch_size * steps
+        batches.append((place, of_episodes("minibatch", sampled, keys)))
+        batches.append((device, of_episodes("update", computed, keys)))
+        stored = nbytes(scheme, groups, c.buffer_size, info.episode_limit + 1)
+        return cls((device, networks), batches, (place, of_episodes("replay", stored, {"buffer_size": c.buffer_size})))
+
+    def on(self) -> dict[str, list[Part]]:
+        """{device: what is made there}."""
+        places: dict[str, list[Part]] = {}
+        for device, part in [self.networks, *self.batches, *([self.replay] if self.replay else [])]:
+            places.setdefault(device, []).append(part)
+        return places
+
+    def refuse_what_does_not_fit(self) -> None:
+        """ConfigError, with the sum, where a device has no room for all that is made on it."""
+        for device, parts in self.on().items():
+            refuse_if_too_large(parts, device, free_memory(device))
 
 
 def _networks(args) -> tuple[Part, int]:

@@ -25,7 +25,7 @@ from utils.identity import flat, may_change
 from utils.logging import Logger, brief, get_logger, unwritable, without_passwords
 from utils.progress import TrainingProgress
 from utils.rundir import RunDirectory
-from utils.runs import Damaged
+from utils.runs import Damaged, read_bytes
 from utils.sinks import JsonlSink, SacredSink, Sink, TensorBoardSink, WandbSink, cut_metrics
 from utils.state import Saved, StateFolder
 
@@ -243,7 +243,7 @@ def _guarded(experiment: _Experiment) -> int:
                 status, reason, code = "failed", reason or f"summary.json: {brief(error)}", code or 1
             except ClaimLost as error:
                 status, reason, code = "taken over", str(error), 1
-            _close(parts.env, log)
+            _close(parts.runner, log)
             print(f"run directory: {directory.path}", flush=True)
             if status == "interrupted" and not parts.experiment.evaluate:
                 log.info(f"go on with: python src/main.py --resume {directory.path}")
@@ -253,10 +253,10 @@ def _guarded(experiment: _Experiment) -> int:
     return code
 
 
-def _close(env, log):
+def _close(runner, log):
     """What goes wrong here costs a warning: all is learned and written."""
     try:
-        env.close()
+        runner.close()
     except Exception as error:
         log.warning(f"closing the environment: {brief(error)}")
 
@@ -339,7 +339,7 @@ def _closed_if_it_fails(parts):
     try:
         yield
     except BaseException:
-        _close(parts.env, parts.logger.console_logger)
+        _close(parts.runner, parts.logger.console_logger)
         parts.logger.finish()
         raise
 
@@ -384,8 +384,9 @@ def _check_mongo(values: dict) -> None:
 def _remove_checkpoints_of_interruptions(path: Path) -> None:
     """A run that had never stopped would not have them."""
     for meta in path.glob("checkpoints/*/meta.json"):
-        if b'"interrupted": true' in meta.read_bytes():
-            shutil.rmtree(meta.parent, ignore_errors=True)
+        with contextlib.suppress(OSError):  # damaged, which does not matter here
+            if b'"interrupted": true' in read_bytes(meta):
+                shutil.rmtree(meta.parent, ignore_errors=True)
 
 
 def _report_tables(parts, directory):

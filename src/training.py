@@ -84,6 +84,7 @@ def train(config, schedule, runner, buffer, learner, updates: Tolerance, logger,
             if runner.t_env >= config.learning_starts and buffer.can_sample(config.batch_size):
                 _learn(config, runner, buffer, learner, updates, device)
             keeper.round_done()
+    runner.end_training()
     keeper.last_state()  # before what only the end brings: with a larger t_max the run goes on from here
     if schedule.test.last != runner.t_env:
         _test(config, schedule, runner, keeper, progress)

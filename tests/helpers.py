@@ -3,6 +3,7 @@
 Axes: B episodes, T transitions (a batch has T+1 observations), N agents, A actions, O observation, S state.
 """
 
+import logging
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,7 +22,7 @@ class SilentLogger:
     """Keeps what a learner logs: {name: [(t_env, value)]}."""
 
     def __init__(self):
-        self.stats = {}
+        self.stats, self.console_logger = {}, logging.getLogger("qtran")
 
     def log_stat(self, name, value, t):
         self.stats.setdefault(name, []).append((t, value))

@@ -172,7 +172,7 @@ def _wrap_the_program(bomb: Bomb) -> None:
     for owner, name in (
         (run, "cut_metrics"), (run, "_Experiment"), (state.StateFolder, "read"), (keeper.Keeper, "load"),
         (keeper.Keeper, "finished"), (rundir.RunDirectory, "put_checkpoint"),
-        (parts.Parts, "_build"), (EpisodeRunner, "run"), (ValueLearner, "train"), (state.StateFolder, "_remove_but"),
+        (parts.Parts, "_build"), (EpisodeRunner, "run"), (ValueLearner, "update"), (state.StateFolder, "_remove_but"),
         (rundir.RunDirectory, "limit_checkpoints"),
     ):  # fmt: skip
         around(owner, name)

@@ -72,9 +72,10 @@ class Case:
     env: str
     seed: int
     workers: bool = False
+    staleness: int = 0
 
     def __str__(self):
-        return f"{self.alg}-{self.env}{'-workers' if self.workers else ''}-{self.seed}"
+        return f"{self.alg}-{self.env}{'-workers' if self.workers else ''}-{self.seed}" + "-stale" * self.staleness
 
     @property
     def values(self) -> list[str]:
@@ -84,6 +85,7 @@ class Case:
         values = {k: v * steps if k in IN_ROUNDS else v for k, v in rounds.items()}
         values |= {"t_max": (9 + self.seed % 3) * steps - 1, "epsilon_anneal_time": 5 * steps}
         values = {"batch_steps": None} | values | {"buffer_size": 8, "seed": self.seed, "env_workers": self.workers}
+        values |= {"max_staleness": self.staleness}
         return [*short, *(f"{k}={v}" for k, v in values.items())]
 
 
@@ -313,8 +315,8 @@ def _check_what_is_left(run: Path, story: Story) -> None:
 CASES = [Case(alg, GAMES[(i + i // 4) % 4], 100 * SEED + i) for i, alg in enumerate(ALGORITHMS)]
 WORKERS = [
     Case("iql_ns", "matrix_game", 100 * SEED + 50, workers=True),
-    Case("qmix", "two_step", 100 * SEED + 51, workers=True),
-    Case("qtran_alt", "predator_prey", 100 * SEED + 52, workers=True),
+    Case("qmix", "two_step", 100 * SEED + 51, workers=True, staleness=1),
+    Case("qtran_alt", "predator_prey", 100 * SEED + 52, workers=True, staleness=2),
 ]
 
 

@@ -46,7 +46,7 @@ def test_an_exception_leaves_no_game_behind(machine, tmp_path, capsys, monkeypat
     def broken(self, batch, t_env, episode):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("learners.value_learner.ValueLearner.train", broken)
+    monkeypatch.setattr("learners.value_learner.ValueLearner.update", broken)
     assert here(capsys, words("vdn", "sc2v2", tmp_path, "batch_size=1")).code == 1
     started = games(machine)
     assert started and gone(started)

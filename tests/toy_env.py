@@ -2,8 +2,10 @@
 
 import os
 import signal
+import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -69,3 +71,52 @@ class Toy(ArrayEnv):
 
     def _info(self):
         return {"battle_won": np.ones(self.n_envs)}
+
+
+class Walk(ArrayEnv):
+    """Episodes of 2 to 9 steps whose observations are noise; the team is paid what its actions match.
+
+    sleep: seconds of a step, on average. dies: its process dies in its so many-th step; where `folder` is a folder, the
+    first processes of the environments alone, which leave a file there. folder="nan": environment 1 shows NaN.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        sleep: float = key("seconds of a step", low=0)
+        dies: int = key("step in which the process dies; 0: none", low=0)
+        folder: str = key("where a process that dies leaves a file")
+
+    def __init__(self, config, n_envs=1, seed=None):
+        self.config, self.played, self.number = config, 0, seed.spawn_key[0]
+        first = seed.spawn_key[2] == 0
+        self.dies = config.dies if config.folder == "always" or first else 0
+        super().__init__(EnvInfo(n_agents=2, n_actions=4, obs_shape=3, state_shape=2, episode_limit=9), n_envs, seed)
+
+    def _reset(self, mask):
+        self.length = self.rng.integers(2, 9)
+        self.noise = self.rng.random((1, 2, 3), dtype=np.float32)
+
+    def _observe(self):
+        bad = self.config.folder == "nan" and self.number == 1 and self.t[0] == 1
+        obs = self.noise * np.float32(np.nan if bad else 1)
+        return Observation(obs, self.noise[:, 0, :2].copy(), np.ones((1, 2, 4), dtype=bool))
+
+    def _step(self, actions, live):
+        self.played += 1
+        if self.config.sleep:
+            time.sleep(2 * self.config.sleep * self.rng.random())
+        else:
+            self.rng.random()
+        if self.played == self.dies:
+            if self.config.folder != "always":
+                Path(self.config.folder, f"{os.getpid()}").touch()
+            os._exit(3)
+        self.noise = self.rng.random((1, 2, 3), dtype=np.float32)
+        right = (actions[0] == (4 * self.noise[0, :, 0]).astype(int)).sum()
+        return np.array([float(right)]), np.array([self.t[0] + 1 >= self.length and self.length < 8])
+
+    def _info(self):
+        return {"battle_won": np.ones(1)}
+
+    def render(self):
+        return f"at {self.t[0]}"

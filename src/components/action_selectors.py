@@ -45,21 +45,23 @@ class EpsilonGreedy:
         """True where the values would not matter: ε is 1 now and at all later steps, so no history counts."""
         return not test_mode and self.config.epsilon_finish == 1 and self.epsilon(t_env) == 1
 
-    def select(self, q, avail, t_env, test_mode=False):
-        """Actions [E, N] int64 from q [E, N, A]; avail bool [E, N, A]."""
+    def select(self, q, avail, t_env, test_mode=False, rngs=None):
+        """Actions [E, N] int64 from q [E, N, A]; avail bool [E, N, A]. rngs: in place of those of `begin`."""
         greedy = np.where(avail, q, -np.inf).argmax(axis=-1)
         epsilon = self.epsilon(t_env, test_mode)
         if epsilon == 0:
             return greedy
-        explore = self._uniform(greedy.shape) < epsilon
-        return np.where(explore, self.random(avail), greedy)
+        rngs = rngs or self.rngs
+        explore = _uniform(greedy.shape, rngs) < epsilon
+        return np.where(explore, self.random(avail, rngs), greedy)
 
-    def random(self, avail):
+    def random(self, avail, rngs=None):
         """Uniform over available actions: [E, N] int64."""
-        return np.where(avail, self._uniform(avail.shape), -1.0).argmax(axis=-1)
+        return np.where(avail, _uniform(avail.shape, rngs or self.rngs), -1.0).argmax(axis=-1)
 
-    def _uniform(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Numbers in 0..1 of shape [E, ...]."""
-        if len(self.rngs) == 1:
-            return self.rngs[0].random(shape)
-        return np.stack([rng.random(shape[1:]) for rng in self.rngs])
+
+def _uniform(shape: tuple[int, ...], rngs: Sequence[np.random.Generator]) -> np.ndarray:
+    """Numbers in 0..1 of shape [E, ...]. rngs: one for all environments, or one for each."""
+    if len(rngs) == 1:
+        return rngs[0].random(shape)
+    return np.stack([rng.random(shape[1:]) for rng in rngs])

@@ -54,7 +54,7 @@ def serve(pipe, env_class, config, seed, folder, parent, delay):
                 step = env.step(views["actions"][row : row + 1])
                 write(views, row, step)
                 if step.terminated[0] or step.truncated[0]:
-                    write_message(pipe, MESSAGE, {k: v[0] for k, v in step.info.items()})
+                    write_message(pipe, MESSAGE, ({k: v[0] for k, v in step.info.items()}, env.state_dict()))
                 else:
                     os.write(fd, NOTHING)
                 continue

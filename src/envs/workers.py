@@ -3,8 +3,11 @@
 Arrays travel through shared memory; the pipe of a worker carries one byte for a step. A worker hosts a
 VectorEnv of one environment, so its contract (frozen ends, no reset by itself) is everywhere the same.
 
-A game that is a program of its own (`own_process`) may fail at any moment. Its worker is then killed, with all that
-it has started, and another takes its place, so that nothing stale is left. The episode is `lost`.
+All can step together, as in every VectorEnv, or each on its own (`begin`, `act`, `arrived`).
+
+A worker may die or hang at any moment. It is then killed, with all that it has started, and another takes its place, so
+that nothing stale is left. Where all step together, this is done for games that are programs of their own
+(`own_process`), and the episode is `lost`; another game's death is an error.
 Axes: E environments, N agents, A actions, O observation, S state.
 """
 
@@ -12,6 +15,7 @@ import atexit
 import logging
 import os
 import resource
+import select
 import shutil
 import time
 from multiprocessing.shared_memory import SharedMemory
@@ -20,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from envs.vector import GameError, Observation, Step, VectorEnv
-from envs.worker import Worker, temporary_folder
+from envs.worker import PYTHON, Worker, temporary_folder
 from envs.worker_process import OBSERVED, STEP, layout, views_of
 from utils.args import ConfigError
 from utils.seeding import stream
@@ -32,6 +36,7 @@ STARTING = 3  # timeouts that a game may take to start, or to begin an episode
 STARTS, EPISODES = range(2)  # what streams are for
 FILES = 4  # that this process holds open for each worker
 SHARED = "/dev/shm"  # where shared memory is, on Linux
+BACKOFF = 1  # seconds: after the second failure in a row a new process waits for so long, then 3, 7 and so on
 IN_A_ROW = 5  # failures of a game without a whole episode between them, before the run gives up
 
 
@@ -55,6 +60,8 @@ class WorkerEnv(VectorEnv):
         self.started = np.zeros(n_envs, dtype=int)  # processes
         self.states = [None] * n_envs  # of games that may fail, after their last reset
         self.workers, self.arrays = [], {}
+        self.working: dict[int, float] = {}  # {environment that owes an answer: when it is late}
+        self.poll, self.waker = select.poll(), -1
         self.memory: Any = None
         self.cleaner = None
         atexit.register(self.close)  # before multiprocessing waits for workers that nobody told to end
@@ -78,9 +85,9 @@ class WorkerEnv(VectorEnv):
         except BaseException:
             self.close()
             raise
+        self.failures = [0] * n_envs  # in a row
         if self.own_process:
             self.restarts, self.lost = 0, np.zeros(n_envs, dtype=bool)
-            self.failures = [0] * n_envs  # in a row
 
     def reset(self, seed=None, mask=None):
         mask = np.ones(self.n_envs, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
@@ -109,16 +116,82 @@ class WorkerEnv(VectorEnv):
                 self._lose(i, error)
                 continue
             if ends is not None:  # an episode's end
-                if self.own_process:
-                    self.failures[i] = 0
-                for name, value in ends.items():
+                self.failures[i], self.states[i] = 0, ends[1]
+                for name, value in ends[0].items():
                     info.setdefault(name, np.zeros(self.n_envs))[i] = value
         a = {k: v.copy() for k, v in self.arrays.items()}
         reward = a["reward"][:, 0] if self.common_reward else a["reward"]
         return Step(a["obs"], a["state"], a["avail"], reward, a["terminated"], a["truncated"], info)
 
+    # ---- each on its own
+
+    def begin(self, i: int, seed: np.random.SeedSequence) -> None:
+        """Ask environment i for a new episode. Once it has `arrived`, row i of `arrays` shows it."""
+        if self.own_process and self.workers[i].episodes == self.restart_every:
+            self._replace(i)
+        worker = self.workers[i]
+        self._prepare(i)
+        worker.episodes += 1
+        worker.send(("reset", seed, True))
+        late = np.inf if self.timeout is None else STARTING * self.timeout + GRACE
+        self._owes(i, late if worker.greeted or self.timeout is None else late + PYTHON + worker.delay)
+
+    def act(self, i: int, actions: np.ndarray) -> None:
+        """Play `actions` [N] in environment i."""
+        self.arrays["actions"][i] = actions
+        self.workers[i].send(STEP)
+        self._owes(i, np.inf if self.timeout is None else self.timeout + GRACE)
+
+    def arrived(self) -> list[tuple[int, Any]]:
+        """Wait until one has answered `begin` or `act`, or is late: (i, answer) of all of these.
+
+        answer: None; at the end of an episode ({name: value}, the game's state_dict); GameError where the worker died
+        or is late: `failed` replaces it.
+        """
+        late = min(self.working.values(), default=np.inf)
+        wait = None if late == np.inf else 1000 * max(0.0, late - time.monotonic())
+        there = {fd for fd, _ in self.poll.poll(wait)}
+        came, now = [], time.monotonic()
+        if self.waker in there:
+            os.read(self.waker, 1024)
+        for i, deadline in list(self.working.items()):
+            worker = self.workers[i]
+            if worker.pipe.fileno() not in there and now < deadline:
+                continue
+            try:
+                answer = worker.receive(now)
+            except (GameError, ConfigError) as error:  # what was well at first may be gone: a map, a disk
+                answer = error if isinstance(error, GameError) else GameError(str(error))
+            if worker.owes and not isinstance(answer, GameError):
+                continue
+            self.poll.unregister(worker.pipe.fileno())
+            del self.working[i]
+            if isinstance(answer, tuple):
+                self.failures[i], self.states[i] = 0, answer[1]
+            came.append((i, answer if isinstance(answer, (tuple, GameError)) else None))
+        return came
+
+    def failed(self, i: int, error: GameError) -> None:
+        """Another worker for environment i, whose episode is to begin again. GameError if it fails all the time."""
+        self._count_failure(i, error)
+        logging.getLogger("qtran").warning(f"{error}\nthe episode is lost, the game starts again and plays it anew")
+        self._replace(i, delay=BACKOFF * (2 ** (self.failures[i] - 1) - 1))
+
+    def wake_by(self, fd: int) -> None:
+        """Let `arrived` return when something is written into the pipe that is read at `fd`."""
+        self.waker = fd
+        self.poll.register(fd, select.POLLIN)
+
+    def _owes(self, i: int, seconds: float) -> None:
+        self.working[i] = time.monotonic() + seconds
+        self.poll.register(self.workers[i].pipe.fileno(), select.POLLIN)
+
+    # ---- other things that environments can do
+
     def render(self):
-        return self._call([("render",)])[0]
+        """Of the first one; it must not owe an answer."""
+        self.workers[0].send(("render",))
+        return self.workers[0].settle()
 
     def save_replay(self):
         """Of the first environment whose game has not just been lost."""
@@ -127,9 +200,8 @@ class WorkerEnv(VectorEnv):
         return worker.settle()
 
     def state_dict(self):
-        if self.own_process:  # a game that has just failed cannot be asked
-            return {"workers": list(self.states), "started": self.started.tolist()}
-        return {"workers": self._call([("state_dict",)] * self.n_envs), "started": self.started.tolist()}
+        """States of the games after their last episodes; one that has just failed, or plays, could not be asked."""
+        return {"workers": list(self.states), "started": self.started.tolist()}
 
     def load_state_dict(self, state):
         self.states, started = state["workers"], np.array(state["started"])
@@ -138,7 +210,7 @@ class WorkerEnv(VectorEnv):
             for i in range(self.n_envs):
                 self._replace(i)
         else:
-            self._call([("load_state_dict", s) for s in self.states])
+            self._call([("load_state_dict", s or {}) for s in self.states])
 
     def close(self):
         atexit.unregister(self.close)
@@ -176,27 +248,34 @@ class WorkerEnv(VectorEnv):
                     self._ask_reset(i)
 
     def _ask_reset(self, i):
+        self._prepare(i)
+        self.workers[i].episodes += 1
+        self.workers[i].send(("reset", self._next_seed(i), True))
+
+    def _prepare(self, i: int) -> None:
+        """A worker that is new gets the shared memory and the state of the one before it."""
         worker = self.workers[i]
         if not worker.attached:
             self._attach(i)
             if self.states[i] is not None:
                 worker.send(("load_state_dict", self.states[i]))
-        worker.episodes += 1
-        worker.send(("reset", self._next_seed(i), True))
 
     def _lose(self, i, error):
         """Forget the episode of environment i, and start another game in the place of the one that failed."""
         if not self.own_process:
             raise error
-        self.failures[i] += 1
-        if self.failures[i] >= IN_A_ROW:
-            raise GameError(f"{IN_A_ROW} failures without a whole episode between them; the last: {error}") from error
+        self._count_failure(i, error)
         logging.getLogger("qtran").warning(f"{error}\nthe episode is lost, the game starts again")
-        self.restarts += 1
         self.lost[i] = True
         self.arrays["reward"][i] = 0
         self.arrays["terminated"][i], self.arrays["truncated"][i] = False, True
-        self._replace(i, delay=2 ** (self.failures[i] - 1) - 1)
+        self._replace(i, delay=BACKOFF * (2 ** (self.failures[i] - 1) - 1))
+
+    def _count_failure(self, i: int, error: Exception) -> None:
+        self.failures[i] += 1
+        if self.failures[i] >= IN_A_ROW:
+            raise GameError(f"{IN_A_ROW} failures without a whole episode between them; the last: {error}") from error
+        self.restarts = (self.restarts or 0) + 1
 
     def _replace(self, i: Any, delay: int = 0) -> None:
         """Another worker for environment i."""

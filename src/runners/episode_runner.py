@@ -4,6 +4,7 @@ Axes: E environments, N agents, A actions, O observation, S state.
 """
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,9 +12,19 @@ import torch
 from components.episode_buffer import EpisodeBatch
 from envs.vector import GameError
 from utils import interrupts
-from utils.args import NotFinite, key, read
+from utils.args import ConfigError, NotFinite, key, read
 from utils.nonfinite import Tolerance
 from utils.seeding import EXPLORATION, GAMES, GLOBALS, TEST, TRAINING, seed_globals, stream
+
+
+class Played(NamedTuple):
+    """A round: one episode in each environment."""
+
+    batch: EpisodeBatch  # [E, episode_limit + 1]
+    returns: np.ndarray  # [E, 1 or N]
+    lengths: np.ndarray  # [E]
+    ends: dict[str, np.ndarray]  # {name: [E]} of what the game says at their ends
+    bad: dict[int, NotFinite]  # {environment: why} of episodes that are over because a number is not finite
 
 
 class EpisodeRunner:
@@ -32,6 +43,11 @@ class EpisodeRunner:
         reward_scalarisation: str = key(
             "how one team reward is made where an environment pays each agent", choices=("sum", "mean")
         )
+        max_staleness: int = key(
+            "0: each round is played with the newest weights. S: with those of S rounds before, so that playing and "
+            "learning go on side by side; needs env_workers=True",
+            unit="rounds", low=0, high=64,
+        )  # fmt: skip
         on_nonfinite: str = key(
             "what happens where a number is not finite. stop: the run fails. skip: a bad update is not made and a bad "
             "episode is left out, at most 10 in a row, and 1 % in all (10 of the first 1,000)",
@@ -40,6 +56,11 @@ class EpisodeRunner:
 
     def __init__(self, env, mac, scheme, groups, logger, args):
         self.config = read(self.Config, args)
+        if self.config.max_staleness and env.shares_stream:
+            raise ConfigError(
+                f"max_staleness = {self.config.max_staleness}: the environments are arrays of this process, which play "
+                "while nothing is learned; give env_workers=True, or max_staleness=0"
+            )
         self.env, self.mac, self.logger = env, mac, logger
         self.scheme, self.groups = scheme, groups
         self.seed, self.game_seed = args.seed, args.game_seed
@@ -61,10 +82,11 @@ class EpisodeRunner:
         kept, rounds = np.zeros(self.env.n_envs, dtype=bool), self.rounds
         while not kept.any():
             try:
-                batch, returns, lengths, ends, bad = self._play(test_mode, render)
+                played: Any = self._play(test_mode, render)
             except GameError:
                 self.rounds = rounds  # as if it had not been begun
                 raise
+            batch, bad = played.batch, played.bad
             kept = np.ones(self.env.n_envs, dtype=bool) if self.env.lost is None else ~self.env.lost
             for i in np.flatnonzero(kept).tolist():
                 if i in bad:
@@ -73,9 +95,9 @@ class EpisodeRunner:
                     self.tolerance.good()
             kept[list(bad)] = False
             if not test_mode:
-                self.t_env += int(lengths[kept].sum())
+                self.t_env += int(played.lengths[kept].sum())
         self.stats["test_" if test_mode else ""].add(
-            returns[kept], lengths[kept], {name: values[kept] for name, values in ends.items()}
+            played.returns[kept], played.lengths[kept], {name: values[kept] for name, values in played.ends.items()}
         )
         if not test_mode:
             self.episodes += int(kept.sum())
@@ -86,10 +108,8 @@ class EpisodeRunner:
                 self.log_stats_t = self.t_env
         return batch if kept.all() else batch[np.flatnonzero(kept).tolist()]
 
-    def _play(self, test_mode, render):
-        """An EpisodeBatch of one episode in each environment, their returns [E, 1 or N], lengths [E],
-        {name: [E]} of what the game says at their ends, and {environment: NotFinite} of the episodes that are over
-        because a number in them is not finite."""
+    def _play(self, test_mode: bool, render: bool) -> Any:
+        """A round: what has the fields of Played."""
         n_envs = self.env.n_envs
         batch = EpisodeBatch(self.scheme, self.groups, n_envs, self.env.env_info.episode_limit + 1)
         data = batch.arrays()
@@ -130,19 +150,37 @@ class EpisodeRunner:
                 obs = np.where(np.isin(np.arange(n_envs), list(bad))[:, None, None], 0, obs).astype(obs.dtype)
             if render:
                 print(f"t {t}, actions {actions[0].tolist()}, reward {reward[0].tolist()}\n{self.env.render()}")
-        return batch, returns, lengths, ends, bad
+        return Played(batch, returns, lengths, ends, bad)
 
     def _begin_round(self, test_mode: bool) -> np.random.SeedSequence:
         """Seed exploration and the global generators for the next round; returns the stream of its games."""
+        games, explore, everywhere = self._streams(self._next_key(test_mode))
+        alone = [explore] if self.env.shares_stream else [stream(explore, i) for i in range(self.env.n_envs)]
+        self.mac.action_selector.begin(alone)
+        seed_globals(everywhere)
+        return games
+
+    def _next_key(self, test_mode: bool) -> tuple[int, ...]:
+        """What the streams of the next round are derived from."""
         if test_mode:
             key, self.tests = (TEST, self.t_env, self.tests), self.tests + 1
         else:
             key, self.rounds, self.tests = (TRAINING, self.rounds), self.rounds + 1, 0
-        explore = stream(self.seed, EXPLORATION, *key)
-        alone = [explore] if self.env.shares_stream else [stream(explore, i) for i in range(self.env.n_envs)]
-        self.mac.action_selector.begin(alone)
-        seed_globals(stream(self.seed, GLOBALS, *key))
-        return stream(self.game_seed, GAMES, *key)
+        return key
+
+    def _streams(self, key: tuple[int, ...]) -> tuple[np.random.SeedSequence, ...]:
+        """Of a round's games, its exploration, and the global generators."""
+        return (
+            stream(self.game_seed, GAMES, *key),
+            stream(self.seed, EXPLORATION, *key),
+            stream(self.seed, GLOBALS, *key),
+        )
+
+    def end_training(self) -> None:
+        """No round of training follows."""
+
+    def close(self) -> None:
+        self.env.close()
 
     def log_stats(self, test_mode=False):
         """Log and forget the mean and spread of the episodes played so far."""

@@ -96,7 +96,7 @@ class Log:
 def runner():
     args = SimpleNamespace(
         runner_log_interval=9, render=False, common_reward=True, reward_scalarisation="sum", on_nonfinite="stop",
-        seed=3, game_seed=4,
+        max_staleness=0, seed=3, game_seed=4,
     )  # fmt: skip
     return EpisodeRunner(Script(), Mac(), make_scheme(Script.env_info, True), {"agents": N}, Log(), args)
 
