@@ -8,6 +8,7 @@ import errno
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -17,7 +18,7 @@ from utils.identity import JUDGED_BY
 from utils.logging import brief
 from utils.rundir import BEST, RunDirectory
 from utils.sinks import JsonlSink
-from utils.state import Saved, StateConfig, StateError, StateFolder, writer
+from utils.state import Saved, StateConfig, StateError, StateFolder, unlike, writer
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 PAUSE_SECONDS, PAUSES = 30, 120  # between two tries on a full disk; an hour in all
@@ -166,16 +167,19 @@ class Keeper:
             "best": self.best,
             "best_files": {k: torch.frombuffer(bytearray(v), dtype=torch.uint8) for k, v in self.best_files.items()},
             "wall_s": self.directory.wall_seconds,
+            "seconds": dict(self.parts.runner.clock.seconds),
             "t_start": self.directory.t_start,
         }
 
     def load(self, saved: Saved) -> None:
         """Go on from a state. StateError where it does not fit the parts, which are then of no more use."""
         try:
+            if odd := unlike(saved.parts, self._contents()):
+                raise ValueError(odd)
             self._load(saved.parts)
             for first, episodes in saved.replay or []:
                 self.parts.buffer.put_back(first, episodes)
-        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except Exception as error:  # a state that was changed can fail in any way
             raise StateError(
                 f"{self.states.folder}: the state does not fit this version of the program (it was written by "
                 f"{writer(saved.facts)}): {brief(error)}; resume the run with that version"
@@ -188,8 +192,15 @@ class Keeper:
         self.schedule.load_state_dict(contents["schedule"])
         if "updates" in contents:  # states of the version before have none
             self.parts.updates.load_state_dict(contents["updates"])
-        self.best = contents["best"]
+        best, names = contents["best"], contents["best_files"].keys()
+        kinds = {"metric": str, "value": float, "t_env": int}
+        if best is not None and not all(isinstance(best[name], kind) for name, kind in kinds.items()):
+            raise ValueError(f"best is {best}")
+        if odd := [name for name in names if Path(name).name != name]:
+            raise ValueError(f"best_files has {odd[0]}")
+        self.best = best
         self.best_files = {name: bytes(values.numpy()) for name, values in contents["best_files"].items()}
         self.directory.put_checkpoint(BEST, self.best_files)
+        self.parts.runner.clock.begin(contents.get("seconds", {}))
         self.directory.wall_before, self.directory.t_start = contents["wall_s"], contents["t_start"]
         self._t_env = self.parts.runner.t_env

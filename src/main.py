@@ -63,6 +63,7 @@ def parser():
     p.add_argument("--status", metavar="PATH", help="what the runs in or below this folder do, and how far they are")
     p.add_argument("--list", action="store_true", help="algorithms and environments, and what is installed")
     p.add_argument("--explain", action="store_true", help="each key: its value, who set it, who reads it; no run")
+    p.add_argument("--profile", action="store_true", help="write trace.json of ten rounds, for ui.perfetto.dev")
     p.add_argument("--version", action="store_true", help="the version of this program, and its commit")
     return p
 
@@ -84,6 +85,8 @@ def act(options, words):
 
     overrides = configuration.parse_overrides(words)
     latest = options.resume == "latest"
+    if options.resume and options.profile:
+        raise configuration.ConfigError("--profile is for a new run; leave --resume out")
     if options.resume and not latest:
         if options.config or options.env_config or options.from_:
             raise configuration.ConfigError("--resume RUN_DIR: the run has its configuration; drop the others")
@@ -98,7 +101,7 @@ def act(options, words):
         config = configuration.load(options.config, options.env_config, overrides, readers)
     if options.explain:
         return show_explanation(configuration.explain(config))
-    return resume_latest(config, options.strict) if latest else launch(config)
+    return resume_latest(config, options.strict) if latest else launch(config, options.profile)
 
 
 def show_list():

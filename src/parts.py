@@ -132,8 +132,8 @@ class Parts:
     def _build(self, args) -> None:
         info = self.env.env_info
         if self.training.t_max < info.episode_limit:
-            limit = [f", env_args.{name}" for name in ("episode_limit", "time_limit") if name in self.values["env_args"]]
-            steps = f"{info.episode_limit} steps{''.join(limit)}"
+            names = [name for name in ("episode_limit", "time_limit") if name in self.values["env_args"]]
+            steps = f"{info.episode_limit} steps{''.join(f', env_args.{name}' for name in names)}"
             raise ConfigError(f"t_max = {self.training.t_max} is shorter than one episode ({steps})")
         if self.env.common_reward and not args.common_reward:
             raise ConfigError(

@@ -16,10 +16,11 @@ import tables
 from components.episode_buffer import nbytes
 from keeper import Keeper
 from parts import Parts, readers
-from training import Schedule, test, train
+from training import Schedule, note_on_updates, test, train
 from utils import interrupts
 from utils.args import ConfigError, TrainingError
 from utils.claim import ClaimLost, Held, take
+from utils.clock import in_words
 from utils.config import import_sacred
 from utils.identity import flat, may_change
 from utils.logging import Logger, brief, get_logger, unwritable, without_passwords
@@ -28,13 +29,14 @@ from utils.rundir import RunDirectory
 from utils.runs import Damaged, read_bytes
 from utils.sinks import JsonlSink, SacredSink, Sink, TensorBoardSink, WandbSink, cut_metrics
 from utils.state import Saved, StateFolder
+from utils.trace import Trace
 
 METRICS, BEYOND = "metrics.jsonl", "metrics.superseded.jsonl"  # the record, and what states have set aside of it
 SUMMARY_SECONDS = 30  # between two summaries of a run that goes on; `--status` reads how far it is
 
 
-def launch(config) -> int:
-    """Run the experiment of a Config in a new run directory; returns the exit status.
+def launch(config, profile: bool = False) -> int:
+    """Run the experiment of a Config in a new run directory; returns the exit status. profile: write trace.json.
 
     Raises ConfigError for bad input, before anything is written.
     """
@@ -43,6 +45,8 @@ def launch(config) -> int:
         if config.sources["seed"] == "chosen now":
             console_logger.info(f"seed={config.values['seed']} (chosen now; give seed=N to repeat this run)")
         parts = Parts(config.values, Logger(console_logger))
+        if note := note_on_updates(config.values, config.replaced):
+            console_logger.warning(note)
         with _closed_if_it_fails(parts):
             _check_room(parts)
             _check_mongo(config.values | config.secrets)
@@ -52,6 +56,8 @@ def launch(config) -> int:
                     directory = RunDirectory.create(config.values, t_start=parts.runner.t_env)
                 print(f"run directory: {directory.path}", flush=True)
                 experiment = _Experiment(parts, directory, None, None, early, config.secrets)
+                if profile:
+                    experiment.trace = Trace(directory.path / "trace.json", console_logger)
             except BaseException:
                 if directory is not None:
                     directory.discard()
@@ -156,6 +162,7 @@ class _Experiment:
         self, parts, directory: RunDirectory, states: StateFolder | None, saved: Saved | None, early, secrets: dict
     ):
         self.parts, self.directory = parts, directory
+        self.trace: Trace | None = None
         resumed, claim, path = states is not None, directory.claim, directory.path
         self.schedule = Schedule(parts.training)
         parts.updates.folder = parts.runner.tolerance.folder = path / "nonfinite"
@@ -186,10 +193,15 @@ class _Experiment:
                 _remove_checkpoints_of_interruptions(path)
                 directory.write_config()
             self.kept = kept
-            directory.write_summary("running", parts.runner, parts.logger)
+            self.summary("running")
         except (ConfigError, OSError) as error:  # a package is missing, the disk is full
             get_logger()  # closes log.txt
             raise error if isinstance(error, ConfigError) else unwritable(path, error) from error
+
+    def summary(self, status: str, reason: str | None = None) -> None:
+        """Write summary.json."""
+        parts = self.parts
+        self.directory.write_summary(status, parts.runner, parts.logger, reason, parts.learner.training_steps)
 
     def lost_records(self) -> str | None:
         """Which records metrics.jsonl lacks, once it is closed; None where it has all."""
@@ -212,7 +224,7 @@ def _guarded(experiment: _Experiment) -> int:
     logger, log = parts.logger, parts.logger.console_logger
 
     def leave(why: str) -> None:
-        directory.write_summary("interrupted", parts.runner, logger, why)
+        experiment.summary("interrupted", why)
         directory.claim.release()
 
     interrupts.on_leave(leave)
@@ -237,7 +249,7 @@ def _guarded(experiment: _Experiment) -> int:
                 logger.finish()
                 if (lost := experiment.lost_records()) and status in ("finished", "failed"):
                     status, reason, code = "failed", f"{reason}; {lost}" if reason else lost, 1
-                directory.write_summary(status, parts.runner, logger, reason)
+                experiment.summary(status, reason)
                 interrupts.on_leave(lambda _: directory.claim.release())
             except OSError as error:
                 status, reason, code = "failed", reason or f"summary.json: {brief(error)}", code or 1
@@ -272,8 +284,14 @@ def _run(experiment: _Experiment, sacred_run) -> None:
             logger.console_logger.info(f"replay: {parts.env.save_replay()}")
         _refuse_losses([_report_tables(parts, directory)])
         return
-    beat = _Beat(lambda: directory.write_summary("running", runner, logger))
-    progress = TrainingProgress(parts.training.t_max, logger, Console(stderr=True), runner.t_env, beat)
+    beat, trace = _Beat(lambda: experiment.summary("running")), experiment.trace
+
+    def each_round() -> None:
+        beat()
+        if trace is not None:
+            trace.round(runner.rounds, learner.training_steps > 0)
+
+    progress = TrainingProgress(parts.training.t_max, logger, Console(stderr=True), runner.t_env, each_round)
     try:
         with progress:
             train(
@@ -292,8 +310,11 @@ def _run(experiment: _Experiment, sacred_run) -> None:
         keeper.interrupted()
         raise
     finally:
+        if trace is not None:
+            trace.close()
         logger.finish()  # while Sacred still listens
     keeper.finished()
+    logger.console_logger.info(f"time: {in_words(runner.clock.seconds)}; {learner.training_steps:,} updates")
     if learner.training_steps == 0:
         logger.console_logger.warning(
             f"nothing was learned: {runner.episodes} episodes were played, and updates begin at "

@@ -40,6 +40,19 @@ class Training:
                     yield f"{name} = {getattr(self, name)} is larger than buffer_size = {self.buffer_size} (episodes)"
 
 
+def note_on_updates(values: dict, replaced: dict) -> str | None:
+    """What to know where another number of environments changes the number of updates. replaced: see `Config`."""
+    before, now, updates = replaced.get("batch_size_run"), values["batch_size_run"], values["updates_per_run"]
+    if not isinstance(before, int) or before == now or "updates_per_run" in replaced:
+        return None
+    keep = max(1, round(updates * now / before))
+    return (
+        f"batch_size_run = {now} in place of {before}, with updates_per_run = {updates} as before: there are "
+        f"{before / now:.3g} times as many updates in the same number of steps"
+        + (f"; updates_per_run={keep} keeps their number" if keep != updates else "")
+    )
+
+
 class Every:
     """Something that is due each time `interval` steps have passed, and the first time."""
 
@@ -73,6 +86,8 @@ def train(config, schedule, runner, buffer, learner, updates: Tolerance, logger,
     config: Training.Config. updates: bears those that are not finite. keeper: writes checkpoints and states
     (`keeper.py`). progress: see its file.
     """
+    clock = runner.clock
+    clock.lap("other")
     while True:
         if runner.rounds:  # behind a round, also when the run was resumed there
             _do_what_is_due(config, schedule, runner, logger, keeper, progress)
@@ -80,15 +95,18 @@ def train(config, schedule, runner, buffer, learner, updates: Tolerance, logger,
             break
         with interrupts.held():  # a signal waits for the end of the round
             buffer.insert_episode_batch(runner.run())
+            clock.lap("storing")
             buffer.begin(stream(runner.seed, REPLAY, runner.rounds))
             if runner.t_env >= config.learning_starts and buffer.can_sample(config.batch_size):
                 _learn(config, runner, buffer, learner, updates, device)
             keeper.round_done()
+            clock.lap("saving")
     runner.end_training()
     keeper.last_state()  # before what only the end brings: with a larger t_max the run goes on from here
     if schedule.test.last != runner.t_env:
         _test(config, schedule, runner, keeper, progress)
     runner.log_stats()
+    logger.log_stat("updates", learner.training_steps, runner.t_env)
     if config.save_model and schedule.save.last != runner.t_env:
         keeper.checkpoint()
     logger.print_recent_stats()
@@ -97,12 +115,17 @@ def train(config, schedule, runner, buffer, learner, updates: Tolerance, logger,
 def _learn(config, runner, buffer, learner, updates: Tolerance, device) -> None:
     for _ in range(config.updates_per_run):
         batch = buffer.sample(config.batch_size, config.batch_steps).to(device)
+        runner.clock.lap("sampling")
         learner.update(batch, runner.t_env, runner.episodes)
+        runner.clock.lap("learning")
     for i, error in enumerate(learner.outcomes()):
         if error is None:
             updates.good()
         else:
             updates.bad(error, _sampled(config, runner, buffer, i).data)
+    runner.clock.lap("learning")  # a GPU has done what it was asked
+    if learner.log_stats_t == runner.t_env:  # the losses were logged
+        learner.logger.log_stat("updates", learner.training_steps, runner.t_env)
     if updates.left_out:
         learner.logger.log_stat("updates_left_out", updates.left_out, runner.t_env)
 
@@ -128,12 +151,15 @@ def _do_what_is_due(config, schedule, runner, logger, keeper, progress) -> None:
         logger.print_recent_stats()
         schedule.log.done(t)
     progress.update(t)
+    runner.clock.lap("saving")
 
 
 def _test(config, schedule, runner, keeper, progress) -> None:
+    runner.clock.lap("saving")
     for _ in _test_rounds(config, runner):
         runner.run(test_mode=True)
         progress.update(runner.t_env)
+    runner.clock.lap("testing")
     with interrupts.held():  # its records stand in the log exactly if it is done
         runner.log_stats(test_mode=True)
         schedule.test.done(runner.t_env)

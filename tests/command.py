@@ -54,11 +54,16 @@ class Outcome:
 
     @property
     def series(self):
-        """{key: [(t_env, value)]} of metrics.jsonl: all that a repetition has to repeat."""
+        """{key: [(t_env, value)]} of metrics.jsonl."""
         out = {}
         for m in self.metrics:
             out.setdefault(m["key"], []).append((m["t_env"], m["value"]))
         return out
+
+    @property
+    def figures(self):
+        """What a repetition has to repeat of `series`: all but shares of time."""
+        return {key: points for key, points in self.series.items() if not key.startswith("time_")}
 
 
 def here(capsys, argv):

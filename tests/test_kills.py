@@ -273,7 +273,8 @@ def _all_that_counts(folder: Path, story: Story) -> dict:
     for name, part in torch.load(parts).items():
         found[f"state: {name}"] = None if name == "wall_s" else _bits(part)
     found["facts"] = _manifests(run)[-1]["facts"]
-    found["metrics.jsonl"] = [_without(json.loads(line), "time") for line in _lines(run / "metrics.jsonl")]
+    records = [_without(json.loads(line), "time") for line in _lines(run / "metrics.jsonl")]
+    found["metrics.jsonl"] = [record for record in records if not record["key"].startswith("time_")]
     summary = json.loads((run / "summary.json").read_text())
     found["summary.json"] = _without(summary, "resumed", "wall_time_s", "env_steps_per_s")
     entry = folder / "sacred" / story.case.alg / run.parent.name / "1"

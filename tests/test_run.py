@@ -13,8 +13,10 @@ from command import CONFIG, files, full_disk, here, toy_config, words
 
 import envs
 from envs import REGISTRY
+from parts import readers
 from tables import draw
-from utils.config import environment_of, names
+from training import note_on_updates
+from utils.config import environment_of, load, names, parse_overrides
 from utils.state import StateFolder
 from utils.version import VERSION
 
@@ -171,7 +173,7 @@ def test_same_seed_same_weights_other_seed_other_weights(alg, tmp_path, capsys):
         run = here(capsys, words(alg, "predator_prey", tmp_path, f"seed={seed}"))
         folder = run.path / "checkpoints" / str(run.summary["t_env"])
         state = {f.name: torch.load(f) for f in folder.glob("*.th") if f.name != "opt.th"}
-        return {f"{file}.{k}": v for file, s in state.items() for k, v in s.items()}, run.series
+        return {f"{file}.{k}": v for file, s in state.items() for k, v in s.items()}, run.figures
 
     (first, series), (second, series_again), (other, _) = weights(1), weights(1), weights(2)
     assert all(torch.equal(first[k], second[k]) for k in first) and first.keys() == second.keys()
@@ -185,7 +187,7 @@ def test_the_config_left_repeats_the_run(alg, workers, tmp_path, capsys):
     run = here(capsys, words(alg, "predator_prey", tmp_path, "seed=None", f"env_workers={workers}"))
     again = here(capsys, ["--from", run.path / "config.yaml"])
     assert again.code == 0 and again.path != run.path
-    assert again.series == run.series
+    assert again.figures == run.figures
 
 
 @pytest.mark.parametrize("env", ENVIRONMENTS)
@@ -353,6 +355,45 @@ def test_too_much_that_is_not_finite_ends_the_run(toy, tmp_path, capsys):
     run = here(capsys, ["--from", toy_config(tmp_path / "c.yaml", "vdn", **changes)])
     assert run.code == 1 and "at most 10 in a row" in run.summary["reason"]
     assert len(list((run.path / "nonfinite").iterdir())) == 10
+
+
+# ---- what it costs
+
+
+def test_a_run_says_where_its_time_went_and_how_many_updates_it_made(tmp_path, capsys):
+    run = here(capsys, words("vdn", "two_step", tmp_path, "updates_per_run=3", "learner_log_interval=1"))
+    made = run.summary["updates"]
+    assert re.search(rf"time: .*learning \d+ %.*; {made} updates", run.err) and made % 3 == 0
+    assert run.series["updates"][-1][1] == made  # the last update is in the record
+    seconds = run.summary["seconds"]
+    assert all(seconds[part] > 0 for part in ("acting", "environment", "storing", "sampling", "learning", "testing"))
+    assert sum(seconds.values()) <= run.summary["wall_time_s"]
+    assert 0 < sum(v[-1][1] for k, v in run.series.items() if k.startswith("time_")) <= 1.001
+    assert run.series["epsilon"][-1][0] == run.summary["t_env"]
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        (["batch_size_run=4"], "2 times as many updates in the same number of steps; updates_per_run=2 keeps"),
+        (["batch_size_run=32"], "0.25 times as many updates in the same number of steps; updates_per_run=16 keeps"),
+        (["batch_size_run=4", "updates_per_run=1"], None),
+        (["batch_size_run=8"], None),
+        ([], None),
+    ],
+)
+def test_another_number_of_environments_makes_another_number_of_updates(changes, said):
+    config = load("vdn", "two_step", parse_overrides(changes), readers)
+    note = note_on_updates(config.values, config.replaced)
+    assert (note is None) if said is None else (said in note), note
+
+
+def test_a_profile_is_a_trace_of_some_rounds(tmp_path, capsys):
+    run = here(capsys, ["--profile", *words("vdn", "two_step", tmp_path, "t_max=400", "learner_log_interval=1")])
+    trace = json.loads((run.path / "trace.json").read_text())
+    names = {event.get("name", "") for event in trace["traceEvents"]}
+    assert run.code == 0 and {"Optimizer.step#Adam.step", "aten::mm"} & names
+    assert f"trace: {run.path / 'trace.json'}" in run.err
 
 
 # ---- learning

@@ -9,6 +9,7 @@ import pytest
 from training import Every, Schedule, Training, train
 from training import test as play_tests
 from utils import interrupts
+from utils.clock import Clock
 
 
 class Recorder:
@@ -17,7 +18,8 @@ class Recorder:
     A signal comes at the call `stop`, such as ("test", 10).
     """
 
-    seed, left_out = 1, 0
+    seed, left_out, training_steps, log_stats_t = 1, 0, 0, -1
+    clock = Clock()
 
     def __init__(self, steps_a_run=10, n_envs=2, holds=0, stop=None):
         self.t_env, self.episodes, self.rounds, self.calls, self.holds, self.stop = 0, 0, 0, [], holds, stop
@@ -68,6 +70,12 @@ class Recorder:
     def log_stats(self, test_mode=False):
         self.call("log test" if test_mode else "log", self.t_env)
 
+    def log_stat(self, key, value, t):
+        self.call("stat", t, key)
+
+    def end_training(self):
+        pass
+
     def print_recent_stats(self):
         self.call("print", self.t_env)
 
@@ -109,7 +117,11 @@ def test_it_learns_from_stretches_where_it_is_told_to():
 
 
 def test_it_learns_from_what_it_just_played_before_it_tests_and_saves():
-    names = [call[0] for call in trained(t_max=10, batch_size=2).calls if call[0] not in ("stream", "good", "progress")]
+    names = [
+        call[0]
+        for call in trained(t_max=10, batch_size=2).calls
+        if call[0] not in ("stream", "good", "progress", "stat")
+    ]
     assert names == [
         "play", "learn", "state", "test", "log test", "tested", "save", "print", "last state", "log", "print",
     ]  # fmt: skip

@@ -17,7 +17,7 @@ import torch
 from components.running_stats import RunningStats
 from learners.transitions import Rollout, Transitions, lambda_target, real_steps, transition_mask, unroll
 from utils.args import NotFinite, key, read
-from utils.checkpoint import has_checksums, load_optimiser, load_weights, save_weights, write_checksums
+from utils.checkpoint import has_checksums, load_optimiser, load_weights, put_moments, save_weights, write_checksums
 
 
 class ValueLearner:
@@ -275,7 +275,9 @@ class ValueLearner:
         for prefix, name in (("", "online"), ("target_", "target")):
             for module, weights in zip(self._modules(prefix), state[name]):
                 module.load_state_dict(weights)
-        self.optimiser.load_state_dict(state["optimiser"])
+        put_moments(self.optimiser, state["optimiser"], "optimiser")
+        for group in self.optimiser.param_groups:
+            group["lr"] = float(state["optimiser"]["param_groups"][0]["lr"])
         if self.reward_stats is not None:
             self.reward_stats.load_state_dict(state["reward_stats"])
         self.training_steps, self.last_target_update, self.log_stats_t = state["counters"]

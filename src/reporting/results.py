@@ -34,6 +34,7 @@ class Result:
     started: str = ""  # sorts by time
     t_env: int = 0  # environment steps it came to
     wall_time_s: float | None = None
+    updates: float | None = None  # in each 1,000 steps
     versions: dict = field(default_factory=dict)
     commit: str | None = None
     series: dict = field(default_factory=dict)
@@ -114,6 +115,8 @@ def _of_run(run, metrics):
     result.wall_time_s, result.commit = _number(summary.get("wall_time_s")), _text(summary.get("commit"))
     result.versions = {k: str(v) for k, v in _mapping(summary.get("versions")).items() if v is not None}
     result.t_env = summary["t_env"] if is_step(summary.get("t_env")) else 0
+    if result.t_env and (updates := _number(summary.get("updates"))) is not None:
+        result.updates = 1000 * updates / result.t_env
     try:
         _read_jsonl(result, metrics)
     except OSError as error:

@@ -13,6 +13,7 @@ from components.episode_buffer import EpisodeBatch
 from envs.vector import GameError
 from utils import interrupts
 from utils.args import ConfigError, NotFinite, key, read
+from utils.clock import Clock
 from utils.nonfinite import Tolerance
 from utils.seeding import EXPLORATION, GAMES, GLOBALS, TEST, TRAINING, seed_globals, stream
 
@@ -64,6 +65,7 @@ class EpisodeRunner:
         self.env, self.mac, self.logger = env, mac, logger
         self.scheme, self.groups = scheme, groups
         self.seed, self.game_seed = args.seed, args.game_seed
+        self.clock = Clock()
         self.t_env = 0
         self.episodes = 0  # training episodes played
         self.rounds = 0  # of training, begun
@@ -104,13 +106,13 @@ class EpisodeRunner:
             self.logger.episode = self.episodes
             if self.t_env - self.log_stats_t >= self.config.runner_log_interval:
                 self.log_stats()
-                self.logger.log_stat("epsilon", self.mac.action_selector.epsilon(self.t_env), self.t_env)
                 self.log_stats_t = self.t_env
         return batch if kept.all() else batch[np.flatnonzero(kept).tolist()]
 
     def _play(self, test_mode: bool, render: bool) -> Any:
         """A round: what has the fields of Played."""
         n_envs = self.env.n_envs
+        clock = Clock() if test_mode else self.clock
         batch = EpisodeBatch(self.scheme, self.groups, n_envs, self.env.env_info.episode_limit + 1)
         data = batch.arrays()
         self.mac.init_hidden(n_envs)
@@ -118,14 +120,18 @@ class EpisodeRunner:
         obs, state, avail = first
         live = np.ones(n_envs, dtype=bool)
         bad = self._not_finite(first, ("obs", "state"), live, 0, test_mode)
+        clock.lap("environment")
         returns, lengths, ends = np.zeros(1), np.zeros(n_envs, dtype=np.int64), {}
         actions, t = None, 0
         while live.any():
             interrupts.check()
             rows = slice(None) if live.all() else live
             self._store(data, rows, t, obs=obs, state=state, avail_actions=avail, filled=True)
+            clock.lap("storing")
             actions = self.mac.select_actions(obs, avail, actions, self.t_env, test_mode)
+            clock.lap("acting")
             step = self.env.step(actions)
+            clock.lap("environment")
             reward = self._reward(step.reward)  # [E, 1], or [E, N]
             newly_bad = self._not_finite(step, ("reward", "obs", "state"), live, t, test_mode)
             self._store(
@@ -150,6 +156,7 @@ class EpisodeRunner:
                 obs = np.where(np.isin(np.arange(n_envs), list(bad))[:, None, None], 0, obs).astype(obs.dtype)
             if render:
                 print(f"t {t}, actions {actions[0].tolist()}, reward {reward[0].tolist()}\n{self.env.render()}")
+        clock.lap("storing")
         return Played(batch, returns, lengths, ends, bad)
 
     def _begin_round(self, test_mode: bool) -> np.random.SeedSequence:
@@ -187,10 +194,15 @@ class EpisodeRunner:
         prefix = "test_" if test_mode else ""
         for name, value in self.stats[prefix].take().items():
             self.logger.log_stat(prefix + name, value, self.t_env)
-        if self.tolerance.left_out and not test_mode:
+        if test_mode:
+            return
+        if self.tolerance.left_out:
             self.logger.log_stat("episodes_left_out", self.tolerance.left_out, self.t_env)
-        if self.env.restarts is not None and not test_mode:
+        if self.env.restarts is not None:
             self.logger.log_stat("env_restarts", self.env.restarts, self.t_env)
+        self.logger.log_stat("epsilon", self.mac.action_selector.epsilon(self.t_env), self.t_env)
+        for part, share in self.clock.shares().items():
+            self.logger.log_stat(f"time_{part}", share, self.t_env)
 
     def state_dict(self):
         return {
@@ -279,3 +291,6 @@ class EpisodeStats:
     def load_state_dict(self, state):
         self.returns, self.lengths = ([v.numpy() for v in state[name]] for name in ("returns", "lengths"))
         self.ends = {name: [v.numpy() for v in values] for name, values in state["ends"].items()}
+        for values in (self.returns, self.lengths, *self.ends.values()):
+            if values and not np.isreal(np.concatenate(values)).all():
+                raise ValueError("values of episodes are no numbers")

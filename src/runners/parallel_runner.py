@@ -19,6 +19,7 @@ from components.episode_buffer import EpisodeBatch
 from runners.episode_runner import EpisodeRunner
 from runners.seats import Play, Seats
 from utils import interrupts
+from utils.clock import Clock
 from utils.seeding import TRAINING, seed_globals
 
 
@@ -28,6 +29,8 @@ class ParallelRunner(EpisodeRunner):
     def __init__(self, env, mac, scheme, groups, logger, args):
         super().__init__(env, mac, scheme, groups, logger, args)
         self.staleness = self.config.max_staleness
+        # Where a thread plays, its time is counted beside that of learning.
+        self.playing = Clock() if self.staleness else self.clock
         self.seats = Seats(env, mac, self._next, self._reward)
         self.phases: dict[int, tuple[Any, int]] = {}  # {phase: (agent, t_env)}
         self.plays: dict[int, Play] = {}  # {round: Play}, of those that have begun
@@ -45,6 +48,7 @@ class ParallelRunner(EpisodeRunner):
 
     def _play(self, test_mode: bool, render: bool) -> Play:
         self.seats.render = self._show if render else None
+        self.seats.clock = Clock() if test_mode else self.playing
         if test_mode:
             self._rest()
             round_key = self._next_key(test_mode)
@@ -87,6 +91,9 @@ class ParallelRunner(EpisodeRunner):
                 self.changed.wait()
         if self.error is not None:
             raise self.error
+        self.clock.lap("waiting")
+        for part in ("acting", "environment", "storing"):
+            self.clock.seconds[part] = self.playing.seconds[part]
         return self.plays[number]
 
     def _next(self, i: int) -> Play | None:

@@ -18,6 +18,7 @@ from components.episode_buffer import EpisodeBatch
 from envs.vector import GameError
 from envs.workers import EPISODES, WorkerEnv
 from utils.args import NotFinite
+from utils.clock import Clock
 from utils.seeding import stream
 
 BLOCK = 8  # environments of one forward pass
@@ -60,6 +61,7 @@ class Seats:
     def __init__(self, env: WorkerEnv, mac, free: Callable[[int], Play | None], reward: Callable, render=None):
         self.env, self.mac, self.free, self.reward, self.render = env, mac, free, reward, render
         e, info = env.n_envs, env.env_info
+        self.clock = Clock()
         self.rows = min(e, BLOCK)
         padded = -(-e // self.rows) * self.rows
         self.obs = torch.zeros(padded, info.n_agents, info.obs_shape)
@@ -82,7 +84,10 @@ class Seats:
     def go_on(self) -> None:
         """Wait for answers, and go on with those environments that have given one."""
         ready: dict[int, tuple[Play, list[int]]] = {}
-        for i, answer in self.env.arrived():
+        self.clock.lap("other")
+        answers = self.env.arrived()
+        self.clock.lap("environment")
+        for i, answer in answers:
             play: Any = self.plays[i]
             if isinstance(answer, GameError):
                 self.env.failed(i, answer)
@@ -96,8 +101,10 @@ class Seats:
             ready.setdefault(id(play), (play, []))[1].append(i)
         for play, rows in ready.values():
             going_on = self._store(play, np.array(sorted(rows)))
+            self.clock.lap("storing")
             if going_on.size:
                 self._act(play, going_on)
+                self.clock.lap("acting")
         self.begin()
 
     def abandon(self) -> None:

@@ -43,13 +43,14 @@ class Config:
     """values: nested, complete. sources: {dotted key: who set it}. schema: {dotted key: Declaration}.
 
     secrets: {key: value} of those that hold a password: as they were given. In `values`, which go to files and records,
-    they are without it.
+    they are without it. replaced: {dotted key: value} that the command line has put another one for.
     """
 
     values: dict
     sources: dict
     schema: dict = field(default_factory=dict)
     secrets: dict = field(default_factory=dict, repr=False)
+    replaced: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -262,7 +263,9 @@ def _assemble(layers, readers):
     flat["local_results_path"] = os.path.expanduser(flat["local_results_path"])
     values = {k: v for k, v in flat.items() if not k.startswith("env_args.")}
     values["env_args"] = {k.removeprefix("env_args."): v for k, v in flat.items() if k.startswith("env_args.")}
-    return Config(values, sources, schema, secrets)
+    beneath = _merge(layers[:-1], aliases)[0]
+    replaced = {k: beneath[k] for k in (aliases.get(k, k) for k in layers[-1][1]) if k in beneath}
+    return Config(values, sources, schema, secrets, replaced)
 
 
 def _take_passwords(flat: dict) -> dict:

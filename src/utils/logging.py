@@ -87,6 +87,9 @@ class Record(NamedTuple):
     time: float
 
 
+LAST = {"epsilon", "updates", "updates_left_out", "episodes_left_out", "env_restarts"}  # not means, but how it is now
+
+
 class Logger:
     """Hands each statistic of a run to the sinks and prints the recent ones.
 
@@ -131,7 +134,7 @@ class Logger:
                 sink.write(record)
 
     def print_recent_stats(self):
-        """Print the mean of each key's recent values (of epsilon: the last), in columns."""
+        """Print the mean of each key's recent values (of LAST: the last), in columns."""
         names = sorted(name for name in self.stats if name != "episode")
         width = max((len(name) for name in names), default=0) + 1
         cells = [f"{name + ':':<{width}} {_number(self._recent(name)):>10}" for name in names]
@@ -163,7 +166,7 @@ class Logger:
 
     def _recent(self, name):
         values = [value for _, value in self.stats[name]]
-        return values[-1] if name == "epsilon" else sum(values) / len(values)
+        return values[-1] if name in LAST else sum(values) / len(values)
 
 
 def _number(value):
@@ -227,6 +230,8 @@ class _LogFileHandler(logging.FileHandler):
 def _open_log_file(path, mine):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            raise OSError("it is not a file")  # to open a pipe would wait for its reader
         return _LogFileHandler(path, mine)
     except OSError as error:
         raise unwritable(path, error) from error
@@ -261,7 +266,7 @@ def split_password(url: str) -> tuple[str, str | None]:
 
 def without_passwords(text: str) -> str:
     """A text without what may be a password in a URL in it; too much may go."""
-    text = re.sub(r"(://[^:@/\s]*):.*@", r"\1:***@", text, flags=re.DOTALL)
+    text = re.sub(r"(://?[^:@/\s]*):.*@", r"\1:***@", text, flags=re.DOTALL)  # a Path has one slash
     return _OPTIONS_WITH_SECRETS.sub(r"\1\2***", text)
 
 
