@@ -15,9 +15,9 @@ FILES = sorted(path.relative_to(SRC) for path in SRC.rglob("*.py"))
 LAYERS = [
     ["main", "sweep", "report", "doctor", "plugin", "sync"],
     ["run"],
-    ["resuming", "keeper", "status"],
+    ["resuming", "keeper", "status", "checks"],
     ["parts"],
-    ["training", "tables", "checks", "sweeping", "reporting", "hosts"],
+    ["training", "tables", "sweeping", "reporting", "hosts"],
     ["runners", "learners"],
     ["controllers"],
     ["envs", "components", "modules"],

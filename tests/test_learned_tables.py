@@ -4,9 +4,12 @@ import csv
 import json
 
 import learned_tables
+import numpy as np
 import pytest
 from command import here, words
 
+import tables
+from envs import make
 from tables import figures
 
 STATE = {
@@ -57,3 +60,25 @@ def test_nothing_to_sum_up(make, tmp_path, capsys):
     make(tmp_path / "nothing")
     assert learned_tables.main([str(tmp_path / "nothing")]) == 2
     assert "nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("alg", ["qtran_alt", "qtran_base", "iql"])
+def test_joint_actions_are_listed_in_pieces(alg, tmp_path, capsys, monkeypatch):
+    """Nine joint actions at once, and two at a time."""
+    monkeypatch.setattr("tables.draw", lambda learned, path, title: path.touch())
+    found = []
+    for at_once in (9, 2):
+        monkeypatch.setattr("tables.AT_ONCE", at_once)
+        (table,) = tables.read_json(here(capsys, words(alg, "matrix_game", tmp_path)).path / "tables.json")
+        found.append(table)
+    assert found[0].keys() == found[1].keys()
+    for name, value in found[0].items():
+        if value is not None:
+            np.testing.assert_allclose(np.array(found[1][name]), np.array(value), rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_a_table_that_memory_does_not_hold_is_not_made():
+    """Few joint actions, each with the values of all actions: 80,000 times 2 times 40,000."""
+    keys = {"key": None, "payoff": [[0.0] * 40_000] * 2, "clip": None, "penalty": 0.0, "observe_state": "all"}
+    game = make("matrix_game", keys)
+    assert tables.learned_tables(game, None, None, None, "cpu") == []

@@ -21,6 +21,7 @@ import mongomock
 HEADER = struct.Struct("<iiii")  # length, request id, id answered to, opcode
 OP_REPLY, OP_QUERY, OP_MSG = 1, 2004, 2013
 FOR_ANYBODY = ("hello", "ismaster", "isMaster", "saslStart", "saslContinue", "endSessions")
+COMMANDS = ("insert", "update", "delete", "createIndexes", "listIndexes", "aggregate", "find")  # of a collection
 SALT, ITERATIONS = b"salt for the tests", 4096
 HELLO = {
     "ismaster": True,
@@ -45,9 +46,10 @@ class WireMongo(socketserver.ThreadingTCPServer):
     """A server on 127.0.0.1:`port`. `client`: a mongomock client on its documents.
 
     `delay`: seconds before each answer, to play a slow or a hung server. `lost`: the (command, collection) whose
-    next answer does not get through, though it is carried out. `refused`: update(name of a metric) -> whether the
-    update of it fails, with `code`. `unwilling`: (code, message) of the refusal of every command, or None. `users`:
-    {name: password}; None: anybody may do anything. `updates`: the metrics that an update was asked for, one by one.
+    next answer does not get through, though it is carried out. `garbled`: those whose next answer cannot be read.
+    `refused`: update(name of a metric) -> whether the update of it fails, with `code`. `unwilling`: (code, message) of
+    the refusal of every command, or None. `users`: {name: password}; None: anybody may do anything. `updates`: the
+    metrics that an update was asked for, one by one.
     `kill()` closes the port and the connections, `hang_up()` the connections.
     """
 
@@ -60,7 +62,7 @@ class WireMongo(socketserver.ThreadingTCPServer):
         self.url = f"mongodb://127.0.0.1:{self.server_address[1]}"
         self.client = mongomock.MongoClient()
         self.delay = 0
-        self.lost = []
+        self.lost, self.garbled = [], []
         self.refused, self.code = lambda name: False, 28
         self.unwilling = self.users = None
         self.updates = []
@@ -91,16 +93,24 @@ class _Connection(socketserver.StreamRequestHandler):
         self.server.connections.add(self.connection)
         self.login = _Login(self.server)
         try:
-            while header := self.rfile.read(HEADER.size):
+            while len(header := self.rfile.read(HEADER.size)) == HEADER.size:
                 length, request, _, opcode = HEADER.unpack(header)
+                if not HEADER.size < length <= HELLO["maxMessageSizeBytes"]:
+                    return
                 body = self.rfile.read(length - HEADER.size)
-                command = _from_op_msg(body) if opcode == OP_MSG else _from_op_query(body)
+                try:
+                    command = _from_op_msg(body) if opcode == OP_MSG else _from_op_query(body)
+                    name = next(iter(command))
+                except Exception:  # it was garbled on its way
+                    return
                 time.sleep(self.server.delay)
                 answer = bson.encode(_answer(self.server, self.login, command))
-                name = next(iter(command))
                 if (name, command[name]) in self.server.lost:
                     self.server.lost.remove((name, command[name]))
                     return  # closes the connection
+                if (name, command[name]) in self.server.garbled:
+                    self.server.garbled.remove((name, command[name]))
+                    answer = answer[:-1] + b"!"  # in the place of the zero that ends a document
                 if opcode == OP_MSG:
                     reply, payload = OP_MSG, struct.pack("<iB", 0, 0) + answer
                 else:  # flags, cursor id, starting from, number returned
@@ -185,6 +195,8 @@ def _run(server, name, command):
         return HELLO | ({"saslSupportedMechs": ["SCRAM-SHA-256"]} if asked else {})
     if name in ("endSessions", "ping"):
         return {}
+    if name not in COMMANDS:
+        raise Refusal(59, f"no such command: {name!r}")
     namespace = f"{command['$db']}.{command[name]}"
     collection = server.client[command["$db"]][command[name]]
     if name == "insert":

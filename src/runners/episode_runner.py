@@ -118,15 +118,15 @@ class EpisodeRunner:
         self.mac.init_hidden(n_envs)
         first = self.env.reset(seed=self._begin_round(test_mode))
         obs, state, avail = first
-        live = np.ones(n_envs, dtype=bool)
+        live, everywhere = np.ones(n_envs, dtype=bool), slice(None)
         bad = self._not_finite(first, ("obs", "state"), live, 0, test_mode)
         clock.lap("environment")
         returns, lengths, ends = np.zeros(1), np.zeros(n_envs, dtype=np.int64), {}
-        actions, t = None, 0
+        actions, t, rows = None, 0, everywhere  # rows: those that are live
         while live.any():
             interrupts.check()
-            rows = slice(None) if live.all() else live
-            self._store(data, rows, t, obs=obs, state=state, avail_actions=avail, filled=True)
+            data["obs"][rows, t], data["state"][rows, t] = obs[rows], state[rows]
+            data["avail_actions"][rows, t], data["filled"][rows, t] = avail[rows], True
             clock.lap("storing")
             actions = self.mac.select_actions(obs, avail, actions, self.t_env, test_mode)
             clock.lap("acting")
@@ -134,28 +134,29 @@ class EpisodeRunner:
             clock.lap("environment")
             reward = self._reward(step.reward)  # [E, 1], or [E, N]
             newly_bad = self._not_finite(step, ("reward", "obs", "state"), live, t, test_mode)
-            self._store(
-                data, rows, t,
-                actions=actions[..., None], reward=reward,
-                terminated=step.terminated[:, None], truncated=step.truncated[:, None],
-            )  # fmt: skip
-            returns = returns + np.where(live[:, None], reward, 0.0)
+            data["actions"][rows, t, :, 0], data["reward"][rows, t] = actions[rows], reward[rows]
+            data["terminated"][rows, t, 0] = step.terminated[rows]
+            data["truncated"][rows, t, 0] = step.truncated[rows]
+            returns = returns + (reward if rows is everywhere else np.where(live[:, None], reward, 0.0))
             lengths += live
-            done = live & (step.terminated | step.truncated)
-            for name, values in step.info.items():
-                ends.setdefault(name, np.zeros(n_envs))[done] = np.asarray(values, dtype=float)[done]
             obs, state, avail = step.obs, step.state, step.avail
             t += 1
+            if render:
+                print(f"t {t}, actions {actions[0].tolist()}, reward {reward[0].tolist()}\n{self.env.render()}")
+            done = live & (step.terminated | step.truncated)
+            if not (done.any() or newly_bad):
+                continue
+            for name, values in step.info.items():
+                ends.setdefault(name, np.zeros(n_envs))[done] = np.asarray(values, dtype=float)[done]
             bad |= newly_bad
             done[list(newly_bad)] = True
             # The true last observation: what a time limit bootstraps on.
-            if done.any():
-                self._store(data, done, t, obs=obs, state=state, avail_actions=avail, filled=True)
-            live = live & ~done
+            data["obs"][done, t], data["state"][done, t] = obs[done], state[done]
+            data["avail_actions"][done, t], data["filled"][done, t] = avail[done], True
+            live = rows = live & ~done
             if bad:  # the agents act there till the round ends, and must not read it
-                obs = np.where(np.isin(np.arange(n_envs), list(bad))[:, None, None], 0, obs).astype(obs.dtype)
-            if render:
-                print(f"t {t}, actions {actions[0].tolist()}, reward {reward[0].tolist()}\n{self.env.render()}")
+                obs = obs.copy()
+                obs[list(bad)] = 0
         clock.lap("storing")
         return Played(batch, returns, lengths, ends, bad)
 
@@ -229,16 +230,12 @@ class EpisodeRunner:
             paid = getattr(paid, self.config.reward_scalarisation)(axis=1)
         return paid.reshape(len(paid), -1)
 
-    def _store(self, data, rows, t, **fields):
-        for name, values in fields.items():
-            data[name][rows, t] = values if np.isscalar(values) else values[rows]
-
     def _not_finite(self, shown, names: tuple[str, ...], live: np.ndarray, t: int, test_mode: bool) -> dict:
         """{environment: NotFinite} of those `live` [E] in which one of the fields `names` of `shown` is not finite."""
         bad, where = {}, "a test episode" if test_mode else "training"
         for name in names:
             values = getattr(shown, name)
-            if np.isfinite(values[live]).all():
+            if np.isfinite(values).all() or np.isfinite(values[live]).all():
                 continue
             for i in np.flatnonzero(live).tolist():
                 odd = values[i][~np.isfinite(values[i])]

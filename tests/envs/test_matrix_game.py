@@ -132,6 +132,7 @@ def test_many_agents_agree_with_a_slow_loop():
         ([1, 2], r"payoff\[0\]: 1 stands where a list belongs"),
         ([[1, 2], 3], r"payoff\[1\]: 3 stands where a list belongs"),
         ([], r"payoff: has 0 entries instead of at least 1"),
+        ([["x" * 10_000, 1], [1, 1]], r"payoff\[0\]\[0\]: 'x{198}… is not a finite number"),
         ([[], []], r"payoff\[0\]: has 0 entries instead of at least 1"),
     ],
 )

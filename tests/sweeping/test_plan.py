@@ -98,6 +98,21 @@ def test_all_problems_in_one_message(tmp_path):
     assert "command line" not in said
 
 
+def test_more_than_can_be_planned_is_refused(tmp_path):
+    algorithms = ", ".join(f"a{n}: {{config: vdn, lr: 0.{n + 1}}}" for n in range(3))
+    text = f"algorithms: {{{algorithms}}}\nenvironments: [two_step]\nseeds: 1-10000\n"
+    assert "30000 runs; at most 20000 are planned" in refusal(tmp_path, text)
+    algorithms = ", ".join(f"a{n}: {{config: vdn}}" for n in range(1001))
+    text = f"algorithms: {{{algorithms}}}\nenvironments: [two_step]\nseeds: 1\n"
+    assert "1001 algorithms on 1 environments; at most 1000 pairs are run" in refusal(tmp_path, text)
+
+
+def test_of_many_problems_the_first_are_told(tmp_path):
+    text = "algorithms: [vdn]\nenvironments: [two_step]\nseeds: 1\noverrides: {title: " + "x" * 10_000
+    said = refusal(tmp_path, text + ", " + ", ".join(f"k{n}: 1" for n in range(1000)) + "}\n")
+    assert "unknown key 'k1'" in said and "and 971 more" in said and len(said) < 5000
+
+
 @pytest.mark.parametrize(
     "algorithms, environments, said",
     [

@@ -279,6 +279,20 @@ def test_one_process_holds_a_folder_once(tmp_path, claim):
         assert sum(one is not None for one in threads.map(attempt, range(8))) == 1
 
 
+def test_a_pipe_in_the_place_of_a_claim_is_not_waited_for(tmp_path, claim):
+    (tmp_path / "claims").mkdir()
+    os.mkfifo(tmp_path / "claims" / "000001.json")
+    assert holder(tmp_path).host == "unknown"
+    with pytest.raises(Held, match="damaged"):
+        claim(tmp_path, 30)
+
+
+def test_a_lease_may_be_longer_than_any_wait(tmp_path, claim):
+    one = claim(tmp_path, 1e300)
+    one._thread.join(0.2)
+    assert one._thread.is_alive() and one.mine()
+
+
 @pytest.mark.parametrize("lease", [0, -1, float("nan")])
 def test_a_lease_lasts_some_time(tmp_path, lease):
     with pytest.raises(ConfigError, match="lease_seconds"):
@@ -360,7 +374,13 @@ def test_a_newer_claim_that_cannot_be_read_counts_too(tmp_path, claim):
         one.look()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", '{"token": "t", "host": "h", "pid": -1}', "\0" * 9])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", "{}", "null", '{"token": "t", "host": "h", "pid": -1}', "\0" * 9, "[" * 60_000,
+        '{"token": "t", "host": "h", "pid": 1, "lease_seconds": 1%s}' % ("0" * 400),
+    ],
+)  # fmt: skip
 def test_a_damaged_claim_counts_until_the_lease_of_who_wants_it(tmp_path, claim, text):
     path = damage(tmp_path, text, age=20)
     with pytest.raises(Held, match="damaged"):
@@ -478,9 +498,20 @@ def test_a_full_disk_is_a_config_error_and_leaves_nothing(tmp_path, monkeypatch)
     assert names(tmp_path) == [] and holder(tmp_path) is None
 
 
+def test_a_claim_is_released_on_a_disk_without_room_for_another_file(tmp_path, claim, monkeypatch):
+    """Else a process that lives on, as that of a notebook, would hold the folder until its lease is over."""
+    one = claim(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", full_disk)
+        one.release()
+    assert holder(tmp_path) is None and names(tmp_path) == ["000001.json"]
+    assert claim(tmp_path).run_id == one.run_id
+
+
 def test_a_claim_that_cannot_be_released_ends_with_its_lease(tmp_path, claim, monkeypatch):
     one = claim(tmp_path, 0.3)
     monkeypatch.setattr("os.replace", full_disk)
+    monkeypatch.setattr("utils.claim._overwrite", full_disk)
     one.release()
     assert not one.mine() and names(tmp_path) == ["000001.json"]
     wait_until(lambda: holder(tmp_path).state == "frozen")

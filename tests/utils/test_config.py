@@ -154,7 +154,7 @@ def test_a_seed_is_chosen_where_none_is_given():
         (["hypernet_embed=1"], "unknown key 'hypernet_embed' (value 1); it belongs to qmix"),
         (["env_args.key=climb"], "is not one of qtran_3x3, qtran_21x21, two_state, climbing, penalty; did you mean "),
         (["action_selector=epsilon_gredy"], "unknown action selector 'epsilon_gredy'; known: epsilon_greedy"),
-        (["mixer=qtran"], "command line: unknown mixer 'qtran'; known: "),
+        (["mixer=qtran"], "command line: mixer: unknown mixer 'qtran'; known: "),
         (["batch_size=3000"], "batch_size = 3000 is larger than buffer_size = 2000 (episodes)"),
         (["batch_size_run=3000"], "batch_size_run = 3000 is larger than buffer_size = 2000 (episodes)"),
         (["use_wandb=True"], "use_wandb needs both wandb_team and wandb_project"),
@@ -207,7 +207,7 @@ def test_unknown_and_missing_files_are_named_together():
         ("- lr\n", "must hold `key: value` lines, not list"),
         ("", "must hold `key: value` lines, not NoneType"),
         ("3: 4\n", "c.yaml: unknown key 3 (value 4)"),
-        ("env_args: 5\n", "env_args: 5 must be a mapping"),
+        ("env_args: 5\n", "c.yaml: env_args = 5 must be a mapping"),
         ("\xff: 1\n", "c.yaml is not valid YAML"),
         ("lr: 1\nlr: 2\n", "c.yaml is not valid YAML: 'lr' is there twice, line"),
         ("a: 2026-02-31\n", "a value is not what its type says: day is out of range for month"),
@@ -251,10 +251,35 @@ def test_files_that_extend_each_other_are_told_and_spoil_no_other_run(folder):
     folder("algs", "d", "[")
     with pytest.raises(ConfigError, match="a extends b extends a: a circle"):
         loaded("a", "two_step")
-    with pytest.raises(ConfigError, match="--extends=nowhere: unknown"):
+    with pytest.raises(ConfigError, match="extends = 'nowhere': unknown"):
         loaded("c", "two_step")
     with pytest.raises(ConfigError, match="unknown key 'gama'.*did you mean 'gamma'"):
         loaded("vdn", "two_step", "gama=1")
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("presets: 3", "algs/a.yaml: presets = 3 must be a mapping"),
+        ("presets: {grid: [1]}", "algs/a.yaml: presets: grid = [1] must be a mapping"),
+        ("in_hosts: 3", "algs/a.yaml: in_hosts = 3 must be a mapping"),
+        ("extends: [qmix]", "algs/a.yaml: extends = ['qmix']: unknown"),
+        ("preset: [grid]", "algs/a.yaml: preset = ['grid'] must be text"),
+        ("env_args: 3", "algs/a.yaml: env_args = 3 must be a mapping"),
+        ("mixer: qmx", "algs/a.yaml: mixer: unknown mixer 'qmx'"),
+    ],
+)
+def test_a_file_of_another_form_is_named(text, said, folder):
+    folder("algs", "a", f"# mine\n{text}\n")
+    with pytest.raises(ConfigError) as caught:
+        loaded("a", "predator_prey")
+    assert said in str(caught.value)
+
+
+def test_what_means_nothing_is_left_out(folder):
+    folder("algs", "a", "extends: vdn\npresets:\nin_hosts:\n")
+    folder("algs", "b", "extends: a\npresets: {grid: }\n")
+    assert loaded("b", "predator_prey").values["mixer"] == "vdn"
 
 
 def test_a_key_that_a_class_reads_and_no_file_gives_is_named(tmp_path):

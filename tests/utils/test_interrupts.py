@@ -11,6 +11,7 @@ import pytest
 from command import ROOT
 
 from utils import interrupts
+from utils.args import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +73,7 @@ LEAVE = """
 import os, signal, sys, time
 from utils import interrupts
 interrupts.catch()
-interrupts.on_leave(lambda: print("the last word", flush=True))
+interrupts.on_leave(lambda why: print("the last word:", why, flush=True))
 with interrupts.held():
     os.kill(os.getpid(), signal.{first})
     print("goes on", flush=True)
@@ -85,7 +86,8 @@ with interrupts.held():
 def test_the_second_signal_leaves_at_once(first, second):
     code = LEAVE.format(first=first, second=second)
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "src", capture_output=True, text=True)
-    assert run.returncode == 128 + getattr(signal, first) and run.stdout == "goes on\nthe last word\n"
+    assert run.returncode == 128 + getattr(signal, first)
+    assert run.stdout == "goes on\nthe last word: a second signal: it left at once\n"
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP])
@@ -114,6 +116,42 @@ def test_in_another_thread_nothing_is_caught():
     thread.start()
     thread.join()
     assert errors == [] and signal.getsignal(signal.SIGTERM) is before
+    interrupts.catch()
+
+
+def test_one_at_a_time():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ConfigError, match="another run is under way in this process"):
+        interrupts.catch()
+    assert signal.getsignal(signal.SIGTERM) is before
+    with pytest.raises(interrupts.Interrupted):
+        send(signal.SIGTERM)
+    child = os.fork()
+    if child == 0:  # a process of its own
+        code = 1
+        try:
+            interrupts.catch()
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_signal_that_comes_at_once_leaves_all_as_it_was(monkeypatch):
+    interrupts.release()
+    before, set_handler = signal.getsignal(signal.SIGTERM), signal.signal
+
+    def handler(signum, act):
+        previous = set_handler(signum, act)
+        if signum == signal.SIGHUP and callable(act):
+            send(signum)
+        return previous
+
+    monkeypatch.setattr("signal.signal", handler)
+    with pytest.raises(interrupts.Interrupted):
+        interrupts.catch()
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGTERM) is before
     interrupts.catch()
 
 

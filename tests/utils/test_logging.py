@@ -464,6 +464,10 @@ def test_cut_of_a_file_that_is_not_there(tmp_path):
         (lambda whole, position: (b"{}\n" + whole, position + 3), "line that ends at byte 3 is not a record"),
         (lambda whole, position: (b"[]\n" + whole, position + 3), "line that ends at byte 3 is not a record"),
         (lambda whole, position: (b"\x00\xff\n" + whole, position + 3), "line that ends at byte 3 is not a record"),
+        (lambda whole, position: (b"[" * 9999 + b"\n" + whole, position + 10_000), "is not a record"),
+        (lambda whole, position: (another(whole, value="x"), position + 2), "is not a record: a number in it is none"),
+        (lambda whole, position: (another(whole, t_env=-1), position + 1), "is not a record: a number in it is none"),
+        (lambda whole, position: (another(whole, time=1e12), len(another(whole))), "a number in it is none"),
     ],
 )
 def test_damaged_file_is_refused_and_left_alone(tmp_path, damage, message):
@@ -475,6 +479,33 @@ def test_damaged_file_is_refused_and_left_alone(tmp_path, damage, message):
     with pytest.raises(ConfigError, match=rf"metrics\.jsonl is damaged: .*{message}"):
         cut_metrics(path, position, aside)
     assert path.read_bytes() == damaged and path.stat().st_ino == inode and list(tmp_path.iterdir()) == [path]
+
+
+def another(whole, **values):
+    """The lines of a metrics.jsonl, with other values in the first of them."""
+    first, rest = whole.split(b"\n", 1)
+    return json.dumps(json.loads(first) | values).encode() + b"\n" + rest
+
+
+@pytest.mark.parametrize("make, said", [(os.mkfifo, "it is not a file"), (os.mkdir, "it is not a file")])
+def test_what_is_no_file_is_refused(make, said, tmp_path):
+    make(tmp_path / "metrics.jsonl")
+    with pytest.raises(ConfigError, match=said):
+        cut_metrics(tmp_path / "metrics.jsonl", 7, tmp_path / "aside.jsonl")
+
+
+def test_more_than_a_process_can_have_written_since_its_last_state_is_refused(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    position = write_lines(path, made_records(5))[3]
+    os.truncate(path, 2**34)
+    with pytest.raises(ConfigError, match="it has 17179869184 bytes, and the last state is of"):
+        cut_metrics(path, position, tmp_path / "aside.jsonl")
+
+
+def test_a_log_file_that_is_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "log.txt")
+    with pytest.raises(ConfigError, match="log.txt: cannot be written: it is not a file"):
+        get_logger(tmp_path / "log.txt")
 
 
 @pytest.mark.parametrize("allowed, aside_is_written", [(0, False), (1, True)])

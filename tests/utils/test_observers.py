@@ -30,7 +30,8 @@ from wire_mongo import WireMongo, free_port
 
 from utils.args import ConfigError
 from utils.logging import Record, without_password, without_passwords
-from utils.mongo_observer import PatientMongoObserver, deliver, ping_mongo
+from utils.mongo_entry import deliver, ping_mongo
+from utils.mongo_observer import PatientMongoObserver
 from utils.observers import file_observer, plain
 from utils.sinks import JsonlSink, SacredSink, cut_metrics
 
@@ -884,6 +885,20 @@ def test_answers_that_are_lost_double_nothing(server, observe, tmp_path, seed, l
     processes[-1].end()
     check_documents(server, records, processes)
     assert warnings(lines)
+
+
+@pytest.mark.parametrize("answer", ANSWERS[:-1])
+def test_answers_that_cannot_be_read_leave_nothing_out(server, observe, tmp_path, answer, lines):
+    records = made_records(random.Random(3), 60)
+    server.garbled.append(answer)
+    process = Process(observe(server.url, seconds=5, run_id=RUN_ID), tmp_path / "metrics.jsonl")
+    for record in records:
+        process.log(record)
+        process.beat()
+    process.end()
+    (line,) = warnings(lines)
+    assert server.garbled == [] and "InvalidBSON" in line and any("works again" in line for line in lines)
+    check_documents(server, records, [process])
 
 
 @pytest.mark.parametrize("answer", [("update", "runs"), ("update", "metrics"), ("delete", "metrics")])

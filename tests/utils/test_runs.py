@@ -1,6 +1,7 @@
 """Run directories read back, whole and damaged, and the records of a metrics.jsonl that is being written."""
 
 import json
+import os
 
 import pytest
 
@@ -53,6 +54,12 @@ def test_a_damaged_run_is_told_not_raised(damage, problem, tmp_path):
     broken, whole = find_runs(tmp_path)
     assert broken.status == "broken" and problem in broken.problem and "\n" not in broken.problem
     assert whole.status == "finished" and whole.problem is None
+
+
+def test_more_than_a_summary_can_have_is_not_read(tmp_path):
+    os.truncate(make(tmp_path / "a") / "summary.json", 2**34)
+    (run,) = find_runs(tmp_path)
+    assert "summary.json cannot be read: it has 17179869184 bytes" in run.problem
 
 
 def test_bytes_that_are_no_text(tmp_path):
