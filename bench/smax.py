@@ -1,22 +1,16 @@
 """What the runner costs on SMAX: acting and stepping without learning, against the same loop without it.
 
     PYTHONPATH=src python bench/smax.py [--map 3m] [--n-envs 32] [--rounds 20]
-    PYTHONPATH=src python bench/smax.py --train 100000
 
 The bare loop is jaxmarl's vmapped step_env, the same agent network and ε-greedy, and nothing else: no state, no batch,
 no statistics, no checks. Both play whole rounds, until the last of the environments has ended, in turn, so that a noisy
 machine slows both; CPU time, medians over rounds. The aim is a ratio of at least 0.6. About 2 minutes on one core.
-
---train: CPU minutes of a run of QMIX of so many steps, compiling and tests included, and the same rate for 1M steps.
+Training on SMAX is measured by `bench/run.py train --only smax`.
 """
 
 import argparse
-import resource
-import subprocess
-import sys
-import tempfile
+import logging
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -30,10 +24,10 @@ from parts import readers
 from runners.episode_runner import EpisodeRunner
 from utils.config import load
 
-MAIN = Path(__file__).parents[1] / "src" / "main.py"
-
 
 class Silent:
+    console_logger = logging.getLogger("bench")
+
     def log_stat(self, *_):
         pass
 
@@ -118,25 +112,14 @@ def throughput(args):
     print(f"ratio {middle:.2f} (quartiles {low:.2f} to {high:.2f}, {args.rounds} rounds, {args.n_envs} of {args.map})")
 
 
-def training(steps, map_name):
-    with tempfile.TemporaryDirectory() as folder:
-        values = [f"t_max={steps}", f"env_args.map_name={map_name}", f"local_results_path={folder}", "use_cuda=False"]
-        command = [sys.executable, MAIN, "--config=qmix", "--env-config=smax", "with", "seed=1000", *values]
-        subprocess.run(command, check=True)
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    minutes = (used.ru_utime + used.ru_stime) / 60
-    print(f"{minutes:.2f} CPU minutes for {steps} steps; at that rate {minutes * 1e6 / steps:.1f} for 1,000,000")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--map", default="3m", help="the scenario (default: 3m)")
     parser.add_argument("--n-envs", type=int, default=32, help="environments (default: 32)")
     parser.add_argument("--rounds", type=int, default=20, help="rounds that are measured (default: 20)")
-    parser.add_argument("--train", type=int, metavar="STEPS", help="measure a run of QMIX of so many steps instead")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    training(args.train, args.map) if args.train else throughput(args)
+    throughput(args)
 
 
 if __name__ == "__main__":

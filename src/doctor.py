@@ -14,7 +14,7 @@ from utils import command
 
 EXAMPLES = """\
 what is looked at: Python, the packages, torch and its device, each environment, StarCraft II (SC2PATH, version, maps),
-ports, MongoDB, room for results, memory for the replay. Values after `with` are those of the run, as for src/main.py:
+ports, MongoDB, room for results, memory. Values after `with` are those of the run, as for src/main.py:
 
   python src/doctor.py                                                       this machine, and the built-in games
   python src/doctor.py --config=qtran_alt --env-config=predator_prey         what this run needs

@@ -7,9 +7,10 @@ from utils.args import ConfigError
 from utils.checkpoint import maker
 from utils.claim import holder
 from utils.config import Config, load_from, task_folder
+from utils.disk import expanded
 from utils.identity import FIXED, MACHINE, NOT_SET, counts, flat, identity, may_change, short, text
 from utils.rundir import versions
-from utils.runs import Run, find_runs
+from utils.runs import Run, find_runs, is_step
 from utils.state import Saved, StateError, writer
 
 # ---------------------------------------------------------------------- which run
@@ -55,7 +56,7 @@ def _start(run: Run) -> tuple[str, int]:
 
 def read_run(path: str) -> Run:
     """The run in the folder `path`. ConfigError where there is none, or one that cannot be resumed."""
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     if not folder.is_dir():
         raise ConfigError(f"--resume {path}: no such folder; a run prints its own as `run directory: PATH`")
     if not (folder / "config.yaml").is_file():
@@ -117,6 +118,11 @@ def facts(parts, commit: str | None) -> dict:
 
 def check(saved: Saved, now: dict, where: Path, strict: bool) -> list[str]:
     """Sentences on what of the machine differs. StateError for what must not differ, or, if `strict`, for those."""
+    runner, facts_ = saved.parts.get("runner"), [saved.facts.get(name) for name in ("keys", "shapes", "machine")]
+    if not all(isinstance(part, dict) for part in (runner, *facts_)) or not is_step(saved.facts["keys"].get("t_max")):
+        raise StateError(f"{where}: the state does not say what it is of; start a new run")
+    if not is_step(saved.parts["runner"].get("t_env")):
+        raise StateError(f"{where}: the state does not say how many steps were done; start a new run")
     longer = now["keys"]["t_max"] > saved.facts["keys"]["t_max"] and now["keys"].get("lr_decay_start") is None
     problems = _differences(saved.facts["keys"], now["keys"], but=("t_max",) if longer else ())
     problems += _differences(saved.facts["shapes"], now["shapes"])

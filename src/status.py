@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from utils.args import ConfigError
 from utils.claim import Holder, holder
+from utils.disk import expanded
 from utils.runs import Run, find_runs, records
 
 STUCK_SECONDS = 600  # a process that lives and has ended no round, of training or of a test, for so long
@@ -70,7 +71,7 @@ def show_status(path: str) -> int:
 
     from sweeping.estimate import duration
 
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     if not folder.is_dir():
         raise ConfigError(f"--status {path}: no such folder")
     console = Console(highlight=False, emoji=False)

@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from utils import command
+from utils.disk import expanded
 
 STEP_SECONDS = 30.0  # the longest that one of the few steps of a delivery may take
 ENDS = {"finished": "COMPLETED", "failed": "FAILED", "interrupted": "INTERRUPTED"}  # what Sacred calls them
@@ -41,10 +42,7 @@ def main(argv=None):
     split = argv.index("with") if "with" in argv else len(argv)
     options, stray = parser().parse_known_args(argv[:split])
     if stray:
-        from utils.logging import without_passwords
-
-        told = without_passwords(" ".join(stray))
-        parser().error(f"unrecognized arguments: {told}; values go after the word `with`")
+        parser().error(f"unrecognized arguments: {' '.join(stray)}; values go after the word `with`")
     return command.status_of(act, options, argv[split + 1 :])
 
 
@@ -84,10 +82,10 @@ def sync(run_dir: str, url: str, database: str) -> int:
     from bson.errors import BSONError
     from pymongo.errors import PyMongoError
 
-    from utils.mongo_observer import deliver
+    from utils.mongo_entry import deliver
 
     where = f"MongoDB {without_password(url)}, database {database}"
-    claim = claimed(Path(run_dir).expanduser())
+    claim = claimed(expanded(run_dir))
     try:
         run = read_run(run_dir)  # again: it stays as it is now
         entry, began = document(run, claim.run_id)
@@ -119,7 +117,7 @@ def read_run(run_dir: str):
     from utils.args import ConfigError
     from utils.runs import find_runs, is_step
 
-    folder = Path(run_dir).expanduser()
+    folder = expanded(run_dir)
     if not folder.is_dir():
         raise ConfigError(f"{run_dir}: no such folder; a run prints its own as `run directory: PATH`")
     found = find_runs(folder)
@@ -176,7 +174,7 @@ def document(run, run_id: str) -> tuple[dict, datetime | None]:
     from sacred.observers import MongoObserver
     from sacred.serializer import flatten
 
-    from utils.mongo_observer import moment
+    from utils.mongo_entry import moment
 
     told = sacred_files(run, run_id)
     summary = run.path / "summary.json"

@@ -16,6 +16,8 @@ from components.episode_buffer import EpisodeBatch
 from utils.rundir import write_atomically
 
 MOST_JOINT_ACTIONS = 100_000  # beyond these, enumerating says little and costs much
+MOST_VALUES = 100_000_000  # of all agents and actions at all joint actions: most of a minute
+AT_ONCE = 500  # joint actions in one batch, whose size in memory does not depend on how many there are
 MOST_PRINTED = 8  # rows or columns of a table in the terminal
 
 
@@ -27,7 +29,8 @@ def learned_tables(env, learner, scheme, groups, device):
     not have is None. Values are in the units of the rewards that the learner sees.
     """
     n_actions = env.payoff.shape[1:]
-    if env.payoff.size > MOST_JOINT_ACTIONS:
+    n_values = env.payoff.size * len(n_actions) * max(n_actions)
+    if env.payoff.size > MOST_JOINT_ACTIONS or n_values > MOST_VALUES:
         return []
     joint = np.stack(np.meshgrid(*map(np.arange, n_actions), indexing="ij"), axis=-1).reshape(-1, len(n_actions))
     return [_one_state(env, learner, scheme, groups, device, s, joint) for s in range(env.n_states)]
@@ -35,6 +38,30 @@ def learned_tables(env, learner, scheme, groups, device):
 
 def _one_state(env, learner, scheme, groups, device, s, joint):
     payoff = env.payoff[s]
+    pieces = [
+        _values(env, learner, scheme, groups, device, s, joint[i : i + AT_ONCE]) for i in range(0, len(joint), AT_ONCE)
+    ]
+    values = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    q = values["q"][0]  # [N, A]: a one-step game's values do not depend on the joint action
+    q_i = [q[i, :a] for i, a in enumerate(payoff.shape)]
+    greedy = tuple(int(q_of_agent.argmax()) for q_of_agent in q_i)
+    tables = {
+        "payoff": payoff.tolist(),
+        "q_i": [q_of_agent.tolist() for q_of_agent in q_i],
+        "q_jt": _shaped(values.get("q_jt"), payoff),
+        "q_prime": _shaped(values["q_prime"], payoff),
+        "v_jt": float(values["v_jt"][0, 0]) if "v_jt" in values else None,
+        "greedy_joint_action": list(greedy),
+        "greedy_payoff": float(payoff[greedy]),
+        "best_payoff": float(payoff.max()),
+    }
+    if "q_jt_heads" in values:
+        tables["q_jt_heads"] = [_shaped(head, payoff) for head in values["q_jt_heads"].T]
+    return tables
+
+
+def _values(env, learner, scheme, groups, device, s, joint):
+    """The learner's values of some joint actions [B, N] in game state s: {name: [B, ...]}; of q the first row."""
     seen = env.observe_all_states()
     batch = EpisodeBatch(scheme, groups, len(joint), 2)
     fields = {"obs": seen.obs, "state": seen.state, "avail_actions": seen.avail}
@@ -44,24 +71,8 @@ def _one_state(env, learner, scheme, groups, device, s, joint):
     values = {k: v[:, 0].double().cpu().numpy() for k, v in learner.values(batch.to(device)).items()}
     if learner.reward_stats is not None:
         values = _in_reward_units(values, learner.reward_stats)
-
-    q = values["q"][0]  # [N, A]: a one-step game's values do not depend on the joint action
-    q_i = [q[i, :a] for i, a in enumerate(payoff.shape)]
-    greedy = tuple(int(q_of_agent.argmax()) for q_of_agent in q_i)
     q_prime = np.take_along_axis(values["q"], joint[..., None], axis=-1).sum(axis=(1, 2))
-    tables = {
-        "payoff": payoff.tolist(),
-        "q_i": [q_of_agent.tolist() for q_of_agent in q_i],
-        "q_jt": _shaped(values.get("q_jt"), payoff),
-        "q_prime": _shaped(q_prime, payoff),
-        "v_jt": float(values["v_jt"][0, 0]) if "v_jt" in values else None,
-        "greedy_joint_action": list(greedy),
-        "greedy_payoff": float(payoff[greedy]),
-        "best_payoff": float(payoff.max()),
-    }
-    if "q_jt_heads" in values:
-        tables["q_jt_heads"] = [_shaped(head, payoff) for head in values["q_jt_heads"].T]
-    return tables
+    return values | {"q": values["q"][:1], "q_prime": q_prime}
 
 
 def _in_reward_units(values, stats):

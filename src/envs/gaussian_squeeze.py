@@ -74,7 +74,7 @@ class GaussianSqueeze(ArrayEnv):
         n_agents: int = key("agents N", unit="agents", low=2, high=1024)
         n_actions: int = key("actions A of an agent, which spends u in 0..A-1", unit="actions", low=2, high=1_000_000)
         k: int = key("domains: 1 (mean 8, width 1) or 2 (mean 8, width 0.5; mean 5, width 1)", choices=(1, 2))
-        s_max: float = key("s_i is drawn uniformly from 0..s_max", above=0)
+        s_max: float = key("s_i is drawn uniformly from 0..s_max", above=0, high=1e6)
 
     large = ("n_agents", "n_actions")
 

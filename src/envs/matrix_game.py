@@ -3,7 +3,6 @@
 Axes: E environments, N agents, A actions, S game states.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +10,10 @@ import numpy as np
 
 from envs.vector import ArrayEnv, EnvInfo, Observation, observed
 from utils.args import ConfigError, key
+from utils.identity import short
 
 MOST_AGENTS = 31  # numpy broadcasts 32 axes, and one is the game state
+LARGEST = 1e15  # payoff: its square still is a number of single precision, which networks learn in
 
 
 def _qtran_21x21():
@@ -50,8 +51,8 @@ class MatrixGame(ArrayEnv):
     @dataclass(frozen=True)
     class Config:
         payoff: list | None = key("nested lists, one level for each agent; excludes `key`", unit="reward")
-        clip: float | None = key("payoffs below this are raised to it", unit="reward")
-        penalty: float = key("k of the game `penalty`", unit="reward", high=0)
+        clip: float | None = key("payoffs below this are raised to it", unit="reward", low=-LARGEST, high=LARGEST)
+        penalty: float = key("k of the game `penalty`", unit="reward", low=-LARGEST, high=0)
         observe_state: str = key("agents that see the state, if several", choices=("all", "first", "none"))
         # Last: from here on in this class body the name hides the function.
         key: str | None = key("name of a known game; null: qtran_3x3, or `payoff`", choices=tuple(PAYOFFS))
@@ -142,10 +143,11 @@ def _check_payoff(payoff):
 def _first_problem(value, shape, levels, place):
     """What is wrong with the part `value` of a payoff at `place`, or None."""
     if levels == 0:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        return None if number else f"{place}: {value!r} is not a finite number"
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
+        said = f"is not a finite number of at most {LARGEST:g} either way"
+        return None if number else f"{place}: {short(repr(value), 200)} {said}"
     if not isinstance(value, list):
-        return f"{place}: {value!r} stands where a list belongs"
+        return f"{place}: {short(repr(value), 200)} stands where a list belongs"
     if not value or shape and len(value) != shape[0]:
         return f"{place}: has {len(value)} entries instead of {shape[0] if shape else 'at least 1'}"
     problems = (_first_problem(v, shape[1:], levels - 1, f"{place}[{i}]") for i, v in enumerate(value))

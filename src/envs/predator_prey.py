@@ -49,7 +49,7 @@ class PredatorPrey(ArrayEnv):
         map_size: int = key("length of a side of the grid", unit="cells", low=2, high=1024)
         n_predators: int = key("predators, the agents", unit="agents", low=1, high=1024)
         n_prey: int = key("prey", unit="prey", low=1, high=1024)
-        penalty: float = key("P: a prey with a single predator beside it pays -P", unit="reward", low=0)
+        penalty: float = key("P: a prey with a single predator beside it pays -P", unit="reward", low=0, high=1e15)
         sight: int | None = key(
             "others are seen up to this far along each axis (2: a 5x5 window); null: always",
             unit="cells",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.args import ConfigError, nearest
+from utils.disk import expanded
 
 
 class SmacMap(NamedTuple):
@@ -73,7 +74,7 @@ INSTALL = "docker/install_sc2.sh installs the game and the maps"
 def sc2_path():
     """The folder of the game: SC2PATH, else ~/StarCraftII. ConfigError says what to do where there is none."""
     given = os.environ.get("SC2PATH")
-    path = Path(given or "~/StarCraftII").expanduser()
+    path = expanded(given or "~/StarCraftII")
     if not given and not path.is_dir():
         raise ConfigError(f"SC2PATH is not set: give the folder of StarCraft II as SC2PATH=FOLDER; {INSTALL}")
     if not path.is_dir():

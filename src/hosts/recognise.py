@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.args import ConfigError
+from utils.disk import expanded
 
 # What all of them have, and the plugin builds on: {file: words that stand in it}.
 CONTRACT = {
@@ -33,7 +34,7 @@ class Host:
 
 def recognise(path):
     """The Host at `path`; ConfigError when it is none that the plugin fits."""
-    root = Path(path).expanduser().resolve()
+    root = expanded(path).resolve()
     if not root.is_dir():
         raise ConfigError(f"{path} {'is a file; give the folder' if root.exists() else 'does not exist'}")
     if (root / "src/plugin.py").is_file():

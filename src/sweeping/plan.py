@@ -9,8 +9,11 @@ from pathlib import Path
 
 from sweeping.study import read_study, seeds
 from utils.args import ConfigError, nearest
-from utils.config import load
+from utils.config import BadConfiguration, load, told
+from utils.disk import expanded
 from utils.identity import FAIRNESS, NOT_SET, counts, flat, identity, short, text
+
+MOST_RUNS = 20_000
 
 
 @dataclass(eq=False)
@@ -63,7 +66,7 @@ class Plan:
                 if x not in known
             ]
         if problems:
-            raise ConfigError("\n  ".join(problems))
+            raise ConfigError(told(problems))
         return [
             run
             for run in self.runs
@@ -79,11 +82,15 @@ def read_plan(path, readers, results=None):
     readers: as for config.load. results: a folder in place of the study's own.
     """
     study = read_study(path)
-    results = Path(results or study.results or Path("results", "studies", study.path.stem)).expanduser()
+    results = expanded(results or study.results or Path("results", "studies", study.path.stem))
     firsts = _first_runs(study, results, readers)
     study.problems += _clashes(study, firsts) + _unfair(study, firsts)
     if study.problems:
-        raise ConfigError(f"{path}:\n  " + "\n  ".join(study.problems))
+        raise ConfigError(f"{path}:\n  " + told(study.problems))
+    count = len(firsts) * len(study.seeds)
+    if count > MOST_RUNS:
+        more = "give fewer seeds, or make several studies of it"
+        raise ConfigError(f"{path}: {count} runs; at most {MOST_RUNS} are planned: {more}")
     runs = [_with_seed(run, seed) for seed in study.seeds for run in firsts]
     title = study.title or study.path.stem
     return Plan(title, study.question, [*study.algorithms], [*study.environments], study.seeds, results, runs)
@@ -100,7 +107,7 @@ def _first_runs(study, results, readers):
                 values = load(alg, env, overrides | own, readers, said="study").values
                 runs.append(PlannedRun(algorithm, environment, 0, alg, env, overrides, values))
             except ConfigError as error:
-                for line in str(error).removeprefix("configuration:\n  ").split("\n  "):
+                for line in error.problems if isinstance(error, BadConfiguration) else str(error).split("\n  "):
                     found.setdefault(line, []).append((algorithm, environment))
     study.problems += [f"{problem} ({_of(pairs, study)})" for problem, pairs in found.items()]
     return runs

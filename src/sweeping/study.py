@@ -4,11 +4,12 @@
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.args import ConfigError, nearest
-from utils.config import names
+from utils.config import names, shown
 from utils.identity import FAIRNESS
 from utils.yaml_file import read_yaml
 
@@ -16,6 +17,7 @@ KEYS = ("title", "question", "algorithms", "environments", "overrides", "seeds",
 NEEDED = ("algorithms", "environments", "seeds")
 SET_BY_THE_PLAN = ("name", "seed", "local_results_path")
 MOST_SEEDS = 10_000
+MOST_PAIRS = 1000  # of an algorithm and an environment, each of which is checked by itself
 
 
 @dataclass
@@ -39,7 +41,9 @@ def read_study(path):
     path = Path(path)
     raw = _read(path)
     study = Study(path)
-    study.problems += [f"unknown key {k!r}; known: {', '.join(KEYS)}{nearest(k, KEYS)}" for k in raw if k not in KEYS]
+    study.problems += [
+        f"unknown key {shown(k)}; known: {', '.join(KEYS)}{nearest(k, KEYS)}" for k in raw if k not in KEYS
+    ]
     study.problems += [f"missing key {k!r}; `python src/sweep.py --help` shows a study" for k in NEEDED if k not in raw]
     study.title, study.question, study.results = (
         _text(raw, k, study.problems) for k in ("title", "question", "results")
@@ -48,6 +52,9 @@ def read_study(path):
         study.algorithms = _labelled(raw["algorithms"], "algorithms", "config", "algs", study.problems)
     if "environments" in raw:
         study.environments = _labelled(raw["environments"], "environments", "env-config", "envs", study.problems)
+    if len(study.algorithms) * len(study.environments) > MOST_PAIRS:
+        told = f"{len(study.algorithms)} algorithms on {len(study.environments)} environments"
+        raise ConfigError(f"{path}: {told}; at most {MOST_PAIRS} pairs are run: make several studies of it")
     study.overrides = _changes(raw.get("overrides"), "overrides", study.problems)
     if "seeds" in raw:
         study.seeds = seeds(raw["seeds"], "seeds", study.problems)
@@ -62,14 +69,15 @@ def seeds(value, where, problems):
         match = re.fullmatch(r"\s*(\d{1,10})\s*(?:-\s*(\d{1,10})\s*)?", str(word))
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if first > last:
-            problems.append(f"{where}: {word!r} is neither a number nor a range; write 3, 1-5, or 1-3, 7")
+            problems.append(f"{where}: {shown(word)} is neither a number nor a range; write 3, 1-5, or 1-3, 7")
         elif last >= 2**32:
-            problems.append(f"{where}: {word!r}: the largest seed is {2**32 - 1}")
-        elif last - first >= MOST_SEEDS:
-            problems.append(f"{where}: {word!r} is more than {MOST_SEEDS} seeds")
+            problems.append(f"{where}: {shown(word)}: the largest seed is {2**32 - 1}")
+        elif len(out) + last - first >= MOST_SEEDS:
+            problems.append(f"{where}: {shown(word)} makes more than {MOST_SEEDS} seeds")
+            break
         else:
             out += range(first, last + 1)
-    twice = sorted({seed for seed in out if out.count(seed) > 1}) if len(set(out)) < len(out) else []
+    twice = sorted(seed for seed, n in Counter(out).items() if n > 1)
     problems += [f"{where}: {seed} is there twice" for seed in twice[:3]]
     if isinstance(value, list) and not value:
         problems.append(f"{where}: none are given")
@@ -99,14 +107,14 @@ def _text(raw, key, problems):
     value = raw.get(key)
     if value is None or isinstance(value, (str, int, float)):
         return "" if value is None else str(value).strip()
-    problems.append(f"{key}: {value!r} must be text")
+    problems.append(f"{key}: {shown(value)} must be text")
     return ""
 
 
 def _labelled(entries, where, file_key, kind, problems):
     """{label: (file, changes)} of a list of names or a mapping of labels."""
     if isinstance(entries, list) and all(isinstance(entry, str) for entry in entries):
-        problems += [f"{where}: {name!r} is there twice" for name in dict.fromkeys(entries) if entries.count(name) > 1]
+        problems += [f"{where}: {shown(name)} is there twice" for name, n in Counter(entries).items() if n > 1]
         entries = dict.fromkeys(entries)
     if entries is not None and not isinstance(entries, dict):
         problems.append(f"{where}: must be a list of names, or lines LABEL: {{{file_key}: NAME, KEY: VALUE}}")
@@ -119,11 +127,10 @@ def _labelled(entries, where, file_key, kind, problems):
         name, known = changes.pop(file_key, label), names(kind)
         if name not in known:
             own = "" if name != label else f"; a label of your own needs {file_key}: NAME"
-            problems.append(
-                f"{where}: {name!r} is no file of config/{kind}; known: {', '.join(known)}{nearest(name, known)}{own}"
-            )
+            hint = f"known: {', '.join(known)}{nearest(name, known)}{own}"
+            problems.append(f"{where}: {shown(name)} is no file of config/{kind}; {hint}")
         elif label in (".", "..") or not label.isprintable() or re.search(r"[/\\]", label) or len(label) > 100:
-            problems.append(f"{where}: the label {label!r} names a folder: at most 100 characters, no / and no \\")
+            problems.append(f"{where}: the label {shown(label)} names a folder: at most 100 characters, no / and no \\")
         else:
             out[label] = name, changes
     return out
@@ -134,12 +141,12 @@ def _changes(entry, where, problems):
     if entry is None:
         return {}
     if not isinstance(entry, dict):
-        problems.append(f"{where}: {entry!r} must be a mapping, {{KEY: VALUE}}")
+        problems.append(f"{where}: {shown(entry)} must be a mapping, {{KEY: VALUE}}")
         return {}
     entry = {str(key): value for key, value in entry.items()}
     nested = entry.pop("env_args", None) or {}
     if not isinstance(nested, dict):
-        problems.append(f"{where}: env_args: {nested!r} must be a mapping, {{KEY: VALUE}}")
+        problems.append(f"{where}: env_args: {shown(nested)} must be a mapping, {{KEY: VALUE}}")
         nested = {}
     problems += [f"{where}: {key} is set by the sweep" for key in SET_BY_THE_PLAN if key in entry]
     flat = entry | {f"env_args.{key}": value for key, value in nested.items()}
@@ -149,12 +156,10 @@ def _changes(entry, where, problems):
 def _allowed(entry, problems):
     """The keys that may differ between the algorithms of an environment."""
     if entry is not None and not (isinstance(entry, list) and all(isinstance(key, str) for key in entry)):
-        problems.append(f"allow_different: {entry!r} must be a list of keys, such as [batch_size_run]")
+        problems.append(f"allow_different: {shown(entry)} must be a list of keys, such as [batch_size_run]")
         return []
     for key in entry or []:
         if key not in FAIRNESS and not key.startswith("env_args."):
-            problems.append(
-                f"allow_different: {key!r} is not compared; compared are {', '.join(FAIRNESS)} and each env_args.KEY"
-                f"{nearest(key, FAIRNESS)}"
-            )
+            hint = f"compared are {', '.join(FAIRNESS)} and each env_args.KEY{nearest(key, FAIRNESS)}"
+            problems.append(f"allow_different: {shown(key)} is not compared; {hint}")
     return entry or []

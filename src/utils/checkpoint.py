@@ -73,13 +73,16 @@ def load_weights(module, path):
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, path: str) -> None:
-    """Load the moments and step counts at `path` into an Adam or RMSprop; its settings stay as they are.
+    """Load the moments and step counts at `path` into an Adam or RMSprop; its settings stay as they are."""
+    params = optimiser.param_groups[0]["params"]
+    put_moments(optimiser, read_weights(path, 2 * _nbytes(dict(enumerate(params)))), path)
 
-    torch would take moments of any shape, and read and write beyond them.
-    """
+
+def put_moments(optimiser: torch.optim.Optimizer, state: dict, path: str) -> None:
+    """Give an Adam or RMSprop the moments and step counts of `state`; its settings stay as they are. ConfigError where
+    they do not fit: torch would take moments of any shape, and read and write beyond them. path: for the message."""
     owner, (group,) = type(optimiser).__name__, optimiser.state_dict()["param_groups"]
     params = optimiser.param_groups[0]["params"]
-    state = read_weights(path, 2 * _nbytes(dict(enumerate(params))))
     problem = _problem_of_structure(state, group, owner)
     if problem:
         raise _misfit(path, owner, [problem])
@@ -115,16 +118,22 @@ def read_weights(path: str, needed: int) -> dict:
     """The dict at `path`, read without running code. needed: bytes of what it is to fill."""
     data = read_file(path, 16 * needed + SLACK)
     try:
-        _check_archive(data)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about kinds of tensors that are refused
-            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        state = unpickled(data)
         state = dict(state) if isinstance(state, dict) else state
     except Exception as error:  # damage shows itself as any kind of error
         raise ConfigError(f"checkpoint: {path} is damaged or not a checkpoint: {_first_line(error)}") from error
     if not isinstance(state, dict):
         raise ConfigError(f"checkpoint: {path} holds a {type(state).__name__}, not a state dict")
     return state
+
+
+def unpickled(data: bytes) -> Any:
+    """What the bytes of a file hold that torch.save wrote, read without running code. Damage shows itself as any kind
+    of Exception."""
+    _check_archive(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about kinds of tensors that are refused
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
 def _check_archive(data: bytes) -> None:

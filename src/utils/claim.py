@@ -15,6 +15,7 @@ import json
 import os
 import re
 import socket
+import stat
 import threading
 import time
 import uuid
@@ -29,6 +30,8 @@ from utils.logging import unwritable
 
 LEASE = 120.0  # seconds; NFS clients may show a file's state of a minute ago
 ATTEMPTS = 50  # to win the next number, when others take and release the folder at the same time
+LARGEST = 2**16  # bytes of a claim
+LONGEST_WAIT = 3600.0  # seconds between two renewals, however long the lease
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # a file system without hard links
 
 
@@ -104,15 +107,19 @@ class Claim:
         private = self.path.with_name(f".{self._contents['token']}")
         with suppress(OSError):
             if self.mine() and not self._is_gone():
-                _write(private, self._contents | {"released": _utc()})
-                os.replace(private, self.path)
+                contents = self._contents | {"released": _utc()}
+                try:
+                    _write(private, contents)
+                    os.replace(private, self.path)
+                except OSError:  # a full disk has no room for a second file, but for this one in place of the old
+                    _overwrite(self.path, contents)
         with suppress(OSError):
             private.unlink(missing_ok=True)
         self._over = self._over or f"{self.folder}: this process has released its claim and writes nothing more"
 
     def _renew(self) -> None:
         """The thread: renews the stamp, the server sets the time, until the claim is over."""
-        period = max(0.05, self._contents["lease_seconds"] / 6)
+        period = min(max(0.05, self._contents["lease_seconds"] / 6), LONGEST_WAIT)
         try:
             while self.mine():
                 with suppress(OSError):  # the next one may succeed
@@ -305,14 +312,17 @@ def _path(claims: Path, number: int) -> Path:
 
 def _read(path: Path) -> tuple[dict[str, Any], float]:
     """(contents, {} if damaged; time stamp in seconds) of a claim file. The stamp is the open file's: NFS caches."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for its writer
+        return {}, status.st_mtime
     with open(path, "rb") as file:
-        stamp, text = os.fstat(file.fileno()).st_mtime, file.read()
+        stamp, text = os.fstat(file.fileno()).st_mtime, file.read(LARGEST)
     try:
         contents = json.loads(text)
         whole = isinstance(contents["token"], str) and isinstance(contents["host"], str)
         whole = whole and isinstance(contents["pid"], int) and 0 < contents["pid"] < 2**31
-        whole = whole and contents["lease_seconds"] > 0
-    except (ValueError, TypeError, KeyError):
+        whole = whole and 0 < contents["lease_seconds"] < 2**63
+    except (ValueError, TypeError, KeyError, RecursionError):
         whole = False
     return (contents if whole else {}), stamp
 
@@ -331,6 +341,12 @@ def _write(path: Path, contents: dict[str, Any]) -> None:
         file.write(json.dumps(contents) + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def _overwrite(path: Path, contents: dict[str, Any]) -> None:
+    """Put longer `contents` in the place of those that a file has. A reader may see half of them: a damaged claim."""
+    with open(path, "r+", encoding="utf-8") as file:
+        file.write(json.dumps(contents) + "\n")
 
 
 def _stamp(path: Path) -> float:

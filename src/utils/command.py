@@ -8,6 +8,7 @@ import sys
 
 from utils import console
 from utils.args import ConfigError
+from utils.logging import without_passwords
 
 SYSTEMS = ("linux", "darwin")
 CORE = (
@@ -22,13 +23,18 @@ CORE = (
 )  # modules of requirements.txt
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        super().error(without_passwords(message))  # a mongo_url in the wrong place
+
+
 def parser(prog, description, details, usage=None):
     """An ArgumentParser that prints `details` below its options, line by line as they stand.
 
     The first thing that a command asks for: from here on nothing that it prints can end it.
     """
     console.protect()
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=f"python {prog}",
         usage=usage,
         description=description,
@@ -46,7 +52,7 @@ def status_of(act, *args):
             raise ConfigError(f"this program runs on Linux and macOS, not on {sys.platform}; use WSL, or a container")
         return act(*args)
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {without_passwords(str(error))}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]

@@ -170,7 +170,7 @@ def _literal(name, text):
     """The value of KEY=text."""
     if text == "null":
         return None
-    told = short(without_passwords(text))
+    told, name = short(without_passwords(text)), short(name, 100)
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError):
@@ -194,7 +194,10 @@ def told(problems: list[str]) -> str:
 
 def shown(value):
     """A value in a message: its beginning, where it is long, and no password."""
-    return short(without_passwords(repr(value)), 200)
+    try:
+        return short(without_passwords(repr(value)), 200)
+    except ValueError:  # a number of more digits than Python writes
+        return f"a {type(value).__name__} with too many digits"
 
 
 def import_sacred() -> Any:

@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 
+def expanded(path: str | Path) -> Path:
+    """A path as a shell reads it: `~` is the home folder. Of a user who is not known, it stays as it is."""
+    return Path(os.path.expanduser(path))
+
+
 def sync_folder(folder: Path) -> None:
     """Have the names of the files in `folder` on the disk."""
     handle = os.open(folder, os.O_RDONLY)

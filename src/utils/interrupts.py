@@ -6,14 +6,19 @@ holds it until a round and its updates are done. The second signal ends the proc
 Python raises from a signal's handler wherever the program happens to be. Compiled code that calls back into Python may
 not bear that (jax aborts the process later), so such code is `held` too. What is raised in some callbacks (jax has one
 in the garbage collector) is lost, so a loop asks `check` for it.
+
+One run at a time in a process: signals, log.txt and the global random generators are the process's.
 """
 
+import atexit
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
+
+from utils.args import ConfigError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 WAITS = b"\ninterrupted: the round ends and the state is saved; interrupt again to leave at once\n"
@@ -42,8 +47,9 @@ class _Interrupts:
     def __init__(self):
         self.signum: Any = None  # a number, once one has come
         self.raised, self.holds = False, 0
-        self.leave: Callable[[], None] | None = None
+        self.leave: Callable[[str], None] | None = None
         self.previous = {}
+        self.pid: int | None = None  # of the process, between `catch` and `release`
 
     def arrive(self, signum, frame):
         if self.signum is not None:
@@ -63,30 +69,50 @@ class _Interrupts:
         """Leave without a look back: all files are replaced whole, and worker processes end with this one."""
         for signum in self.previous:
             signal.signal(signum, signal.SIG_DFL)
+        self.last_words("a second signal: it left at once")
+        os._exit(128 + self.signum)
+
+    def last_words(self, why: str):
         with suppress(BaseException):
             if self.leave is not None:
-                self.leave()
-        os._exit(128 + self.signum)
+                self.leave(why)
+
+    def process_ends(self):
+        """The main thread is done, and the interpreter does not wait for the daemon thread that the run is in."""
+        self.last_words("the process ended while the run went on in a thread")
 
 
 _interrupts = _Interrupts()
+_turn = threading.Lock()
 
 
 def catch() -> None:
     """From here to `release` signals are raised as exceptions. What was ignored before (SIGHUP under nohup, Ctrl-C of a
-    process in the background) is still ignored, but for SIGTERM. Does nothing outside the main thread, where Python
-    takes no signals."""
+    process in the background) is still ignored, but for SIGTERM. Outside the main thread, where Python takes no
+    signals, none are caught. ConfigError while somebody else is between `catch` and `release` in this process."""
     global _interrupts
-    _interrupts = _Interrupts()
+    with _turn:
+        if _interrupts.pid == os.getpid():  # not of the process that this one was forked from
+            raise ConfigError(
+                "another run is under way in this process, and there can be one at a time; wait until it has ended, or "
+                "start each in a process of its own (src/main.py, or src/sweep.py for many)"
+            )
+        _interrupts = _Interrupts()
+        _interrupts.pid = os.getpid()
     if threading.current_thread() is not threading.main_thread():
+        atexit.register(_interrupts.process_ends)
         return
-    for signum in SIGNALS:
-        if signum == signal.SIGTERM or signal.getsignal(signum) != signal.SIG_IGN:
-            _interrupts.previous[signum] = signal.signal(signum, _interrupts.arrive)
+    try:
+        for signum in SIGNALS:
+            if signum == signal.SIGTERM or signal.getsignal(signum) != signal.SIG_IGN:
+                _interrupts.previous[signum] = signal.signal(signum, _interrupts.arrive)
+    except BaseException:  # a signal has come already
+        release()
+        raise
 
 
-def on_leave(leave: Callable[[], None]) -> None:
-    """Have leave() called before a second signal ends the process. It must not wait for anything."""
+def on_leave(leave: Callable[[str], None]) -> None:
+    """Have leave(why) called before the process ends in the middle of the run. It must not wait for anything."""
     _interrupts.leave = leave
 
 
@@ -94,6 +120,8 @@ def release() -> None:
     """The handlers as they were before `catch`."""
     for signum, handler in _interrupts.previous.items():
         signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+    atexit.unregister(_interrupts.process_ends)
+    _interrupts.pid = None
 
 
 def requested() -> bool:

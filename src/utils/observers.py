@@ -22,7 +22,9 @@ from typing import Any
 from sacred.observers import FileStorageObserver
 from sacred.serializer import flatten
 
-from utils.logging import Outage, unwritable
+from utils.args import TrainingError
+from utils.logging import Outage, brief, unwritable
+from utils.runs import read_json
 
 
 def plain(value):
@@ -87,7 +89,14 @@ class PatientFileObserver(FileStorageObserver):
         self._saving = threading.Lock()  # Sacred's heartbeat thread may still write while the run ends
 
     def started_event(self, ex_info, command, host_info, start_time, config, meta_info, _id):
-        """As Sacred's, but a run whose run_id has a folder goes on in that one."""
+        """As Sacred's, but a run whose run_id has a folder goes on in that one. TrainingError where it cannot be
+        written."""
+        try:
+            return self._start(ex_info, command, host_info, start_time, config, meta_info, _id)
+        except OSError as error:
+            raise TrainingError(f"Sacred's files in {self.basedir} cannot be written: {brief(error)}") from error
+
+    def _start(self, ex_info, command, host_info, start_time, config, meta_info, _id):
         folder, before = self.earlier_entry()
         self._replace = folder is not None
         if folder is None:
@@ -177,7 +186,7 @@ class PatientFileObserver(FileStorageObserver):
         folders = [path for path in Path(self.basedir).iterdir() if path.name.isdigit()]
         for folder in sorted(folders, key=lambda path: -int(path.name)):  # the newest is the likeliest
             with suppress(OSError, ValueError):  # another run's, damaged
-                entry = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+                entry = read_json(folder / "run.json")
                 if isinstance(entry, dict) and entry.get("run_id") == self._run_id:
                     return folder, entry
         return None, {}

@@ -13,6 +13,7 @@ from utils.args import ConfigError
 from utils.identity import short, text
 from utils.yaml_file import DEEPEST, read_yaml
 
+LARGEST, LARGEST_JSON = 2**32, 2**28  # bytes of a file that is read whole
 OUTCOMES = {"summary.json", "metrics.jsonl", "log.txt", "claims"}  # one of them beside config.yaml: a run directory
 
 
@@ -125,7 +126,7 @@ def unlike_a_run(config: Any) -> str | None:
 def read_json(path: str | Path) -> Any:
     """What a JSON file holds. ValueError where it is damaged, OSError where it cannot be read."""
     try:
-        value = json.loads(read_bytes(path).decode())
+        value = json.loads(read_bytes(path, most=LARGEST_JSON).decode())
     except RecursionError:
         raise ValueError("it is nested too deep") from None
     level = _nested([value])
@@ -140,10 +141,14 @@ def _nested(values: Iterable[Any]) -> list[Any]:
     return [value for value in values if isinstance(value, (dict, list))]
 
 
-def read_bytes(path: str | Path, last: int | None = None) -> bytes:
-    """Of a file, or only its last so many bytes. OSError for what is none: to read a pipe would wait for its writer."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
+def read_bytes(path: str | Path, last: int | None = None, most: int = LARGEST) -> bytes:
+    """Of a file, or only its last so many bytes. OSError for what is none, as to read a pipe would wait for its writer,
+    and for more than `most` bytes."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
         raise OSError("it is not a file")
+    if not last and status.st_size > most:
+        raise OSError(f"it has {status.st_size} bytes; at most {most} are read")
     with open(path, "rb") as f:
         if last:
             f.seek(max(0, f.seek(0, os.SEEK_END) - last))

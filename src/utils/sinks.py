@@ -13,6 +13,7 @@ import itertools
 import json
 import math
 import os
+import stat
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -24,10 +25,12 @@ from typing import Any, BinaryIO
 from utils.args import ConfigError
 from utils.disk import sync_folder
 from utils.logging import Record, brief, missing_package, unwritable
-from utils.runs import Damaged
+from utils.runs import Damaged, is_step
 
 JSONL_CHUNK = 1000  # lines handed to the disk at once when a backlog is written
 COPY_CHUNK = 2**20  # bytes
+LAST_SECOND = 2**37  # the year 6325: beyond are no dates
+MOST_BEYOND = 2**30  # bytes of records since the last state
 
 
 def cut_metrics(path: Path, position: int, aside: Path, look: Callable[[], None] = lambda: None) -> list[Record]:
@@ -42,6 +45,7 @@ def cut_metrics(path: Path, position: int, aside: Path, look: Callable[[], None]
     partial = path.with_name(path.name + ".partial")
     partial.unlink(missing_ok=True)
     try:
+        _check_rest(path, position)
         with open(path, "rb") as old:
             with open(partial, "xb") as new:
                 kept = list(_copy_records(old, new, position))
@@ -64,11 +68,20 @@ def cut_metrics(path: Path, position: int, aside: Path, look: Callable[[], None]
     return kept
 
 
+def _check_rest(path: Path, position: int) -> None:
+    """ValueError for what is no file, and where more lies beyond `position` than one process can have written there."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is not a file")
+    if status.st_size - position > MOST_BEYOND:
+        raise ValueError(f"it has {status.st_size} bytes, and the last state is of {position}")
+
+
 def _copy_records(old: BinaryIO, new: BinaryIO, position: int) -> Iterator[Record]:
     """The records of the lines of `old` up to `position`, each line copied to `new`. ValueError when it is damaged."""
     at = 0
     while at < position:
-        line = old.readline()
+        line = old.readline(position - at)
         at += len(line)
         if at > position or not line.endswith(b"\n"):
             raise ValueError(f"no line ends at byte {position}")
@@ -76,11 +89,20 @@ def _copy_records(old: BinaryIO, new: BinaryIO, position: int) -> Iterator[Recor
             fields = json.loads(line)
             fields["key"] = sys.intern(fields["key"])  # one string for all lines of a key
             fields["value"] = math.nan if fields["value"] is None else fields["value"]
-            record = Record(**fields)
-        except (ValueError, TypeError, KeyError) as error:
+            record = _checked(Record(**fields))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ValueError(f"the line that ends at byte {at} is not a record: {error}") from error
         new.write(line)
         yield record
+
+
+def _checked(record: Record) -> Record:
+    """The record. ValueError where one of its numbers is none."""
+    value, seconds = record.value, record.time
+    numbers = all(type(number) in (int, float) and not abs(number) > sys.float_info.max for number in (value, seconds))
+    if not (numbers and is_step(record.t_env) and is_step(record.episode) and 0 <= seconds < LAST_SECOND):
+        raise ValueError("a number in it is none")
+    return record
 
 
 def _append_rest(file: BinaryIO, aside: Path) -> None:

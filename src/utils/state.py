@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import json
 import os
-import pickle
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,8 +23,10 @@ import numpy as np
 import torch
 
 from utils.args import ConfigError, key
+from utils.checkpoint import unpickled
 from utils.disk import sync_folder
-from utils.runs import LARGEST_JSON, Damaged, read_bytes
+from utils.identity import short
+from utils.runs import LARGEST_JSON, Damaged, is_step, read_bytes
 
 FORMAT = 1
 PIECES = 32  # a file of episodes holds at most this part of the replay
@@ -206,10 +207,13 @@ class StateFolder:
     def _read_parts(self, entry: dict) -> dict:
         path = self._check(entry)
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+            parts = unpickled(read_bytes(path))
+        except Exception as error:  # damage shows itself as any kind of error
             said = str(error).splitlines() or [type(error).__name__]
             raise _Damaged(f"{path.name} cannot be read: {said[0]}") from error
+        if not isinstance(parts, dict):
+            raise _Damaged(f"{path.name} holds a {type(parts).__name__}, not a state")
+        return parts
 
     def _episodes(self, replay: list) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
         """One file after the other, for the replay may fill most of the memory."""
@@ -266,12 +270,57 @@ def _read_manifest(path: Path) -> dict:
         raise _Damaged(f"{path.name} is damaged: {error}") from error
     if not sound:
         raise _Damaged(f"{path.name} has another checksum than when it was written")
-    if manifest["format"] != FORMAT:
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("facts"), dict):
+        raise _Damaged(f"{path.name} is not as this program writes it")
+    if manifest.get("format") != FORMAT:
         raise StateError(
-            f"{path}: the state has format {manifest['format']}, this version reads {FORMAT}; "
+            f"{path}: the state has format {short(manifest.get('format'))}, this version reads {FORMAT}; "
             f"resume the run with the version that wrote it ({writer(manifest.get('facts', {}))})"
         )
+    if not _is_sound(manifest):
+        raise _Damaged(f"{path.name} is not as this program writes it")
     return manifest
+
+
+def _is_sound(manifest: dict) -> bool:
+    """Whether all is in it that a manifest has, of the kinds that it has."""
+    try:
+        replay = manifest["replay"] or []
+        entries = [manifest["parts"], *replay]
+        return (
+            all(is_step(manifest[name]) for name in ("number", "metrics"))
+            and all(OURS.fullmatch(entry["name"]) and is_step(entry["bytes"]) for entry in entries)
+            and all(isinstance(entry["checksum"], str) for entry in entries)
+            and all(is_step(entry["first"]) and is_step(entry["last"]) for entry in replay)
+            and all(isinstance(name, str) for entry in replay for name in entry["fields"])
+        )
+    except (KeyError, TypeError):
+        return False
+
+
+def unlike(theirs: Any, ours: Any, where: str = "") -> str | None:
+    """The first place where a value that was read is of another kind than `ours`, and of which; None: nowhere.
+
+    A tensor has the dtype and the shape of ours. What is None or empty in ours is not looked at, nor what one of them
+    lacks: that is for who takes it.
+    """
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        pairs = [(theirs[key], value, f"{where}.{key}") for key, value in ours.items() if key in theirs]
+    elif isinstance(ours, (list, tuple)) and isinstance(theirs, (list, tuple)):
+        pairs = [(theirs[i], value, f"{where}[{i}]") for i, value in enumerate(ours[: len(theirs)])]
+    else:
+        same = ours is None or _kind(theirs) == _kind(ours) or (type(ours), _kind(theirs)) == (float, "a int")
+        return None if same else f"{where.lstrip('.')} is {_kind(theirs)}, not {_kind(ours)}"
+    return next((found for pair in pairs if (found := unlike(*pair))), None)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        plain = value.layout == torch.strided and not (value.is_meta or value.is_nested or value.is_quantized)
+        return f"a {value.dtype} tensor {tuple(value.shape)}" if plain else "a tensor without plain values"
+    if type(value) in (int, float) and not abs(value) < 2**63:
+        return "a number that is too large"
+    return f"a {type(value).__name__}"
 
 
 def writer(facts: dict) -> str:

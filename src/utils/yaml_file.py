@@ -14,6 +14,7 @@ from utils.identity import short
 MOST_BYTES = 2**20
 MOST_VALUES = 100_000  # with what aliases repeat
 DEEPEST = 50  # levels of lists and mappings
+MOST_BITS = 1000  # of a whole number; beyond 1023 no float holds it
 PLAIN = (bool, int, float, str, type(None))
 
 
@@ -38,18 +39,22 @@ class Loader(FAST):
 def read_yaml(path: str | Path) -> Any:
     """What a YAML file holds: numbers, text, booleans, None, and lists and mappings of these. ConfigError for anything
     else, with the file and, where it is known, the line."""
+    return parse_yaml(read_text(path), path)
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a YAML file. ConfigError for what is no file, too large, or not UTF-8."""
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f"{path} is not a file")
         if status.st_size > MOST_BYTES:
             raise ConfigError(f"{path} has {status.st_size} bytes; at most {MOST_BYTES} are read")
-        text = Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not valid YAML: it is not UTF-8: {error}") from error
-    return parse_yaml(text, path)
 
 
 def parse_yaml(text: str, path: str | Path) -> Any:
@@ -66,7 +71,9 @@ def parse_yaml(text: str, path: str | Path) -> Any:
         ) from error
     problem = not_plain(value)
     if problem:
-        raise ConfigError(f"{path} holds {problem}")
+        named = value.items() if isinstance(value, dict) else ()
+        of = next((f"{key}: " for key, inner in named if isinstance(key, str) and not_plain(inner)), "")
+        raise ConfigError(f"{path}: {short(of, 100)}holds {problem}")
     return value
 
 
@@ -84,7 +91,7 @@ def not_plain(value: Any) -> str | None:
         if isinstance(at, dict):
             for key in at:
                 if not isinstance(key, PLAIN):
-                    return f"the key {short(repr(key))}, which is no text"
+                    return f"a key that is a {type(key).__name__}, no text"
                 if isinstance(key, str) and key.startswith("py/"):
                     return f"the key {short(key)!r}, which jsonpickle would decode"
             waiting += [(inner, depth + 1) for pair in at.items() for inner in pair]
@@ -93,6 +100,8 @@ def not_plain(value: Any) -> str | None:
         elif isinstance(at, str):
             if "\0" in at or not at.isascii() and not _encodes(at):
                 return "text that is not valid Unicode, or has a zero byte"
+        elif isinstance(at, int) and at.bit_length() > MOST_BITS:
+            return "a whole number of more than 300 digits"
         elif not isinstance(at, PLAIN):
             return f"a value of type {type(at).__name__}"
     return None

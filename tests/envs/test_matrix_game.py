@@ -125,6 +125,8 @@ def test_many_agents_agree_with_a_slow_loop():
         ([[1, 2], [3, "x"]], r"payoff\[1\]\[1\]: 'x' is not a finite number"),
         ([[1, float("nan")], [3, 4]], r"payoff\[0\]\[1\]: nan is not a finite number"),
         ([[1, float("inf")], [3, 4]], r"payoff\[0\]\[1\]: inf is not a finite number"),
+        ([[1, 10**400], [3, 4]], r"payoff\[0\]\[1\]: 10{198}… is not a finite number of at most 1e\+15 either way"),
+        ([[1, -1.1e15], [3, 4]], r"payoff\[0\]\[1\]: -1100000000000000.0 is not a finite number of at most 1e\+15"),
         ([[1, True], [3, 4]], r"payoff\[0\]\[1\]: True is not a finite number"),
         ([[1, None], [3, 4]], r"payoff\[0\]\[1\]: None is not a finite number"),
         ([[1, [2]], [3, 4]], r"payoff\[0\]\[1\]: \[2\] is not a finite number"),

@@ -26,7 +26,8 @@ class Log:
         self.stats, self.console_logger, self.episode = {}, logging.getLogger("qtran"), 0
 
     def log_stat(self, key, value, t):
-        self.stats.setdefault(key, []).append((t, value))
+        if not key.startswith("time_"):
+            self.stats.setdefault(key, []).append((t, value))
 
 
 @pytest.fixture

@@ -121,6 +121,8 @@ def test_no_value_runs_code(key, tmp_path):
         (["foo"], "'foo' is not KEY=VALUE"),
         (["env_args=5"], "must be a mapping"),
         (["label=b'x'"], "label: \"b'x'\" holds a value of type bytes"),
+        ([f"lr=0x{'f' * 5000}"], "lr: '0xfffffffffffffffffffff…' holds a whole number of more than 300 digits"),
+        ([f"lr={{(0x{'f' * 5000}, 1): 2}}"], "holds a key that is a tuple, no text"),
         (["lr={1,2}"], "a value of type set"),
         (["lr=1j"], "a value of type complex"),
         (["lr=0.1", "lr.x=2"], "lr.x and lr are both given"),
@@ -227,6 +229,7 @@ def test_unknown_and_missing_files_are_named_together():
             + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi")),
             "more than 100000 values",
         ),
+        (f"x: [1, 0x{'f' * 5000}]\n", "c.yaml: x: holds a whole number of more than 300 digits"),
     ],
 )
 def test_a_bad_file_is_named(text, said, tmp_path):
