@@ -1,4 +1,4 @@
-"""Runs one experiment: its parts, the places that records go to, training, and how it ended."""
+"""Starts a run, or goes on with one: what may refuse it comes before the first change of a file."""
 
 import contextlib
 import logging
@@ -8,31 +8,21 @@ import time
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
-from rich.console import Console
-
-import envs
 import resuming
-import tables
 from components.episode_buffer import nbytes
-from keeper import Keeper
+from open_run import OpenRun, close, guarded
 from parts import Parts, readers
-from training import Schedule, note_on_updates, test, train
+from training import note_on_updates
 from utils import interrupts
-from utils.args import ConfigError, TrainingError
-from utils.claim import ClaimLost, Held, take
-from utils.clock import in_words
+from utils.args import ConfigError
+from utils.claim import Held, take
 from utils.config import import_sacred
 from utils.identity import flat, may_change
-from utils.logging import Logger, brief, get_logger, unwritable, without_passwords
-from utils.progress import TrainingProgress
+from utils.logging import Logger, get_logger, without_passwords
 from utils.rundir import RunDirectory
-from utils.runs import Damaged, read_bytes
-from utils.sinks import JsonlSink, SacredSink, Sink, TensorBoardSink, WandbSink, cut_metrics
-from utils.state import Saved, StateFolder
+from utils.runs import Damaged
+from utils.state import StateFolder
 from utils.trace import Trace
-
-METRICS, BEYOND = "metrics.jsonl", "metrics.superseded.jsonl"  # the record, and what states have set aside of it
-SUMMARY_SECONDS = 30  # between two summaries of a run that goes on; `--status` reads how far it is
 
 
 def launch(config, profile: bool = False) -> int:
@@ -55,14 +45,14 @@ def launch(config, profile: bool = False) -> int:
                 with interrupts.held():
                     directory = RunDirectory.create(config.values, t_start=parts.runner.t_env)
                 print(f"run directory: {directory.path}", flush=True)
-                experiment = _Experiment(parts, directory, None, None, early, config.secrets)
+                experiment = OpenRun(parts, directory, None, None, early, config.secrets)
                 if profile:
                     experiment.trace = Trace(directory.path / "trace.json", console_logger)
             except BaseException:
                 if directory is not None:
                     directory.discard()
                 raise
-        return _guarded(experiment)
+        return guarded(experiment)
 
 
 def resume(path: str, overrides: dict, strict: bool = False) -> int:
@@ -139,7 +129,7 @@ def _resume(directory: RunDirectory, run, strict: bool, secrets: dict) -> int:
         t_env = saved.parts["runner"]["t_env"] if saved else 0
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         directory.resumed = [*(run.summary.get("resumed") or []), {"t_env": t_env, "time": now, "differs": differs}]
-        experiment = _Experiment(parts, directory, states, saved, early, secrets)
+        experiment = OpenRun(parts, directory, states, saved, early, secrets)
         print(f"run directory: {run.path}", flush=True)
         if differs:
             console_logger.warning(
@@ -149,200 +139,7 @@ def _resume(directory: RunDirectory, run, strict: bool, secrets: dict) -> int:
             console_logger.warning("games are started anew: counts and weights go on, the same bits are not promised")
         where = f"t_env {parts.runner.t_env}" if saved else "the beginning, as no state was written yet"
         console_logger.info(f"resumed from {where}")
-    return _guarded(experiment)
-
-
-class _Experiment:
-    """A run's parts with their state, its directory, and the places that its records go to, all open.
-
-    saved: the state to go on from, or None. states: where states go; None in a new run. secrets: of the Config.
-    """
-
-    def __init__(
-        self, parts, directory: RunDirectory, states: StateFolder | None, saved: Saved | None, early, secrets: dict
-    ):
-        self.parts, self.directory = parts, directory
-        self.trace: Trace | None = None
-        resumed, claim, path = states is not None, directory.claim, directory.path
-        self.schedule = Schedule(parts.training)
-        parts.updates.folder = parts.runner.tolerance.folder = path / "nonfinite"
-        self.keeper = Keeper(
-            parts,
-            directory,
-            states or StateFolder(path / "state", claim.look),
-            self.schedule,
-            resuming.facts(parts, directory.commit),
-        )
-        if saved is not None:
-            self.keeper.load(saved)
-        try:
-            self.sacred_run = _sacred(directory, secrets)
-            optional = self._optional_sinks()  # all that may refuse comes before the first change of the directory
-            at = saved.metrics if saved else 0
-            kept = cut_metrics(path / METRICS, at, path / BEYOND, claim.look) if resumed else None
-            log = get_logger(path / "log.txt", claim.mine)
-            for record in early.buffer:
-                log.handlers[-1].handle(record)
-            metrics = JsonlSink(path / METRICS, claim.look)
-            parts.logger.add_sink(metrics)
-            self.keeper.metrics = metrics
-            for sink in optional:
-                parts.logger.add_sink(sink, kept)
-            if kept is not None:
-                parts.logger.restore(kept)
-                _remove_checkpoints_of_interruptions(path)
-                directory.write_config()
-            self.kept = kept
-            self.summary("running")
-        except (ConfigError, OSError) as error:  # a package is missing, the disk is full
-            get_logger()  # closes log.txt
-            raise error if isinstance(error, ConfigError) else unwritable(path, error) from error
-
-    def summary(self, status: str, reason: str | None = None) -> None:
-        """Write summary.json."""
-        parts = self.parts
-        self.directory.write_summary(status, parts.runner, parts.logger, reason, parts.learner.training_steps)
-
-    def lost_records(self) -> str | None:
-        """Which records metrics.jsonl lacks, once it is closed; None where it has all."""
-        metrics = self.keeper.metrics
-        return f"{metrics.lost} records of metrics.jsonl are lost" if metrics is not None and metrics.lost else None
-
-    def _optional_sinks(self) -> list[Sink]:
-        values, sinks = self.directory.values, []
-        if values["use_wandb"]:
-            team, project, mode = values["wandb_team"], values["wandb_project"], values["wandb_mode"]
-            sinks.append(WandbSink(values, team, project, mode, self.directory.claim.run_id))
-        if values["use_tensorboard"]:
-            sinks.append(TensorBoardSink(self.directory.path / "tensorboard"))
-        return sinks
-
-
-def _guarded(experiment: _Experiment) -> int:
-    """Train; whatever happens, say how it ended and write the summary. Returns the exit status."""
-    parts, directory = experiment.parts, experiment.directory
-    logger, log = parts.logger, parts.logger.console_logger
-
-    def leave(why: str) -> None:
-        experiment.summary("interrupted", why)
-        directory.claim.release()
-
-    interrupts.on_leave(leave)
-    status, reason, code = "failed", "it was left in an unknown way", 1
-    try:
-        experiment.sacred_run(lambda run: _run(experiment, run))
-        status, reason, code = "finished", None, 0
-    except TrainingError as error:
-        status, reason, code = "failed", str(error), 1
-    except interrupts.Interrupted as error:
-        status, reason, code = "interrupted", str(error), error.status
-    except KeyboardInterrupt:  # raised by somebody else, as in a notebook
-        status, reason, code = "interrupted", "Ctrl-C", 130
-    except ClaimLost as error:
-        status, reason, code = "taken over", str(error), 1
-    except (Exception, SystemExit) as error:  # a bug, or a fault of the machine: the log keeps where
-        log.error("training failed", exc_info=True)
-        status, reason, code = "failed", brief(error), 1
-    finally:
-        with interrupts.held(to_the_end=True):  # a first signal has nothing to end any more
-            try:
-                logger.finish()
-                if (lost := experiment.lost_records()) and status in ("finished", "failed"):
-                    status, reason, code = "failed", f"{reason}; {lost}" if reason else lost, 1
-                experiment.summary(status, reason)
-                interrupts.on_leave(lambda _: directory.claim.release())
-            except OSError as error:
-                status, reason, code = "failed", reason or f"summary.json: {brief(error)}", code or 1
-            except ClaimLost as error:
-                status, reason, code = "taken over", str(error), 1
-            _close(parts.runner, log)
-            print(f"run directory: {directory.path}", flush=True)
-            if status == "interrupted" and not parts.experiment.evaluate:
-                log.info(f"go on with: python src/main.py --resume {directory.path}")
-            if reason:
-                log.error(f"{status}: {reason}")
-            directory.claim.release()
-    return code
-
-
-def _close(runner, log):
-    """What goes wrong here costs a warning: all is learned and written."""
-    try:
-        runner.close()
-    except Exception as error:
-        log.warning(f"closing the environment: {brief(error)}")
-
-
-def _run(experiment: _Experiment, sacred_run) -> None:
-    parts, directory, keeper = experiment.parts, experiment.directory, experiment.keeper
-    logger, runner, learner = parts.logger, parts.runner, parts.learner
-    logger.add_sink(SacredSink(sacred_run, parts.training.t_max), experiment.kept)
-    if parts.experiment.evaluate:
-        test(parts.training, runner, render=parts.args.render)
-        logger.print_recent_stats()
-        if parts.experiment.save_replay:
-            logger.console_logger.info(f"replay: {parts.env.save_replay()}")
-        _refuse_losses([_report_tables(parts, directory)])
-        return
-    beat, trace = _Beat(lambda: experiment.summary("running")), experiment.trace
-
-    def each_round() -> None:
-        beat()
-        if trace is not None:
-            trace.round(runner.rounds, learner.training_steps > 0)
-
-    progress = TrainingProgress(parts.training.t_max, logger, Console(stderr=True), runner.t_env, each_round)
-    try:
-        with progress:
-            train(
-                parts.training,
-                experiment.schedule,
-                runner,
-                parts.buffer,
-                learner,
-                parts.updates,
-                logger,
-                keeper,
-                progress,
-                parts.device,
-            )
-    except (interrupts.Interrupted, envs.GameError):  # neither says anything against what was learned
-        keeper.interrupted()
-        raise
-    finally:
-        if trace is not None:
-            trace.close()
-        logger.finish()  # while Sacred still listens
-    keeper.finished()
-    logger.console_logger.info(f"time: {in_words(runner.clock.seconds)}; {learner.training_steps:,} updates")
-    if learner.training_steps == 0:
-        logger.console_logger.warning(
-            f"nothing was learned: {runner.episodes} episodes were played, and updates begin at "
-            f"batch_size = {parts.training.batch_size} episodes and learning_starts = {parts.training.learning_starts} "
-            "steps; raise t_max or lower those"
-        )
-    checkpoint = f"checkpoint {runner.t_env} ({keeper.failure})" if keeper.failure else None
-    _refuse_losses([checkpoint, _report_tables(parts, directory)])
-
-
-def _refuse_losses(losses):
-    """TrainingError that names what is not None: results that could not be written."""
-    losses = [loss for loss in losses if loss]
-    if losses:
-        raise TrainingError(f"the run is finished, but could not be written: {', '.join(losses)}")
-
-
-class _Beat:
-    """Calls `act` now and then. What the disk refuses is tried again the next time."""
-
-    def __init__(self, act):
-        self.act, self.last = act, time.monotonic()
-
-    def __call__(self) -> None:
-        if time.monotonic() - self.last >= SUMMARY_SECONDS:
-            self.last = time.monotonic()
-            with contextlib.suppress(OSError):
-                self.act()
+    return guarded(experiment)
 
 
 @contextlib.contextmanager
@@ -360,7 +157,7 @@ def _closed_if_it_fails(parts):
     try:
         yield
     except BaseException:
-        _close(parts.runner, parts.logger.console_logger)
+        close(parts.runner, parts.logger.console_logger)
         parts.logger.finish()
         raise
 
@@ -400,67 +197,3 @@ def _check_mongo(values: dict) -> None:
         from utils.mongo_observer import PatientMongoObserver
 
         PatientMongoObserver(values["mongo_url"], values["mongo_db"]).close()
-
-
-def _remove_checkpoints_of_interruptions(path: Path) -> None:
-    """A run that had never stopped would not have them."""
-    for meta in path.glob("checkpoints/*/meta.json"):
-        with contextlib.suppress(OSError):  # damaged, which does not matter here
-            if b'"interrupted": true' in read_bytes(meta):
-                shutil.rmtree(meta.parent, ignore_errors=True)
-
-
-def _report_tables(parts, directory):
-    """Of a one-step matrix game: the tables in the terminal, tables.json and its picture.
-
-    Returns what could not be written, or None.
-    """
-    env_class = envs.env_class(parts.experiment.env)
-    if not hasattr(env_class, "observe_all_states"):
-        return None
-    game = envs.make(parts.experiment.env, parts.values["env_args"])  # parts.env may be worker processes
-    learned = tables.learned_tables(game, parts.learner, parts.scheme, parts.groups, parts.device)
-    if not learned:
-        parts.logger.console_logger.info("tables.json: not written, there are too many joint actions to list")
-        return None
-    lost = None
-    try:
-        tables.write_json(learned, directory.path / "tables.json")
-        tables.draw(learned, directory.path / "tables.png", f"{parts.experiment.name}, seed {parts.experiment.seed}")
-    except OSError as error:
-        lost = f"tables ({brief(error)})"
-    tables.show(learned, Console())
-    if lost is None:
-        print(f"picture: {directory.path / 'tables.png'}")
-    return lost
-
-
-def _sacred(directory: RunDirectory, secrets: dict):
-    """A function that calls main(run) inside a Sacred run with its observers. secrets: of the Config."""
-    sacred = import_sacred()
-    from utils.mongo_observer import PatientMongoObserver
-    from utils.observers import file_observer
-
-    values, claim = directory.values, directory.claim
-    sacred.SETTINGS["CAPTURE_MODE"] = "no"  # log.txt holds the output; capturing breaks the live progress
-    sacred.SETTINGS["DISCOVER_SOURCES"] = sacred.SETTINGS["DISCOVER_DEPENDENCIES"] = "none"
-    experiment = sacred.Experiment(values["name"], save_git_info=False)  # a tree without commits crashes it
-    experiment.logger = logging.getLogger("qtran.sacred")
-    experiment.logger.setLevel(logging.WARNING)
-    experiment.add_config(values)
-    where = directory.path.parents[2], values["name"], directory.path.parent.name
-    files = file_observer(*where, claim.run_id, claim.mine)
-    experiment.observers.append(files)
-    if values["mongo_url"]:  # `_check_mongo` has let it pass
-        url, began = secrets.get("mongo_url", values["mongo_url"]), files.earlier_entry()[1].get("start_time")
-        more = {"run_id": claim.run_id, "mine": claim.mine, "began": began, "run_dir": directory.path}
-        experiment.observers.append(PatientMongoObserver(url, values["mongo_db"], **more))
-
-    def run(main):
-        @experiment.main
-        def command(_run):
-            main(_run)
-
-        experiment.run()
-
-    return run

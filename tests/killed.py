@@ -149,6 +149,7 @@ class _File:
 
 def _wrap_the_program(bomb: Bomb) -> None:
     import keeper
+    import open_run
     import parts
     import resuming
     import run
@@ -158,19 +159,19 @@ def _wrap_the_program(bomb: Bomb) -> None:
     from utils import rundir, state
 
     rundir.commit = resuming.commit = lambda: "a commit"  # git takes its time, and others commit meanwhile
-    run.tables.draw = lambda learned, path, title: path.touch()  # so does a picture
+    open_run.tables.draw = lambda learned, path, title: path.touch()  # so does a picture
 
     def around(owner, name, phase=None):
         setattr(owner, name, _told(bomb, getattr(owner, name), name.strip("_"), phase))
 
     around(run, "resume", "resume")
-    around(run, "train", "round")
+    around(open_run, "train", "round")
     around(training, "_test", "test")
     around(keeper.Keeper, "state", "state")
     around(keeper.Keeper, "last_state", "closing")
     around(rundir.RunDirectory, "save_checkpoint", "checkpoint")
     for owner, name in (
-        (run, "cut_metrics"), (run, "_Experiment"), (state.StateFolder, "read"), (keeper.Keeper, "load"),
+        (open_run, "cut_metrics"), (run, "OpenRun"), (state.StateFolder, "read"), (keeper.Keeper, "load"),
         (keeper.Keeper, "finished"), (rundir.RunDirectory, "put_checkpoint"),
         (parts.Parts, "_build"), (EpisodeRunner, "run"), (ValueLearner, "update"), (state.StateFolder, "_remove_but"),
         (rundir.RunDirectory, "limit_checkpoints"),

@@ -15,6 +15,7 @@ FILES = sorted(path.relative_to(SRC) for path in SRC.rglob("*.py"))
 LAYERS = [
     ["main", "sweep", "report", "doctor", "plugin", "sync"],
     ["run"],
+    ["open_run"],
     ["resuming", "keeper", "status", "checks"],
     ["parts"],
     ["training", "tables", "sweeping", "reporting", "hosts"],

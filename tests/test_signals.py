@@ -185,9 +185,9 @@ def at_call(patch, place, n, act):
 
 STARTS = (
     "run._console", "run.Parts", "parts.Parts._replay", "run._check_room", "utils.rundir._make",
-    "utils.rundir.write_atomically", "utils.rundir.take", "utils.rundir.commit", "run.Schedule", "resuming.facts",
-    "run.JsonlSink", "run._sacred", "utils.rundir.RunDirectory.write_summary", "utils.interrupts.on_leave", "run._run",
-    "run.SacredSink", "run.TrainingProgress", "run.train",
+    "utils.rundir.write_atomically", "utils.rundir.take", "utils.rundir.commit", "open_run.Schedule", "resuming.facts",
+    "open_run.JsonlSink", "open_run._sacred", "utils.rundir.RunDirectory.write_summary", "utils.interrupts.on_leave",
+    "open_run._run", "open_run.SacredSink", "open_run.TrainingProgress", "open_run.train",
 )  # fmt: skip
 
 
@@ -207,10 +207,11 @@ def test_a_signal_before_training(place, never_stopped, tmp_path, capsys, monkey
 
 
 RESUMES = (
-    "run.resuming.read_run", "run.take", "run.StateFolder", "run.Parts", "run.resuming.check", "run._Experiment",
-    "keeper.Keeper.load", "run.cut_metrics", "run.JsonlSink", "utils.logging.Logger.restore",
-    "run._remove_checkpoints_of_interruptions", "utils.rundir.RunDirectory.write_config", "run._sacred",
-    "utils.state.StateFolder.read", "utils.rundir.RunDirectory.write_summary", "run._guarded", "run._run", "run.train",
+    "run.resuming.read_run", "run.take", "run.StateFolder", "run.Parts", "run.resuming.check", "run.OpenRun",
+    "keeper.Keeper.load", "open_run.cut_metrics", "open_run.JsonlSink", "utils.logging.Logger.restore",
+    "open_run._remove_checkpoints_of_interruptions", "utils.rundir.RunDirectory.write_config", "open_run._sacred",
+    "utils.state.StateFolder.read", "utils.rundir.RunDirectory.write_summary", "run.guarded", "open_run._run",
+    "open_run.train",
 )  # fmt: skip
 
 
@@ -228,7 +229,7 @@ def test_a_signal_while_a_run_is_resumed_anywhere(never_stopped, tmp_path, capsy
 
 
 @pytest.mark.parametrize(
-    "place", ["utils.rundir.RunDirectory.write_summary", "utils.claim.Claim.release", "run._close"]
+    "place", ["utils.rundir.RunDirectory.write_summary", "utils.claim.Claim.release", "open_run.close"]
 )
 def test_a_signal_behind_the_end_changes_nothing(place, never_stopped, tmp_path, capsys, monkeypatch):
     """The summary that says `finished` is the second."""
@@ -240,7 +241,7 @@ def test_a_signal_behind_the_end_changes_nothing(place, never_stopped, tmp_path,
 
 
 @pytest.mark.parametrize(
-    "place", ["training._test", "runners.episode_runner.EpisodeRunner.log_stats", "run._refuse_losses"]
+    "place", ["training._test", "runners.episode_runner.EpisodeRunner.log_stats", "open_run._refuse_losses"]
 )
 def test_a_signal_between_the_last_state_and_the_end(place, never_stopped, tmp_path, capsys, monkeypatch):
     with monkeypatch.context() as patch:

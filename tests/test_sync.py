@@ -16,7 +16,7 @@ from test_resume import EXACT, GAME, AtRound, contents, killed, process, send, s
 from test_resume import quiet as quiet  # a fixture
 from wire_mongo import WireMongo, free_port
 
-import run as run_module
+import open_run
 import sync
 from utils.claim import holder
 from utils.config import import_sacred
@@ -247,7 +247,7 @@ def test_other_ends(how, server, tmp_path, capsys, monkeypatch):
             assert here(capsys, ["--resume", path, "with", "t_max=36"]).code == 0
         else:
             with monkeypatch.context() as patch:
-                patch.setattr(run_module, "test", None)
+                patch.setattr(open_run, "test", None)
                 patch.setattr("training._test", lambda *_, **__: 1 / 0)
                 run = here(capsys, argv)
             assert run.code == 1
