@@ -65,12 +65,12 @@ class Experiment:
         def problems(self) -> Iterator[str]:
             """What is wrong with these keys."""
             if (
-                self.name in (".", "..")
+                not self.name.strip(". ")
                 or not self.name.isprintable()
                 or set(self.name) & set("/\\")
                 or len(self.name) > 100
             ):
-                yield f"name = {shown(self.name)} names a folder: at most 100 characters, no / and no \\"
+                yield f"name = {shown(self.name)} names a folder: 1 to 100 characters, no / and no \\"
 
 
 def readers(values):

@@ -271,12 +271,12 @@ def _all_that_counts(folder: Path, story: Story) -> dict:
     found |= {path.name: path.read_text() for path in run.glob("tables.json")}
     (parts,) = run.glob("state/parts.*.pt")
     for name, part in torch.load(parts).items():
-        found[f"state: {name}"] = None if name == "wall_s" else _bits(part)
+        found[f"state: {name}"] = None if name in ("wall_s", "seconds") else _bits(part)
     found["facts"] = _manifests(run)[-1]["facts"]
     records = [_without(json.loads(line), "time") for line in _lines(run / "metrics.jsonl")]
     found["metrics.jsonl"] = [record for record in records if not record["key"].startswith("time_")]
     summary = json.loads((run / "summary.json").read_text())
-    found["summary.json"] = _without(summary, "resumed", "wall_time_s", "env_steps_per_s")
+    found["summary.json"] = _without(summary, "resumed", "wall_time_s", "seconds", "env_steps_per_s")
     entry = folder / "sacred" / story.case.alg / run.parent.name / "1"
     series = json.loads((entry / "metrics.json").read_text())
     found["Sacred's metrics.json"] = {key: (s["steps"], s["values"]) for key, s in series.items()}

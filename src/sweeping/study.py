@@ -129,8 +129,8 @@ def _labelled(entries, where, file_key, kind, problems):
             own = "" if name != label else f"; a label of your own needs {file_key}: NAME"
             hint = f"known: {', '.join(known)}{nearest(name, known)}{own}"
             problems.append(f"{where}: {shown(name)} is no file of config/{kind}; {hint}")
-        elif label in (".", "..") or not label.isprintable() or re.search(r"[/\\]", label) or len(label) > 100:
-            problems.append(f"{where}: the label {shown(label)} names a folder: at most 100 characters, no / and no \\")
+        elif not label.strip(". ") or not label.isprintable() or re.search(r"[/\\]", label) or len(label) > 100:
+            problems.append(f"{where}: the label {shown(label)} names a folder: 1 to 100 characters, no / and no \\")
         else:
             out[label] = name, changes
     return out

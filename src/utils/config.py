@@ -27,6 +27,7 @@ from utils.version import VERSION, commit
 from utils.yaml_file import not_plain, read_text, read_yaml
 
 FOLDER = Path(__file__).resolve().parent.parent / "config"
+CHOICES = ("env", "runner", "mac", "agent", "action_selector", "learner", "mixer")  # keys that name classes
 MOST_TOLD = 30  # problems in one message
 
 
@@ -227,7 +228,8 @@ def task_name(values):
 
 def task_folder(values: dict) -> str:
     """The same as the name of a folder on any file system: `lbforaging:Foraging-8x8-2p-3f-v3` has an underscore."""
-    return re.sub(r'[:\\*?"<>|\x00-\x1f]', "_", task_name(values))
+    name = re.sub(r'[:\\*?"<>|\x00-\x1f]', "_", task_name(values))
+    return name if name.strip(". ") else "_"
 
 
 # ---------------------------------------------------------------------- from layers to values
@@ -237,6 +239,7 @@ def _assemble(layers, readers):
     """The Config of [(source, values)], later ones first in rank."""
     layers = [(source, _flatten(values, source)) for source, values in layers]
     flat, sources = _merge(layers, {})
+    last = layers[-1][0]
     classes, unknown = readers(flat)
     schema, aliases = _schema(classes)
     flat, sources = _merge(layers, aliases)
@@ -255,10 +258,11 @@ def _assemble(layers, readers):
         except ValueError as error:
             problems.append(f"{sources[name]}: {name} = {shown(flat[name])} {error}")
     for name in schema.keys() - flat.keys():
-        problems.append(f"missing key {name!r}, which {schema[name].reader} reads: {schema[name].meta['doc']}")
+        d = schema[name]
+        problems.append(f"missing key {name!r}, which {d.reader} reads: {d.meta['doc']}{_chosen(sources, flat, last)}")
     if not unknown:  # else some keys belong to a class that could not be named
         for name in flat.keys() - schema.keys():
-            hint = _hint(name, schema, classes)
+            hint = _hint(name, schema, classes) + (_chosen(sources, flat, last) if sources[name] != last else "")
             problems.append(f"{sources[name]}: unknown key {shown(name)} (value {shown(flat[name])}){hint}")
     problems += [problem for cls in classes for problem in _cross_checks(cls, flat, sound)]
     if problems:
@@ -324,6 +328,12 @@ def _flatten(values, where="command line"):
         told = f"env_args = {shown(env_args)} must be a mapping, such as env_args.key=climbing"
         raise ConfigError(f"{where}: {told}")
     return flat | {f"env_args.{k}": v for k, v in env_args.items()}
+
+
+def _chosen(sources: dict, flat: dict, last: str) -> str:
+    """Which choices of classes the `last` layer makes, where it makes any: others read other keys."""
+    chosen = [f"{key} = {shown(flat[key])}" for key in CHOICES if sources.get(key) == last]
+    return f"; {last}: {', '.join(chosen)}, which decides what is read" if chosen else ""
 
 
 def _hint(name, schema, classes):

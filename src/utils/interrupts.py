@@ -79,7 +79,8 @@ class _Interrupts:
 
     def process_ends(self):
         """The main thread is done, and the interpreter does not wait for the daemon thread that the run is in."""
-        self.last_words("the process ended while the run went on in a thread")
+        if self.pid == os.getpid():  # not a fork of it
+            self.last_words("the process ended while the run went on in a thread")
 
 
 _interrupts = _Interrupts()

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import yaml
+
 from mutations import forked
 from mutations.forked import WORK, Case
 

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 import yaml
 from hypothesis import strategies as st
+
 from mutations import damage, values
 from mutations.bases import GAMES, ROOT, RUNS, STATES, Bases, signed, tiny, words
 from mutations.forked import CANARY, Case
-
 from parts import readers
 from utils.checkpoint import write_checksums
 from utils.config import load, names
@@ -28,11 +28,17 @@ from utils.config import load, names
 HERE = f"../{CANARY}"  # from the working directory
 ALGORITHMS, ENVIRONMENTS = names("algs"), names("envs")
 PATHS = ("local_results_path", "checkpoint_path", "env_args.replay_dir", "env_args.map_name")
-PATH_VALUES = ["", ".", "..", "x", "x/y/../z", "~", "~nobody", "~/x", "a\0b", "\ud800", "r" * 300, "r/" * 900, "/proc/x", "/dev/null",
-               "/dev/null/x", "é", " ", "x\ny", "results", "file", "fifo", "loop", 3, None, True, [], "$HOME", "%s", "/"]  # fmt: skip
-URLS = ["", "mongodb://", "mongodb://127.0.0.1:1", "mongodb://u:p@127.0.0.1:1", "mongodb://u@127.0.0.1:1/?x=1", "http://x", "x y",
-        "mongodb://127.0.0.1:99999", "mongodb://127.0.0.1:x", "mongodb://127.0.0.1:1/?ssl=maybe", "mongodb+srv://", "mongodb://[::1", "\0",
-        "\ud800", "mongodb://%zz@127.0.0.1:1", "mongodb://127.0.0.1:1/a b", 3, None, [], "mongodb:///tmp/x.sock", "mongodb://,", 1e5]  # fmt: skip
+PATH_VALUES = [
+    "", ".", "..", "x", "x/y/../z", "~", "~nobody", "~/x", "a\0b", "\ud800", "r" * 300, "r/" * 900, "/proc/x",
+    "/dev/null", "/dev/null/x", "é", " ", "x\ny", "results", "file", "fifo", "loop", 3, None, True, [], "$HOME", "%s",
+    "/",
+]  # fmt: skip
+URLS = [
+    "", "mongodb://", "mongodb://127.0.0.1:1", "mongodb://u:p@127.0.0.1:1", "mongodb://u@127.0.0.1:1/?x=1", "http://x",
+    "x y", "mongodb://127.0.0.1:99999", "mongodb://127.0.0.1:x", "mongodb://127.0.0.1:1/?ssl=maybe", "mongodb+srv://",
+    "mongodb://[::1", "\0", "\ud800", "mongodb://%zz@127.0.0.1:1", "mongodb://127.0.0.1:1/a b", 3, None, [],
+    "mongodb:///tmp/x.sock", "mongodb://,", 1e5,
+]  # fmt: skip
 LONG = ("env_workers",)  # what takes seconds is tried less often
 
 
@@ -85,10 +91,11 @@ def bad_key(draw: Any, key: str) -> str:
     return draw(
         st.sampled_from(
             [
-                key[:at] + key[at + 1 :], key[:at] + key[at] + key[at:], key.upper(), key.title(), f"env_args.{key}", f"{key}.x",
-                f"{key}.", f".{key}", f"{key}..x", f"env_args..{key}", "env_args", "env_args.", "", " ", ".", "..", "=", "__class__",
-                "self", "py/object", "env_args.py/object", "<<", "None", "1", "é", "k" * 5000, "a." * 500, "\0", "\ud800", "a b", "x\ny",
-                "preset", "presets", "extends", "in_hosts", "config", "--config", "with", "$x", "a[0]", f" {key} ", f"{key}\0", "seed", "name",
+                key[:at] + key[at + 1 :], key[:at] + key[at] + key[at:], key.upper(), key.title(), f"env_args.{key}",
+                f"{key}.x", f"{key}.", f".{key}", f"{key}..x", f"env_args..{key}", "env_args", "env_args.", "", " ",
+                ".", "..", "=", "__class__", "self", "py/object", "env_args.py/object", "<<", "None", "1", "é",
+                "k" * 5000, "a." * 500, "\0", "\ud800", "a b", "x\ny", "preset", "presets", "extends", "in_hosts",
+                "config", "--config", "with", "$x", "a[0]", f" {key} ", f"{key}\0", "seed", "name",
             ]
         )
         | values.texts()
@@ -141,25 +148,30 @@ def places(work: Path) -> None:
 
 
 WORDS = [
-    "--config", "--env-config", "--from", "--resume", "--strict", "--status", "--list", "--explain", "--help", "-h", "with",
-    "--config=qmix", "--config=qmx", "--config=", "--config=../../x", "--config=\0", "--config=\ud800", "--env-config=two_step",
-    "--env-config=two-step", "--env-config=", "--env-config=.", "--from=", "--from=nowhere", "--from=.", "--from=file", "--from=fifo",
-    "--resume=", "--resume=latest", "--resume=nowhere", "--resume=.", "--resume=/", "--status=", "--status=nowhere", "--status=.",
-    "--status=fifo", "--strict=1", "--conf=qmix", "-config=qmix", "--", "-", "", "seed=1", "lr=0.1", "@file", "--config qmix", "---",
-    "--config=qmix --env-config=two_step", "--unknown", "--seed=1", "mongodb://u:secret@h", "--dry-run", "results", "\0", "\ud800", "é",
-    "--workers", "--workers=0", "--workers=-1", "--workers=x", "--workers=1e9", "--workers=" + "9" * 5000, "--retries=-1", "--retries=x",
-    "--retries=" + "9" * 400, "--seeds", "--seeds=", "--seeds=x", "--seeds=1-", "--seeds=5-1", "--seeds=1-99999999", "--seeds=²", "--seeds=1,1",
-    "--algorithms", "--algorithms=x", "--environments=\ud800", "--results=", "--results=file", "--results=\0", "--results=/proc/x",
-    "--out=file", "--out=", "--out=\0", "--out=/proc/x", "--out=new", "--metric=", "--metric=loss", "--metric=\0", "--metric=\ud800", "--metric=[x]",
-    "--threshold=nan", "--threshold=1e999", "--threshold=x", "--threshold=-1e308", "--threshold=1_0", "--final=0", "--final=2", "--final=nan",
-    "--final=1e-300", "--reps=0", "--reps=1e3", "--reps=100", "--reps=" + "9" * 5000, "--title=", "--title=<script>", "--title=\0",
-    "--title=\ud800", "--title=" + "t" * 5000, "--start", "--start=two_step", "--start=x", "--start=smax", "check", "install", "uninstall",
-    "--with-games", "file", "fifo", "loop", "studies", "study.yaml", "nowhere.yaml", "config", "t_max=4", "env_args.x=1", "mongo_url=x",
-    "mongo_db=x", "mongo_url=mongodb://127.0.0.1:1", "=", "x", "lr", "lr=", "with=1",
+    "--config", "--env-config", "--from", "--resume", "--strict", "--status", "--list", "--explain", "--help", "-h",
+    "with", "--config=qmix", "--config=qmx", "--config=", "--config=../../x", "--config=\0", "--config=\ud800",
+    "--env-config=two_step", "--env-config=two-step", "--env-config=", "--env-config=.", "--from=", "--from=nowhere",
+    "--from=.", "--from=file", "--from=fifo", "--resume=", "--resume=latest", "--resume=nowhere", "--resume=.",
+    "--resume=/", "--status=", "--status=nowhere", "--status=.", "--status=fifo", "--strict=1", "--conf=qmix",
+    "-config=qmix", "--", "-", "", "seed=1", "lr=0.1", "@file", "--config qmix", "---",
+    "--config=qmix --env-config=two_step", "--unknown", "--seed=1", "mongodb://u:secret@h", "--dry-run", "results",
+    "\0", "\ud800", "é", "--workers", "--workers=0", "--workers=-1", "--workers=x", "--workers=1e9",
+    "--workers=" + "9" * 5000, "--retries=-1", "--retries=x", "--retries=" + "9" * 400, "--seeds", "--seeds=",
+    "--seeds=x", "--seeds=1-", "--seeds=5-1", "--seeds=1-99999999", "--seeds=²", "--seeds=1,1", "--algorithms",
+    "--algorithms=x", "--environments=\ud800", "--results=", "--results=file", "--results=\0", "--results=/proc/x",
+    "--out=file", "--out=", "--out=\0", "--out=/proc/x", "--out=new", "--metric=", "--metric=loss", "--metric=\0",
+    "--metric=\ud800", "--metric=[x]", "--threshold=nan", "--threshold=1e999", "--threshold=x", "--threshold=-1e308",
+    "--threshold=1_0", "--final=0", "--final=2", "--final=nan", "--final=1e-300", "--reps=0", "--reps=1e3",
+    "--reps=100", "--reps=" + "9" * 5000, "--title=", "--title=<script>", "--title=\0", "--title=\ud800",
+    "--title=" + "t" * 5000, "--start", "--start=two_step", "--start=x", "--start=smax", "check", "install",
+    "uninstall", "--with-games", "file", "fifo", "loop", "studies", "study.yaml", "nowhere.yaml", "config", "t_max=4",
+    "env_args.x=1", "mongo_url=x", "mongo_db=x", "mongo_url=mongodb://127.0.0.1:1", "=", "x", "lr", "lr=", "with=1",
 ]  # fmt: skip
 GOOD = {
-    "main": [["--config=qmix", "--env-config=two_step", "with", *(f"{k}={v}" for k, v in tiny("two_step").items())], ["--list"],
-             ["--status", "results"], ["--config=vdn", "--env-config=matrix_game", "--explain"]],
+    "main": [
+        ["--config=qmix", "--env-config=two_step", "with", *(f"{k}={v}" for k, v in tiny("two_step").items())],
+        ["--list"], ["--status", "results"], ["--config=vdn", "--env-config=matrix_game", "--explain"],
+    ],
     "sweep": [["study.yaml", "--dry-run"], ["study.yaml", "--dry-run", "--seeds", "1", "--algorithms", "vdn"]],
     "report": [["results"], ["results", "--out", "results/out", "--reps=100"]],
     "doctor": [[], ["--config=vdn", "--env-config=two_step"], ["--start", "two_step"], ["--env-config=matrix_game", "with", "lr=0.1"]],
@@ -283,18 +295,26 @@ def study_change(draw: Any) -> damage.Damage:
     value = draw(
         st.sampled_from(
             [
-                "[" + ", ".join(f"{n * 10000}-{n * 10000 + 9999}" for n in range(3000)) + "]", "0-9999", "1-10000", "[1, 1]", "[]", "1-3, x", "-1", "1.5",
-                "4294967295", "4294967296", "[[1]]", "[{a: 1}]", "1-2-3", "²", "[qmix, qmix]", "[qmix, vdn, iql]", "{a: {config: qmix}, b: {config: qmix}}",
-                "{a: {config: [qmix]}}", "{a: {config: {x: y}}}", "{a: {config: null}}", "{a: {env-config: [1]}}", "{null: {config: vdn}}", "{1: {config: vdn}}",
-                "{? [1, 2] : {config: vdn}}", "{a/b: {config: vdn}}", "{'..': {config: vdn}}", "{'': {config: vdn}}", "{qmix: [1]}", "{qmix: x}", "{qmix: {env_args: 3}}",
-                "{qmix: {env_args: [1]}}", "{qmix: {env_args: {1: 2}}}", "{qmix: {1: 2}}", "{qmix: {name: x}}", "{qmix: {seed: 3}}", "{qmix: {t_max: 5}}",
-                "{two_step: {env_args: {x: 1}}}", "{two_step: {env: predator_prey}}", "{two_step: {preset: battle}}", "{two_step: {preset: [1]}}", "{preset: {a: 1}}",
-                "{lr: .nan}", "{env_args.x: 1}", "{'': 1}", "{name: x}", "{local_results_path: x}", "[t_max]", "[env_args.k]", "[1]", "{t_max: true}", "t_max",
-                "[gaussian_squeeze, predator_prey]", "[smax, sc2]", "{A: {env-config: two_step}, a: {env-config: matrix_game}}", "{'a b': {env-config: two_step}, a_b: {env-config: matrix_game}}",
-                "file", "/proc/x", '"\\0"', "~nobody/x", "'x\n\n y'", "2026-01-01", "!!binary aGFsbG8=", "{mongo_url: 'mongodb://a:b@c', mongo_db: d}",
+                "[" + ", ".join(f"{n * 10000}-{n * 10000 + 9999}" for n in range(3000)) + "]", "0-9999", "1-10000",
+                "[1, 1]", "[]", "1-3, x", "-1", "1.5", "4294967295", "4294967296", "[[1]]", "[{a: 1}]", "1-2-3", "²",
+                "[qmix, qmix]", "[qmix, vdn, iql]", "{a: {config: qmix}, b: {config: qmix}}", "{a: {config: [qmix]}}",
+                "{a: {config: {x: y}}}", "{a: {config: null}}", "{a: {env-config: [1]}}", "{null: {config: vdn}}",
+                "{1: {config: vdn}}", "{? [1, 2] : {config: vdn}}", "{a/b: {config: vdn}}", "{'..': {config: vdn}}",
+                "{'': {config: vdn}}", "{qmix: [1]}", "{qmix: x}", "{qmix: {env_args: 3}}", "{qmix: {env_args: [1]}}",
+                "{qmix: {env_args: {1: 2}}}", "{qmix: {1: 2}}", "{qmix: {name: x}}", "{qmix: {seed: 3}}",
+                "{qmix: {t_max: 5}}", "{two_step: {env_args: {x: 1}}}", "{two_step: {env: predator_prey}}",
+                "{two_step: {preset: battle}}", "{two_step: {preset: [1]}}", "{preset: {a: 1}}", "{lr: .nan}",
+                "{env_args.x: 1}", "{'': 1}", "{name: x}", "{local_results_path: x}", "[t_max]", "[env_args.k]", "[1]",
+                "{t_max: true}", "t_max", "[gaussian_squeeze, predator_prey]", "[smax, sc2]",
+                "{A: {env-config: two_step}, a: {env-config: matrix_game}}",
+                "{'a b': {env-config: two_step}, a_b: {env-config: matrix_game}}", "file", "/proc/x", '"\\0"',
+                "~nobody/x", "'x\n\n y'", "2026-01-01", "!!binary aGFsbG8=",
+                "{mongo_url: 'mongodb://a:b@c', mongo_db: d}",
             ]
         )
-        | st.lists(st.sampled_from([*ALGORITHMS, *ENVIRONMENTS, "x"]), max_size=4).map(lambda names_: "[" + ", ".join(names_) + "]")
+        | st.lists(st.sampled_from([
+            *ALGORITHMS, *ENVIRONMENTS, "x",
+        ]), max_size=4).map(lambda names_: "[" + ", ".join(names_) + "]")
         | values.yaml_value(HERE)
     )  # fmt: skip
     def act(path: Path) -> None:
@@ -461,7 +481,9 @@ def checkpoints(draw: Any, bases: Bases) -> Case:
     sums = draw(st.sampled_from(["as they were", "gone", "gone", "right"]))
     alg, env, keys = RUNS[name]
     evaluate = draw(st.booleans())
-    step = draw(st.sampled_from(["best" if folder == "best" else folder] * 6 + ["0", "best", "3", "-1", "99", "x", "None", str(2**62), "1.0"]))
+    step = draw(st.sampled_from(["best" if folder == "best" else folder] * 6 + [
+        "0", "best", "3", "-1", "99", "x", "None", str(2**62), "1.0",
+    ]))
     more = {"checkpoint_path": "results", "load_step": step} | ({"evaluate": True} if evaluate else {"t_max": 24})
 
     def prepare(work: Path) -> Any:

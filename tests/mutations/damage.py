@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
+
 from mutations import values
 
 # (what it is, what does it to a file, and may return names one of which a message holds)
@@ -79,8 +80,11 @@ OTHER_KINDS: list[Damage] = [
     ("has 16 GiB of nothing at its end", _sparse),
 ]  # fmt: skip
 
-GARBAGE = [b"\0", b"\xff", b"\xfe\xff", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\n", b"\r\n", b"\t", b"{", b"[", b"]", b'"', b"'", b": ",
-           b"!!python/name:os.system", b"&a", b"*a", b"---\n", b"\0" * 100, b"9" * 5000, b"[" * 5000, b"PK\3\4", b"\x80\2."]  # fmt: skip
+GARBAGE = [
+    b"\0", b"\xff", b"\xfe\xff", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\n", b"\r\n", b"\t", b"{", b"[", b"]", b'"', b"'",
+    b": ", b"!!python/name:os.system", b"&a", b"*a", b"---\n", b"\0" * 100, b"9" * 5000, b"[" * 5000, b"PK\3\4",
+    b"\x80\2.",
+]  # fmt: skip
 
 
 @st.composite
@@ -116,7 +120,9 @@ def yaml_change(draw: Any, canary: str) -> Damage:
     """A change of one of the lines `key: value` of a YAML file."""
     n, kind = draw(st.integers(0, 200)), draw(st.integers(0, 9))
     value = draw(values.yaml_value(canary))
-    key = draw(st.sampled_from(["lr", "env", "name", "extends", "presets", "env_args", "in_hosts", "seed", "x", "1", "null"]))
+    key = draw(st.sampled_from([
+        "lr", "env", "name", "extends", "presets", "env_args", "in_hosts", "seed", "x", "1", "null",
+    ]))
     if kind == 9:
         key = draw(values.yaml_value(canary))
     told = {0: "is left out", 1: "is there twice", 2: f"comes after {key[:50]}: {value[:100]}", 9: f"is the value of {key[:100]}"}

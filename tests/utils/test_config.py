@@ -324,21 +324,25 @@ def test_the_task_is_the_map_the_key_or_the_environment():
     "word, said",
     [
         ("lr=1e999", "lr = inf must be finite"),
-        ("t_max=1" + "0" * 320, "must be at most 9223372036854775807"),
+        ("t_max=1" + "0" * 300, "must be at most 9223372036854775807"),
         ("t_max=" + "9" * 5000, "is text"),
-        ("gamma=1" + "0" * 320, "must be finite"),
+        ("gamma=1" + "0" * 320, "more than 300 digits"),
         ("num_threads=10000000000000", "must be at least 1 and at most 1024"),
         ("seed=01", r"write 1\)"),
         ("preset=[]", r"preset = \[\] is none of vdn's"),
-        ("name=" + "x" * 300, "at most 100 characters"),
+        ("name=" + "x" * 300, "to 100 characters"),
         ("name=../../x", "names a folder"),
         ("name='a\\nb'", "names a folder"),
+        ("name=", "1 to 100 characters"),
+        ("name=' .. '", "names a folder"),
+        ("mixer=qmix", "missing key 'hypernet_embed', .*; command line: mixer = 'qmix', which decides what is read"),
+        ("env=matrix_game", "missing key 'env_args.clip', .*; command line: env = 'matrix_game', which decides"),
     ],
 )
 def test_values_that_no_run_can_have(word, said):
     with pytest.raises(ConfigError, match=said) as caught:
         loaded("vdn", "two_step", word)
-    assert len(str(caught.value)) < 500
+    assert len(str(caught.value)) < 1500
 
 
 def test_the_home_folder_may_be_written_as_in_a_shell(monkeypatch):
