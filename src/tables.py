@@ -13,7 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from components.episode_buffer import EpisodeBatch
+from utils.args import ConfigError
+from utils.logging import brief
 from utils.rundir import write_atomically
+from utils.runs import read_json as read_any
 
 MOST_JOINT_ACTIONS = 100_000  # beyond these, enumerating says little and costs much
 MOST_VALUES = 100_000_000  # of all agents and actions at all joint actions: most of a minute
@@ -119,9 +122,15 @@ def figures(states):
 
 
 def read_json(path):
-    """The tables of each game state, from the file that `write_json` wrote."""
-    tables = json.loads(path.read_text(encoding="utf-8"))
-    return tables.get("states", [tables])
+    """The tables of each game state, from the file that `write_json` wrote. ConfigError where it cannot be read."""
+    try:
+        tables = read_any(path)
+        states = tables.get("states", [tables])
+        if states and all(isinstance(state, dict) for state in states):
+            return states
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(f"{path} cannot be read: {brief(error)}") from error
+    raise ConfigError(f"{path} is not as a run writes it")
 
 
 def write_json(tables, path):

@@ -13,6 +13,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from utils import command
 from utils.args import ConfigError
+from utils.logging import brief
 
 DETAILS = """\
 of the finished runs in or below PATH, for each game and algorithm:
@@ -53,14 +54,12 @@ def learned(path):
     from report import check_paths
     from reporting import grouping
     from reporting.results import find_results
-    from tables import figures, read_json
 
     check_paths([path])
     results, _ = find_results([path], grouping.JUDGED_BY)
     games = [result for result in results if (result.path / "tables.json").exists()]
     rows = [
-        {"game": task, "algorithm": algorithm, "seed": entry.seed}
-        | figures(read_json(entry.result.path / "tables.json"))
+        {"game": task, "algorithm": algorithm, "seed": entry.seed} | figures_of(entry.result.path / "tables.json")
         for task, algorithms in grouping.by_task(grouping.entries(games)).items()
         for algorithm, entries in algorithms.items()
         for entry in entries
@@ -70,6 +69,17 @@ def learned(path):
             f"{path}: no finished run left a tables.json; `python src/sweep.py` makes runs of matrix_game"
         )
     return rows
+
+
+def figures_of(path):
+    """`tables.figures` of a file; ConfigError where it is damaged."""
+    from tables import figures, read_json
+
+    tables = read_json(path)
+    try:
+        return figures(tables)
+    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        raise ConfigError(f"{path} is not as a run writes it: {brief(error)}") from error
 
 
 def write(path, rows):

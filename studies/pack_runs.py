@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from utils import command
 from utils.args import ConfigError
-from utils.runs import find_runs
+from utils.runs import find_runs, read_bytes
 
 DETAILS = """\
 of each run the file holds config.yaml, summary.json and, of metrics.jsonl, the records of tests: a few kB. To go on
@@ -60,11 +60,16 @@ def act(options):
 
 
 def kept(path):
-    """(name, bytes) of what is kept of a run directory."""
-    for name in ("config.yaml", "summary.json"):
-        yield name, (path / name).read_bytes()
-    with open(path / "metrics.jsonl", "rb") as lines:
-        yield "metrics.jsonl", b"".join(line for line in lines if line.startswith(b'{"key": "test_'))
+    """(name, bytes) of what is kept of a run directory. ConfigError where a file of it cannot be read."""
+    for name in ("config.yaml", "summary.json", "metrics.jsonl"):
+        try:
+            data = read_bytes(path / name)
+        except OSError as error:
+            why = error.strerror or error
+            raise ConfigError(f"{path / name} cannot be read: {why}; give a folder without it") from error
+        if name == "metrics.jsonl":
+            data = b"".join(line for line in data.splitlines(keepends=True) if line.startswith(b'{"key": "test_'))
+        yield name, data
 
 
 if __name__ == "__main__":

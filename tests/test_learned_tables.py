@@ -7,6 +7,7 @@ import learned_tables
 import numpy as np
 import pytest
 from command import here, words
+from made_runs import ours
 
 import tables
 from envs import make
@@ -53,6 +54,16 @@ def test_a_study_is_summed_up(tmp_path, capsys, monkeypatch):
     assert [float(row["greedy_payoff"]) for row in rows] == [t["greedy_payoff"] for t in left]
     assert [row["gap"] == "" for row in rows] == [True, True, False, False]
     assert "qtran_alt" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[" * 9999, "[]", "{}", '{"states": [1]}', '{"payoff": "x"}', '{"q_jt": [[1], [1, 2]]}']
+)
+def test_damaged_tables_are_named(text, tmp_path, capsys):
+    path = ours(tmp_path / "study")
+    (path / "tables.json").write_text(text)
+    assert learned_tables.main([str(tmp_path / "study")]) == 2
+    assert f"{path / 'tables.json'}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import tarfile
 
 import pack_runs
@@ -62,6 +63,14 @@ def figures(file):
         rows = list(csv.DictReader(lines))
     names = ("n", "iqm", "lower", "upper", "min", "max")
     return [(row["algorithm"], [float(row[name] or "nan") for name in names]) for row in rows]
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.unlink(), lambda file: (file.unlink(), os.mkfifo(file))])
+def test_a_run_that_cannot_be_read_is_named(damage, tmp_path, capsys):
+    path = ours(tmp_path / "results")
+    damage(path / "metrics.jsonl")
+    assert pack_runs.main([str(tmp_path / "results"), str(tmp_path / "a.tar.xz")]) == 2
+    assert f"{path / 'metrics.jsonl'} cannot be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,11 @@ STATES = dict(resume_interval=4, keep_replay=True)
 RUNS = {  # name: (algorithm, environment, keys)
     "alt": ("qtran_alt", "matrix_game", {}),
     "qmix": ("qmix", "two_step", {"use_rnn": True, "td_lambda": 0.5}),
-    "iql": ("iql_ns", "predator_prey", {"optimizer": "rmsprop", "use_rnn": False, "obs_last_action": False, "lr_decay_start": None}),
+    "iql": (
+        "iql_ns",
+        "predator_prey",
+        {"optimizer": "rmsprop", "use_rnn": False, "obs_last_action": False, "lr_decay_start": None},
+    ),
 }
 
 

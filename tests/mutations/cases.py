@@ -104,15 +104,17 @@ def bad_key(draw: Any, key: str) -> str:
 
 def named(key: str, text: str, of_key: str = "") -> tuple[str, ...]:
     """How a message may name a word."""
-    told = {key, key.strip(), of_key or key, "unknown key ''" if not key.partition(".")[0] else key, f"{key}={text}"[:18]}
+    told = {
+        key,
+        key.strip(),
+        of_key or key,
+        "unknown key ''" if not key.partition(".")[0] else key,
+        f"{key}={text}"[:18],
+    }
     if "." in key:
         told |= {key.partition(".")[0]}
     told |= {repr(t)[1:-1] for t in told} | {repr(f"{key}={text}")[1:15]}
     return tuple(sorted(t for t in told if t.strip())) or ("KEY=VALUE",)
-
-
-def nothing_long(word_keys: list[str]) -> bool:
-    return not any(key in LONG for key in word_keys)
 
 
 # ---------------------------------------------------------------------- command lines
@@ -130,11 +132,14 @@ def overrides(draw: Any, bases: Bases) -> Case:
     for key, text, _ in mutated:
         at = draw(st.sampled_from([len(argv), len(argv), 3]))
         argv.insert(at, f"{key}={text}")
-    if env not in GAMES or draw(st.integers(0, 11)) == 0:
-        argv.insert(0, "--explain")
+    command, flags = draw(st.sampled_from([("main", [])] * 10 + [("main", ["--explain"]), ("doctor", [])]))
+    if env not in GAMES:
+        command, flags = "main", ["--explain"]
+    argv = [*flags, *argv]
     said = tuple(sorted({name for _, _, names_ in mutated for name in names_}))
     told = [f"{key}={text}" for key, text, _ in mutated]
-    return Case("main", argv, said, places, anywhere=any(path in keys for path in PATHS), draw=True, told=told)
+    anywhere = any(path in keys for path in PATHS)
+    return Case(command, argv, said, places, anywhere=anywhere, codes=CODES.get(command, (0,)), draw=True, told=told)
 
 
 ENVIRONMENTS_RARELY = tuple(env for env in ENVIRONMENTS if env not in GAMES)
@@ -227,7 +232,9 @@ def configurations(draw: Any, bases: Bases) -> Case:
     alg, env = draw(st.sampled_from(ALGORITHMS)), draw(st.sampled_from(GAMES))
     of_a_run = draw(st.integers(0, 3)) == 0
     file = draw(st.sampled_from([f"algs/{alg}.yaml", f"envs/{env}.yaml", "default.yaml"]))
-    changes = draw(st.lists(damage.yaml_change(HERE) | damage.yaml_change(HERE) | damage.bytes_change(), min_size=1, max_size=3))
+    changes = draw(
+        st.lists(damage.yaml_change(HERE) | damage.yaml_change(HERE) | damage.bytes_change(), min_size=1, max_size=3)
+    )
     name = draw(st.sampled_from(sorted(bases.runs)))
     told = [f"{'config.yaml' if of_a_run else file} {what}" for what, _ in changes]
 
@@ -253,7 +260,7 @@ def try_to(act: Any, path: Path) -> list[str]:
     """Make a change, as far as those before it leave something to change; names that a message may hold."""
     with contextlib.suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if path.is_file() and path.stat().st_size < 2**24 and not path.is_char_device():
+        if not path.exists() or (path.is_file() and path.stat().st_size < 2**24):
             names_ = act(path)
             return names_ if isinstance(names_, list) else []
     return []
@@ -268,7 +275,11 @@ def studies(draw: Any, bases: Bases) -> Case:
     known = ["study.yaml", *sorted(path.name for path in (ROOT / "studies").glob("*.yaml"))]
     file = draw(st.sampled_from(known))
     changes = draw(
-        st.lists(damage.yaml_change(HERE) | damage.yaml_change(HERE) | study_change() | damage.bytes_change(), min_size=1, max_size=3)
+        st.lists(
+            damage.yaml_change(HERE) | damage.yaml_change(HERE) | study_change() | damage.bytes_change(),
+            min_size=1,
+            max_size=3,
+        )
     )
     told = [f"{file} {what}" for what, _ in changes]
 
@@ -284,7 +295,17 @@ def studies(draw: Any, bases: Bases) -> Case:
 
     argv = [f"studies/{file}", "--dry-run"]
     if draw(st.integers(0, 5)) == 0:
-        argv += draw(st.sampled_from([["--seeds", "1"], ["--seeds", "0-3,2"], ["--algorithms", "vdn"], ["--environments", "x"], ["--results", "file"]]))
+        argv += draw(
+            st.sampled_from(
+                [
+                    ["--seeds", "1"],
+                    ["--seeds", "0-3,2"],
+                    ["--algorithms", "vdn"],
+                    ["--environments", "x"],
+                    ["--results", "file"],
+                ]
+            )
+        )
     return Case("sweep", argv, (file, "--"), prepare, ("results",), told=told)
 
 
@@ -317,6 +338,7 @@ def study_change(draw: Any) -> damage.Damage:
         ]), max_size=4).map(lambda names_: "[" + ", ".join(names_) + "]")
         | values.yaml_value(HERE)
     )  # fmt: skip
+
     def act(path: Path) -> None:
         raw = path.read_text(encoding="utf-8").splitlines()
         at = next((i for i, line in enumerate(raw) if line.startswith(f"{key}:")), len(raw))
@@ -481,9 +503,22 @@ def checkpoints(draw: Any, bases: Bases) -> Case:
     sums = draw(st.sampled_from(["as they were", "gone", "gone", "right"]))
     alg, env, keys = RUNS[name]
     evaluate = draw(st.booleans())
-    step = draw(st.sampled_from(["best" if folder == "best" else folder] * 6 + [
-        "0", "best", "3", "-1", "99", "x", "None", str(2**62), "1.0",
-    ]))
+    step = draw(
+        st.sampled_from(
+            ["best" if folder == "best" else folder] * 6
+            + [
+                "0",
+                "best",
+                "3",
+                "-1",
+                "99",
+                "x",
+                "None",
+                str(2**62),
+                "1.0",
+            ]
+        )
+    )
     more = {"checkpoint_path": "results", "load_step": step} | ({"evaluate": True} if evaluate else {"t_max": 24})
 
     def prepare(work: Path) -> Any:
@@ -507,7 +542,9 @@ def checkpoints(draw: Any, bases: Bases) -> Case:
 @st.composite
 def swapped(draw: Any, bases: Bases, files: list[str], other: str) -> damage.Damage:
     """Another file of the checkpoint, or of another run's, in its place."""
-    source = draw(st.sampled_from(files + [f for f in bases.files[other] if f.endswith((".th", ".pt", ".json", ".npy"))]))
+    source = draw(
+        st.sampled_from(files + [f for f in bases.files[other] if f.endswith((".th", ".pt", ".json", ".npy"))])
+    )
 
     def act(path: Path) -> None:
         found = path.parent / source if "/" not in source else bases.runs[other] / source
@@ -519,39 +556,45 @@ def swapped(draw: Any, bases: Bases, files: list[str], other: str) -> damage.Dam
 # ---------------------------------------------------------------------- run directories
 
 
+USES = ["resume"] * 8 + ["status", "report", "sync", "from", "latest", "latest", "load", "sweep", "scripts"]
+STRAYS = [
+    "config.yaml.partial", "summary.json.partial", "metrics.jsonl.partial", "metrics.superseded.jsonl", "tables.json.partial",
+    "checkpoints/16.partial", "checkpoints/16", "checkpoints/16.old", "checkpoints/best.partial", "checkpoints/x", "checkpoints/007",
+    "state/parts.9.pt", "state/parts.9.pt.partial", "state/manifest.9.json", "state/manifest.99999999999999999999.json",
+    "state/manifest.x.json", "state/replay.0-9.npy.partial", "state/x", "claims/000002.json", "claims/999999.json", "claims/x",
+    "claims/.x", "tensorboard", "nonfinite", "x.yaml",
+]  # fmt: skip
+
+
 @st.composite
 def run_directories(draw: Any, bases: Bases) -> Case:
     """A command on a run directory whose files are mutated."""
-    name = draw(st.sampled_from(sorted(bases.runs)))
-    use = draw(st.sampled_from(["resume"] * 6 + ["status", "report", "sync", "from", "latest", "load"]))
+    name, use = draw(st.sampled_from(sorted(bases.runs))), draw(st.sampled_from(USES))
+    alg, env, keys = RUNS[name]
     files = sorted(bases.files[name])
     some = [f for f in files if f.startswith(("state/", "config", "metrics", "summary", "claims/"))]
     if use not in ("resume", "latest"):
         some = [f for f in files if "/" not in f] * 3 + some
-    if use == "report":
-        some += [f"sacred:{file}" for file in ("run.json", "config.json", "metrics.json")] * 2
+    some += [f"sacred:{file}" for file in ("run.json", "config.json", "metrics.json")] * (1 + use.count("report"))
     changes = []
     for _ in range(draw(st.sampled_from([1, 1, 1, 2, 3]))):
-        file = draw(st.sampled_from(some))
-        kinds = [damage.bytes_change()]
-        if file.endswith((".yaml",)):
-            kinds += [damage.yaml_change(HERE)] * 3
-        elif "manifest" in file:
-            kinds += [damage.json_change(HERE, sign=signed)] * 4 + [damage.json_change(HERE)]
-        elif file.endswith((".json", ".jsonl")):
-            kinds += [damage.json_change(HERE, lines=file.endswith("l"))] * 3
-        elif file.endswith(".pt"):
-            kinds += [weights_change()] * 4
-        what, act = draw(st.one_of(*kinds, swapped(bases, files[:0] or some_of(files), name)))
+        if draw(st.integers(0, 11)) == 0:
+            file = draw(st.sampled_from(STRAYS))
+            what, act = draw(st.sampled_from(damage.NEW))
+        else:
+            file = draw(st.sampled_from(some))
+            what, act = draw(change_of(bases, file, name))
         changes.append((file, what, act))
-    again = draw(st.booleans())  # whether the state's checksums are made right again
+    again = use in ("resume", "latest") and draw(st.booleans())  # the state's checksums are made right again
     unfinished = draw(st.integers(0, 5)) > 0
+    run = str(bases.relative(name)) if use == "latest" else "results/run/x/seed1"
 
     def prepare(work: Path) -> Any:
         path = bases.put(name, work, unfinished)
         shutil.copytree(path, work / "elsewhere")
-        shutil.move(path, work / "results" / "run" / "x" / "seed1")
-        path = work / "results" / "run" / "x" / "seed1"
+        (work / "study.yaml").write_text(yaml.safe_dump(STUDY_OF_RUNS))
+        if use != "latest":
+            path = Path(shutil.move(path, work / run))
         (sacred,) = (work / "results" / "sacred").glob("*/*/1")
         said = []
         for file, _, act in changes:
@@ -561,26 +604,46 @@ def run_directories(draw: Any, bases: Bases) -> Case:
                 sign_again(path / "state")
         return said
 
-    run = "results/run/x/seed1"
-    short = [] if use != "resume" else draw(st.sampled_from([[], [], ["with", "t_max=24"], ["with", "keep_replay=False"], ["with", "lr=0.1"]]))
-    alg, env, keys = RUNS[name]
-    argv = {
-        "resume": ["--resume", run, *short],
-        "latest": ["--resume=latest", *words(alg, env, tiny(env) | STATES | keys | {"t_max": 16})],
-        "status": ["--status", "results"],
-        "from": ["--from", f"{run}/config.yaml", "with", "local_results_path=results"],
-        "load": words(alg, env, tiny(env) | keys | {"checkpoint_path": run, "evaluate": True}),
-        "report": ["results", "--reps=100", "--out", "results/report"],
-        "sync": [run, "with", "mongo_url=mongodb://127.0.0.1:1", "mongo_db=x"],
-    }[use]
-    if use == "resume" and draw(st.integers(0, 9)) == 0:
-        argv.append("--strict") if not short else argv.insert(0, "--strict")
+    more = [[], [], [], ["with", "t_max=24"], ["with", "keep_replay=False"], ["with", "lr=0.1"], ["--strict"]]
+    command, argv = {
+        "resume": lambda: ("main", ["--resume", run, *draw(st.sampled_from(more))]),
+        "latest": lambda: ("main", ["--resume=latest", *words(alg, env, tiny(env) | STATES | keys | {"t_max": 16})]),
+        "status": lambda: ("main", ["--status", "results"]),
+        "from": lambda: ("main", ["--from", f"{run}/config.yaml", "with", "local_results_path=results"]),
+        "load": lambda: ("main", words(alg, env, tiny(env) | keys | {"checkpoint_path": run, "evaluate": True})),
+        "report": lambda: ("report", ["results", "--reps=100", "--out", "results/report"]),
+        "sync": lambda: ("sync", [run, "with", "mongo_url=mongodb://127.0.0.1:1", "mongo_db=x"]),
+        "sweep": lambda: ("sweep", ["study.yaml", "--dry-run"]),
+        "scripts": lambda: draw(
+            st.sampled_from([("pack_runs", ["results", "results/a.tar.xz"]), ("learned_tables", ["results"])])
+        ),
+    }[use]()
     told = [f"{file} {what}" for file, what, _ in changes] + [f"signed again: {again}, unfinished: {unfinished}"]
-    command = use if use in ("report", "sync") else "main"
-    codes = (0, 1) if use == "sync" else (0,)
+    about = (run, "missing key", *(Path(file.removeprefix("sacred:")).name for file, _, _ in changes))
     painted = use == "report" and draw(st.integers(0, 3)) == 0
-    about = (run, "results", "x/seed1")
-    return Case(command, argv, about, prepare, ("results",), use == "from", codes, draw=painted, told=told)
+    codes = (0, 1) if use == "sync" else (0,)
+    nothing = () if use in ("report", "scripts") else about  # where no run is left, the folder is named
+    return Case(command, argv, nothing, prepare, ("results",), use == "from", codes, draw=painted, told=told)
+
+
+STUDY_OF_RUNS = {
+    "algorithms": sorted(alg for alg, env, _ in RUNS.values() if env != "predator_prey"), "environments": ["two_step", "matrix_game"],
+    "seeds": 1, "results": "results", "overrides": {"t_max": 16},
+}  # fmt: skip
+
+
+def change_of(bases: Bases, file: str, name: str) -> st.SearchStrategy[damage.Damage]:
+    """A change of a file of a run directory, by its kind."""
+    kinds = [damage.bytes_change(), swapped(bases, some_of(bases.files[name]), name)]
+    if file.endswith(".yaml"):
+        kinds += [damage.yaml_change(HERE)] * 3
+    elif "manifest" in file:
+        kinds += [damage.json_change(HERE, sign=signed)] * 4 + [damage.json_change(HERE)]
+    elif file.endswith((".json", ".jsonl")):
+        kinds += [damage.json_change(HERE, lines=file.endswith("l"))] * 3
+    elif file.endswith(".pt"):
+        kinds += [weights_change()] * 4
+    return st.one_of(*kinds)
 
 
 def some_of(files: list[str]) -> list[str]:

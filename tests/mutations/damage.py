@@ -80,6 +80,27 @@ OTHER_KINDS: list[Damage] = [
     ("has 16 GiB of nothing at its end", _sparse),
 ]  # fmt: skip
 
+
+def _new(make: Callable[[Path], Any]) -> Callable[[Path], None]:
+    def act(path: Path) -> None:
+        if not os.path.lexists(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            make(path)
+
+    return act
+
+
+NEW: list[Damage] = [
+    ("is there, a folder", _new(lambda path: path.mkdir())),
+    ("is there, a folder with files", _new(lambda path: (path / "x" / "meta.json").mkdir(parents=True))),
+    ("is there, empty", _new(lambda path: path.write_bytes(b""))),
+    ("is there, with bytes", _new(lambda path: path.write_bytes(b"\x80\0[{'"))),
+    ("is there, with JSON", _new(lambda path: path.write_text("[1, {}]"))),
+    ("is there, a pipe", _new(lambda path: os.mkfifo(path))),
+    ("is there, a link to nowhere", _new(lambda path: path.symlink_to("nowhere"))),
+    ("is there, a link to its folder", _new(lambda path: path.symlink_to("."))),
+]  # fmt: skip
+
 GARBAGE = [
     b"\0", b"\xff", b"\xfe\xff", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\n", b"\r\n", b"\t", b"{", b"[", b"]", b'"', b"'",
     b": ", b"!!python/name:os.system", b"&a", b"*a", b"---\n", b"\0" * 100, b"9" * 5000, b"[" * 5000, b"PK\3\4",
@@ -120,12 +141,31 @@ def yaml_change(draw: Any, canary: str) -> Damage:
     """A change of one of the lines `key: value` of a YAML file."""
     n, kind = draw(st.integers(0, 200)), draw(st.integers(0, 9))
     value = draw(values.yaml_value(canary))
-    key = draw(st.sampled_from([
-        "lr", "env", "name", "extends", "presets", "env_args", "in_hosts", "seed", "x", "1", "null",
-    ]))
+    key = draw(
+        st.sampled_from(
+            [
+                "lr",
+                "env",
+                "name",
+                "extends",
+                "presets",
+                "env_args",
+                "in_hosts",
+                "seed",
+                "x",
+                "1",
+                "null",
+            ]
+        )
+    )
     if kind == 9:
         key = draw(values.yaml_value(canary))
-    told = {0: "is left out", 1: "is there twice", 2: f"comes after {key[:50]}: {value[:100]}", 9: f"is the value of {key[:100]}"}
+    told = {
+        0: "is left out",
+        1: "is there twice",
+        2: f"comes after {key[:50]}: {value[:100]}",
+        9: f"is the value of {key[:100]}",
+    }
     what = f"key {n} {told.get(kind, f'is {value[:100]}')}"
 
     def act(path: Path) -> None:

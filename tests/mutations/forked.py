@@ -28,7 +28,7 @@ from typing import Any
 import pytest
 
 SRC = Path(__file__).parents[2] / "src"
-COMMANDS = ("main", "sweep", "report", "doctor", "sync", "plugin")
+SCRIPTS = ("pack_runs", "learned_tables")  # of studies/
 BEYOND_THE_CORE = ("torch._dynamo", "torch.utils.tensorboard", "matplotlib.backends.backend_agg", "mongomock")
 FREE = 2**29  # bytes of memory that a run is told are free
 LARGEST = FREE + 2**29  # bytes that it may take: of what a run makes on its way the sum knows little
@@ -93,7 +93,7 @@ def import_everything() -> None:
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    for name in BEYOND_THE_CORE:
+    for name in (*SCRIPTS, *BEYOND_THE_CORE):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     gc.collect()
@@ -234,7 +234,7 @@ def _sandbox(folder: Path, draw: bool) -> None:
     patch.setattr("envs.MOST_OBJECTS", 3)
     patch.setattr("sweeping.estimate.probe", lambda *_: ([], []))
     patch.setattr("checks.MONGO_PATIENCE", 0.2)
-    patch.setattr("sync.STEP_SECONDS", 1.0)
+    patch.setattr("sync.STEP_SECONDS", 0.3)
     if not draw:
         patch.setattr("tables.draw", lambda learned, path, title: path.touch())
         patch.setattr("reporting.figures.save", lambda figure: (b"", b""))
