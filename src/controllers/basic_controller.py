@@ -29,10 +29,12 @@ class BasicMAC:
         self.agent_ids = torch.arange(self.n_agents)
         self.action_selector = selector_class(config.action_selector)(args)
         self.hidden_states = None  # [E, N, H], between two steps of acting
+        self.act = None  # the agent with the weights that it had at the start of the episode
 
     def init_hidden(self, batch_size):
         """Forget the past: to be called at the start of an episode."""
         self.hidden_states = self.agent.init_hidden(batch_size, self.n_agents)
+        self.act = self.acting(self.agent)
 
     def select_actions(self, obs, avail, last_actions, t_env, test_mode=False):
         """Actions [E, N] (numpy int64) for obs [E, N, O], avail [E, N, A] bool, last_actions [E, N].
@@ -50,15 +52,20 @@ class BasicMAC:
         if last_actions is None:
             last_actions = np.full(obs.shape[:2], self.n_actions)
         # A copy of torch's own begins at a multiple of 64 bytes. From an odd multiple of 4 last bits differ (measured).
-        obs, last_actions = torch.tensor(obs), torch.from_numpy(last_actions)
-        q, self.hidden_states = self.values(self.agent, obs, last_actions, self.hidden_states)
+        obs, last_actions = torch.from_numpy(obs).clone(), torch.from_numpy(last_actions)
+        q, self.hidden_states = self.values(self.act, obs, last_actions, self.hidden_states)
         return q
 
     @torch.inference_mode()
-    def values(self, agent, obs, last_actions, hidden):
-        """Q_i(τ_i,·) [E, N, A] (numpy) and the next hidden states [E, N, H] of `agent`; last_actions [E, N]."""
+    def acting(self, agent):
+        """What `values` takes: `agent` with its weights as they are now."""
+        return agent.acting(self.agent_ids)
+
+    @torch.inference_mode()
+    def values(self, act, obs, last_actions, hidden):
+        """Q_i(τ_i,·) [E, N, A] (numpy) and the next hidden states [E, N, H]. act: see `acting`; last_actions [E, N]."""
         device = self.agent_ids.device
-        q, hidden = agent(obs.to(device), last_actions.to(device), self.agent_ids, hidden)
+        q, hidden = act(obs.to(device), last_actions.to(device), hidden)
         return q.cpu().numpy(), hidden
 
     def refuse_not_finite(self, q, t_env):

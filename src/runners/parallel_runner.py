@@ -119,7 +119,7 @@ class ParallelRunner(EpisodeRunner):
         limit = self.env.env_info.episode_limit
         batch = EpisodeBatch(self.scheme, self.groups, self.env.n_envs, limit + 1)
         games, explore, _ = self._streams(round_key)
-        return Play(batch, agent, t_env, round_key[0] != TRAINING, games, explore)
+        return Play(batch, self.mac.acting(agent), t_env, round_key[0] != TRAINING, games, explore)
 
     def _show(self, play: Play, t: int) -> None:
         taken, reward = play.batch["actions"][0, t - 1].flatten().tolist(), play.batch["reward"][0, t - 1].tolist()

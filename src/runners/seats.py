@@ -27,13 +27,14 @@ BLOCK = 8  # environments of one forward pass
 class Play:
     """A round while it is played.
 
-    agent: acts in it. t_env: the step whose ε it has. test: without exploration. games, explore: streams.
+    act: the agents that act in it (`BasicMAC.acting`). t_env: the step whose ε it has. test: without exploration.
+    games, explore: streams.
     """
 
-    def __init__(self, batch: EpisodeBatch, agent: Any, t_env: int, test: bool, games, explore):
+    def __init__(self, batch: EpisodeBatch, act: Callable, t_env: int, test: bool, games, explore):
         n_envs = batch.batch_size
         self.batch, self.data = batch, batch.arrays()
-        self.agent, self.t_env, self.test, self.games = agent, t_env, test, games
+        self.act, self.t_env, self.test, self.games = act, t_env, test, games
         self.rngs = [np.random.default_rng(stream(explore, i)) for i in range(n_envs)]
         self.explore = explore
         self.returns: Any = np.zeros((n_envs, batch["reward"].shape[-1]))
@@ -182,7 +183,7 @@ class Seats:
         first = block * self.rows
         places = slice(first, first + self.rows)
         mine = rows[(rows >= first) & (rows < first + self.rows)]
-        q, hidden = self.mac.values(play.agent, self.obs[places], self.actions[places], self.hidden[places])
+        q, hidden = self.mac.values(play.act, self.obs[places], self.actions[places], self.hidden[places])
         with torch.inference_mode():
             self.hidden[mine] = hidden[mine - first]
         return q[mine - first]

@@ -89,6 +89,21 @@ def test_one_call_and_single_steps_equal_the_plain_network(name, overrides):
         torch.testing.assert_close((q_t, hidden), (q[:, t], h[:, t]))
 
 
+@every_agent
+@pytest.mark.parametrize("overrides", SWITCHES, ids=str)
+def test_acting_gives_the_same_bits_as_a_step(name, overrides):
+    agent, args = make_agent(name, **overrides)
+    obs, last, ids = inputs(args)
+    hidden = agent.init_hidden(B, args.n_agents)
+    with torch.inference_mode():
+        act = agent.acting(ids)
+        for t in range(T):
+            expected = agent(obs[:, t], last[:, t], ids, hidden)
+            given = act(obs[:, t], last[:, t], hidden)
+            assert all(torch.equal(a, b) for a, b in zip(given, expected))
+            hidden = expected[1]
+
+
 @pytest.mark.parametrize("use_rnn", [True, False])
 def test_names_and_shapes_are_epymarls(use_rnn):
     agent, args = make_agent("rnn", use_rnn=use_rnn)

@@ -27,6 +27,9 @@ class RNNNSAgent(nn.Module):
             lambda i, one: self.agents[i](obs[..., one, :], last_action[..., one], agent_ids[one], hidden[..., one, :])
         )
 
+    def acting(self, agent_ids):
+        return lambda obs, last_action, hidden: self(obs, last_action, agent_ids, hidden)
+
     def unroll(self, obs, last_action, agent_ids, lengths=None):
         return self._each(
             lambda i, one: self.agents[i].unroll(obs[..., one, :], last_action[..., one], agent_ids[one], lengths)
