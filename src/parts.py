@@ -151,7 +151,7 @@ class Parts:
         seed_weights(self.experiment.seed)
         self.mac = mac_class(args.mac)(self.scheme, self.groups, args)
         self.learner = learner_class(args.learner)(self.mac, self.scheme, self.logger, args)
-        self.runner = runner_class(args.runner, not self.env.shares_stream)(
+        self.runner = runner_class(args.runner, self.env.in_processes)(
             self.env, self.mac, self.scheme, self.groups, self.logger, args
         )
         if self.device == "cuda":

@@ -61,6 +61,7 @@ class VectorEnv:
     reads_env_args = True  # the keys of its `Config` stand under `env_args`
     not_keys = {}  # {key that somebody may expect there: what to do instead}
     own_process = False  # True: it plays in worker processes only, which are replaced when the game fails
+    in_processes = False  # True: each plays in a process of its own, and does not wait for the others
     shares_stream = True  # exploration draws from one stream for all environments; False: from one for each
     one_array = False  # True: it is compiled for all environments together, so a process for each is refused
     one_object_each = False  # True: each environment is an object of its own, and may be a large one

@@ -51,7 +51,7 @@ class WorkerEnv(VectorEnv):
 
     def __init__(self, env_class, config, n_envs, seed=None):
         _refuse_too_many(n_envs)
-        self.shares_stream = False
+        self.in_processes, self.shares_stream = True, False
         self.game, self.n_envs, self.own_process = (env_class, config), n_envs, env_class.own_process
         self.timeout: Any = config.timeout if self.own_process else None
         self.restart_every = config.restart_every if self.own_process else None

@@ -57,9 +57,9 @@ class EpisodeRunner:
 
     def __init__(self, env, mac, scheme, groups, logger, args):
         self.config = read(self.Config, args)
-        if self.config.max_staleness and env.shares_stream:
+        if self.config.max_staleness and not env.in_processes:
             raise ConfigError(
-                f"max_staleness = {self.config.max_staleness}: the environments are arrays of this process, which play "
+                f"max_staleness = {self.config.max_staleness}: the environments are in this process, where they play "
                 "while nothing is learned; give env_workers=True, or max_staleness=0"
             )
         self.env, self.mac, self.logger = env, mac, logger
