@@ -20,7 +20,7 @@ from utils.args import ConfigError, declared, key, read
 from utils.checkpoint import find_checkpoint
 from utils.config import shown
 from utils.logging import Logger
-from utils.memory import free_memory
+from utils.memory import free_memory, keep_freed_memory
 from utils.nonfinite import Tolerance
 from utils.rundir import check_same_algorithm
 from utils.seeding import seed_weights
@@ -116,6 +116,7 @@ class Parts:
             if getattr(args, name) and not self.experiment.evaluate:
                 logger.console_logger.warning(f"{name}=True does nothing without evaluate=True and a checkpoint_path")
         torch.set_num_threads(self.experiment.num_threads)
+        keep_freed_memory()
         args.device = self.device = self._device()
         own = values["env_args"].get("seed")
         args.game_seed = self.experiment.seed if own is None else own

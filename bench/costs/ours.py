@@ -47,8 +47,10 @@ def update(algorithm: str, sizes: dict, device: str, threads: int, keys: dict) -
     import torch
 
     from costs.machine import count
+    from utils.memory import keep_freed_memory
 
     torch.set_num_threads(threads)
+    keep_freed_memory()  # as a run does
     settings = f"qtran_{algorithm}", Sizes(**sizes), device
     about = count(_update(*settings, PYMARL | keys | _plain()))
     train, times = _update(*settings, PYMARL | keys), IN_A_ROW if device == "cuda" else 1

@@ -1,6 +1,11 @@
 """Free memory: of the machine and of containers, whose files in the page cache do not count."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
+from command import ROOT
 
 from utils.memory import free_memory
 
@@ -68,3 +73,27 @@ def test_more_in_use_than_allowed_is_nothing_left(tmp_path):
 def test_where_nothing_is_told_it_is_unknown(tmp_path, monkeypatch):
     monkeypatch.delattr("os.sysconf")
     assert free_memory("cpu", tmp_path) is None
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_what_is_freed_is_kept_for_the_next_use():
+    """Blocks above the 32 MiB that glibc would ever keep: the second time no page is new."""
+    code = """
+import resource, sys
+import torch
+from utils.memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+faults = []
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(faults[-1])
+"""
+
+    def faults(how: str) -> int:
+        command = [sys.executable, "-c", code, how]
+        return int(subprocess.run(command, cwd=ROOT / "src", capture_output=True, text=True, check=True).stdout)
+
+    assert faults("keep") < 100 < faults("as it is")
