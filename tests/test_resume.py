@@ -531,6 +531,57 @@ def rewrite(path, change):
     file.write_text(json.dumps({"checksum": hashlib.sha256(text.encode()).hexdigest(), "manifest": manifest}))
 
 
+def resaved(path, change):
+    """Change the parts of the newest state, and make its checksums right."""
+    file = max(path.glob("state/parts.*"))
+    parts = torch.load(file, weights_only=True)
+    change(parts)
+    torch.save(parts, file)
+    data = file.read_bytes()
+    rewrite(path, lambda m: m["parts"].update(bytes=len(data), checksum=hashlib.sha256(data).hexdigest()))
+
+
+def moments(parts):
+    return parts["learner"]["optimiser"]["state"][0]
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda p: moments(p).update(exp_avg=torch.zeros(2)), "exp_avg' is (2,)"),
+        (lambda p: moments(p).update(exp_avg_sq=-torch.ones_like(moments(p)["exp_avg_sq"])), "has values below 0"),
+        (lambda p: p["learner"]["optimiser"].update(param_groups=[]), "'param_groups' is not a list of one dict"),
+        (lambda p: p["learner"].update(counters=[1.5, 0, 0]), "counters[0] is a float, not a int"),
+        (lambda p: p["runner"].update(t_env="x"), "does not say how many steps were done"),
+        (lambda p: p["runner"].update(episodes=2**70), "episodes is a number that is too large"),
+        (lambda p: p["runner"]["stats"].update(lengths=[torch.zeros(2, 2), torch.zeros(1)]), "does not fit"),
+        (lambda p: p.update(best={"metric": 1}), "best is"),
+        (lambda p: p.update(best_files={"../x": torch.zeros(1, dtype=torch.uint8)}), "best_files has ../x"),
+        (lambda p: p.pop("runner"), "does not say what it is of"),
+    ],
+)
+def test_a_state_with_other_contents_and_right_checksums_is_refused(change, said, halfway, capsys):
+    resaved(halfway, change)
+    refused(capsys, ["--resume", halfway], halfway, "state", said)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.update(metrics=-1),
+        lambda m: m.update(parts="x"),
+        lambda m: m.update(facts=[]),
+        lambda m: m.pop("replay"),
+        lambda m: m["parts"].update(name="../config.yaml"),
+        lambda m: m["replay"][0].update(fields=[1]),
+    ],
+)
+def test_a_manifest_with_other_contents_and_a_right_checksum_is_refused(change, halfway, capsys):
+    rewrite(halfway, change)
+    min(halfway.glob("state/manifest.*")).unlink()
+    refused(capsys, ["--resume", halfway], halfway, "is not as this program writes it")
+
+
 def test_a_state_of_another_format_is_refused(halfway, capsys):
     rewrite(halfway, lambda m: m.update(format=FORMAT + 1))
     refused(capsys, ["--resume", halfway], halfway, f"format {FORMAT + 1}", COMMIT)

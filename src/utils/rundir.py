@@ -92,7 +92,7 @@ class RunDirectory:
         with contextlib.suppress(OSError):  # a file that cannot be read is another one
             if folder.is_dir() and self.checkpoint_files(name) == files:
                 return
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
 
         def fill(partial: Path) -> None:
             for file, data in files.items():
@@ -104,7 +104,7 @@ class RunDirectory:
     def _put(self, name: str, fill: Callable[[Path], None]) -> None:
         final = self.path / "checkpoints" / name
         partial = final.with_name(f"{name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+        _remove(partial)  # of a process that was killed
         try:
             partial.mkdir(parents=True)
             fill(partial)
@@ -112,11 +112,11 @@ class RunDirectory:
             shutil.rmtree(partial, ignore_errors=True)  # on a full disk it holds the space that the rest needs
             raise
         old = final.with_name(f"{name}.old")
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
         with contextlib.suppress(FileNotFoundError):
             os.rename(final, old)  # a kill here leaves none, which a resume puts back; never a mixture of two
         os.rename(partial, final)
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
 
     def limit_checkpoints(self, most: int | None) -> None:
         """Remove the oldest checkpoints beyond the last `most`; the best one is not among them. None: keep all."""
@@ -158,6 +158,13 @@ class RunDirectory:
         except OSError:  # a full disk may have no room for a second file, but for this one in place of the old
             with open(self.path / "summary.json", "w", encoding="utf-8") as f:
                 f.write(text)
+
+
+def _remove(path: Path) -> None:
+    """A folder with all that is in it, or whatever stands in its place."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _make(folder: Path, name: str, values: dict) -> tuple[Path, Claim]:

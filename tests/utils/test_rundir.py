@@ -95,6 +95,16 @@ def test_a_checkpoint_says_whose_it_is_and_which_version_wrote_it(make):
     assert meta["versions"]["qtran"] == VERSION and meta["commit"] == directory.commit
 
 
+def test_a_checkpoint_takes_the_place_of_whatever_stands_there(make):
+    directory, learner = make(), Learner()
+    (directory.path / "checkpoints").mkdir()
+    for name in ("8", "8.partial", "8.old"):
+        (directory.path / "checkpoints" / name).write_text("a file")
+    directory.save_checkpoint(learner, 8)
+    assert [path.name for path in (directory.path / "checkpoints").iterdir()] == ["8"]
+    assert (directory.path / "checkpoints" / "8" / "meta.json").is_file()
+
+
 def test_a_second_checkpoint_at_the_same_step_replaces_the_first(make):
     directory, newer = make(), Learner()
     directory.save_checkpoint(Learner(), 10)
