@@ -12,7 +12,7 @@ from mutations.forked import WORK, Case
 
 ROOT = Path(__file__).parents[2]
 TINY = dict(
-    t_max=8, batch_size=2, buffer_size=8, batch_size_run=2, updates_per_run=1, hidden_dim=4, test_nepisode=2,
+    t_max=4, batch_size=2, buffer_size=64, batch_size_run=2, updates_per_run=1, hidden_dim=4, test_nepisode=2,
     test_interval=4, log_interval=1000, runner_log_interval=1, learner_log_interval=1, save_model_interval=4,
     learning_starts=0, use_cuda=False, seed=1,
 )  # fmt: skip
@@ -21,7 +21,7 @@ TINY_GAMES = {
     "gaussian_squeeze": {"env_args.n_agents": 3},
 }
 GAMES = ("matrix_game", "two_step", "gaussian_squeeze", "predator_prey")
-STATES = dict(resume_interval=4, keep_replay=True)
+STATES = dict(t_max=8, resume_interval=4, keep_replay=True, save_model_interval=8)
 RUNS = {  # name: (algorithm, environment, keys)
     "alt": ("qtran_alt", "matrix_game", {}),
     "qmix": ("qmix", "two_step", {"use_rnn": True, "td_lambda": 0.5}),

@@ -24,6 +24,7 @@ from mutations.forked import CANARY, Case
 from parts import readers
 from utils.checkpoint import write_checksums
 from utils.config import load, names
+from utils.runs import read_bytes
 
 HERE = f"../{CANARY}"  # from the working directory
 ALGORITHMS, ENVIRONMENTS = names("algs"), names("envs")
@@ -591,7 +592,6 @@ def run_directories(draw: Any, bases: Bases) -> Case:
 
     def prepare(work: Path) -> Any:
         path = bases.put(name, work, unfinished)
-        shutil.copytree(path, work / "elsewhere")
         (work / "study.yaml").write_text(yaml.safe_dump(STUDY_OF_RUNS))
         if use != "latest":
             path = Path(shutil.move(path, work / run))
@@ -654,9 +654,9 @@ def sign_again(state: Path) -> None:
     """Make the checksums and lengths of a state's manifests those of its files."""
     for path in state.glob("manifest.*.json"):
         try:
-            manifest = json.loads(path.read_bytes())["manifest"]
+            manifest = json.loads(read_bytes(path))["manifest"]
             for entry in [manifest["parts"], *(manifest["replay"] or [])]:
-                data = (state / entry["name"]).read_bytes()
+                data = read_bytes(state / entry["name"])
                 entry |= {"bytes": len(data), "checksum": hashlib.sha256(data).hexdigest()}
         except (ValueError, TypeError, KeyError, OSError, AttributeError, RecursionError):
             continue
