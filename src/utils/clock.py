@@ -25,10 +25,10 @@ class Clock:
         self.last = now
 
     def shares(self) -> dict[str, float]:
-        """{part: its share of the wall clock since the last call}."""
-        now = time.perf_counter()
-        wall, spent = max(now - self._told_at, 1e-9), {p: s - self._told[p] for p, s in self.seconds.items()}
-        self._told, self._told_at = dict(self.seconds), now
+        """{part: its share of the wall clock between the last laps before this call and the one before}."""
+        wall = max(self.last - self._told_at, 1e-9)
+        spent = {part: seconds - self._told[part] for part, seconds in self.seconds.items()}
+        self._told, self._told_at = dict(self.seconds), self.last
         return {part: seconds / wall for part, seconds in spent.items()}
 
 
