@@ -69,7 +69,7 @@ class PredatorPrey(ArrayEnv):
         self.n_entities = config.n_predators + config.n_prey
         if self.n_entities >= config.map_size**2:
             raise ConfigError(
-                f"env_args: {config.n_predators} predators and {config.n_prey} prey leave no empty cell on "
+                f"env_args: n_predators = {config.n_predators} and n_prey = {config.n_prey} leave no empty cell on "
                 f"{config.map_size}x{config.map_size}; use a larger map_size, or fewer of them"
             )
         # A cell is one number, row · map_size + column.

@@ -330,7 +330,7 @@ def test_observations_agree_with_a_slow_loop(sight, encoding):
 
 
 def test_a_grid_without_an_empty_cell_is_refused():
-    with pytest.raises(ConfigError, match="3 predators and 1 prey leave no empty cell on 2x2"):
+    with pytest.raises(ConfigError, match="n_predators = 3 and n_prey = 1 leave no empty cell on 2x2"):
         game(map_size=2, n_predators=3, n_prey=1)
     game(map_size=2, n_predators=2, n_prey=1)
 

@@ -1,4 +1,4 @@
-"""What is mutated: small runs, made once by the real commands in forks of this process, and the files of this project."""
+"""What is mutated: small runs, made once by the real commands in forks of this process, and files of this project."""
 
 import hashlib
 import json

@@ -104,16 +104,13 @@ def bad_key(draw: Any, key: str) -> str:
 
 
 def named(key: str, text: str, of_key: str = "") -> tuple[str, ...]:
-    """How a message may name a word."""
-    told = {
-        key,
-        key.strip(),
-        of_key or key,
-        "unknown key ''" if not key.partition(".")[0] else key,
-        f"{key}={text}"[:18],
-    }
-    if "." in key:
-        told |= {key.partition(".")[0]}
+    """How a message may name a word KEY=VALUE."""
+    key = key.partition("=")[0]
+    told = {key, key.strip(), of_key or key, (of_key or key).removeprefix("env_args."), f"{key}={text}"[:18]}
+    if not key.partition(".")[0]:
+        told |= {"unknown key ''"}
+    if not (of_key or key).startswith("env_args."):  # no key at all
+        told |= {key.strip().partition(".")[0]}
     told |= {repr(t)[1:-1] for t in told} | {repr(f"{key}={text}")[1:15]}
     return tuple(sorted(t for t in told if t.strip())) or ("KEY=VALUE",)
 
@@ -180,7 +177,8 @@ GOOD = {
     ],
     "sweep": [["study.yaml", "--dry-run"], ["study.yaml", "--dry-run", "--seeds", "1", "--algorithms", "vdn"]],
     "report": [["results"], ["results", "--out", "results/out", "--reps=100"]],
-    "doctor": [[], ["--config=vdn", "--env-config=two_step"], ["--start", "two_step"], ["--env-config=matrix_game", "with", "lr=0.1"]],
+    "doctor": [[], ["--config=vdn", "--env-config=two_step"], ["--start", "two_step"],
+               ["--env-config=matrix_game", "with", "lr=0.1"]],
     "sync": [["results"], ["results", "with", "mongo_url=mongodb://127.0.0.1:1", "mongo_db=x"]],
     "plugin": [["check", "host"], ["install", "host", "--dry-run"], ["uninstall", "host"]],
 }  # fmt: skip
@@ -559,11 +557,12 @@ def swapped(draw: Any, bases: Bases, files: list[str], other: str) -> damage.Dam
 
 USES = ["resume"] * 8 + ["status", "report", "sync", "from", "latest", "latest", "load", "sweep", "scripts"]
 STRAYS = [
-    "config.yaml.partial", "summary.json.partial", "metrics.jsonl.partial", "metrics.superseded.jsonl", "tables.json.partial",
-    "checkpoints/16.partial", "checkpoints/16", "checkpoints/16.old", "checkpoints/best.partial", "checkpoints/x", "checkpoints/007",
-    "state/parts.9.pt", "state/parts.9.pt.partial", "state/manifest.9.json", "state/manifest.99999999999999999999.json",
-    "state/manifest.x.json", "state/replay.0-9.npy.partial", "state/x", "claims/000002.json", "claims/999999.json", "claims/x",
-    "claims/.x", "tensorboard", "nonfinite", "x.yaml",
+    "config.yaml.partial", "summary.json.partial", "metrics.jsonl.partial", "metrics.superseded.jsonl",
+    "tables.json.partial", "checkpoints/16.partial", "checkpoints/16", "checkpoints/16.old",
+    "checkpoints/best.partial", "checkpoints/x", "checkpoints/007", "state/parts.9.pt", "state/parts.9.pt.partial",
+    "state/manifest.9.json", "state/manifest.99999999999999999999.json", "state/manifest.x.json",
+    "state/replay.0-9.npy.partial", "state/x", "claims/000002.json", "claims/999999.json", "claims/x", "claims/.x",
+    "tensorboard", "nonfinite", "x.yaml",
 ]  # fmt: skip
 
 
@@ -627,8 +626,8 @@ def run_directories(draw: Any, bases: Bases) -> Case:
 
 
 STUDY_OF_RUNS = {
-    "algorithms": sorted(alg for alg, env, _ in RUNS.values() if env != "predator_prey"), "environments": ["two_step", "matrix_game"],
-    "seeds": 1, "results": "results", "overrides": {"t_max": 16},
+    "algorithms": sorted(alg for alg, env, _ in RUNS.values() if env != "predator_prey"),
+    "environments": ["two_step", "matrix_game"], "seeds": 1, "results": "results", "overrides": {"t_max": 16},
 }  # fmt: skip
 
 
@@ -663,11 +662,11 @@ def sign_again(state: Path) -> None:
         path.write_text(signed(json.dumps({"manifest": manifest})))
 
 
-KINDS = {
-    "overrides": (overrides, 0.25),
-    "command_lines": (command_lines, 0.1),
+KINDS = {  # name: (strategy of the Bases, share of all cases)
+    "overrides": (overrides, 0.3),
+    "command_lines": (command_lines, 0.15),
     "configurations": (configurations, 0.2),
     "studies": (studies, 0.1),
-    "checkpoints": (checkpoints, 0.15),
-    "run_directories": (run_directories, 0.2),
+    "checkpoints": (checkpoints, 0.12),
+    "run_directories": (run_directories, 0.13),
 }

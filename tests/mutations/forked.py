@@ -1,5 +1,4 @@
-"""A command of this project in a fork of this process, which has imported everything: how it ends, and what is wrong with
-that.
+"""A command in a fork of this process, which has imported everything: how it ends, and what is wrong with that.
 
 The fork sees a folder of its own as its whole world: working directory, home and temporary files are in it, and what it
 writes elsewhere is refused and told. Its memory and its time are limited, and it has the disk's promise that what is
@@ -279,11 +278,12 @@ def _watched(pid: int, folder: Path, began: float, base: int, training: float) -
     peak, told, hung, since, status = 0, 0, False, None, None
     try:
         while True:
-            done, status, used = os.wait4(pid, os.WNOHANG)
+            done, ended, used = os.wait4(pid, os.WNOHANG)
             if done:
+                status = ended
                 break
             now = time.monotonic()
-            peak = max(peak, rss(pid) - base)
+            peak = max(peak, rss(pid) - base if base else 0)
             if since is None and told == 0 and now - began > 0.5 and b"run directory: " in _read(folder / "stdout"):
                 since = now
             limit = since + training if since is not None else began + SECONDS
@@ -303,7 +303,8 @@ def _watched(pid: int, folder: Path, began: float, base: int, training: float) -
             os.waitpid(pid, 0)
         with contextlib.suppress(OSError):
             os.killpg(pid, signal.SIGKILL)  # what it has started
-    peak = max(peak, used.ru_maxrss * 1024 - base)
+    if base:  # where /proc is; elsewhere its unit is another one
+        peak = max(peak, used.ru_maxrss * 1024 - base)
     out, err, elsewhere = (_read(path).decode(errors="replace") for path in _own(folder)[:3])
     code = os.waitstatus_to_exitcode(status)
     return End(code, out, err, told > 0, hung, peak, elsewhere.splitlines(), time.monotonic() - began)
