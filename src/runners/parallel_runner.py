@@ -122,7 +122,7 @@ class ParallelRunner(EpisodeRunner):
         return Play(batch, self.mac.acting(agent), t_env, round_key[0] != TRAINING, games, explore)
 
     def _show(self, play: Play, t: int) -> None:
-        taken, reward = play.batch["actions"][0, t - 1].flatten().tolist(), play.batch["reward"][0, t - 1].tolist()
+        taken, reward = play.data["actions"][0, t - 1].flatten().tolist(), play.data["reward"][0, t - 1].tolist()
         print(f"t {t}, actions {taken}, reward {reward}\n{self.env.render()}")
 
     # ------------------------------------------------------------------ the thread

@@ -37,7 +37,7 @@ class Play:
         self.act, self.t_env, self.test, self.games = act, t_env, test, games
         self.rngs = [np.random.default_rng(stream(explore, i)) for i in range(n_envs)]
         self.explore = explore
-        self.returns: Any = np.zeros((n_envs, batch["reward"].shape[-1]))
+        self.returns: Any = np.zeros((n_envs, self.data["reward"].shape[-1]))
         self.lengths = np.zeros(n_envs, dtype=np.int64)
         self.ends: dict[str, np.ndarray] = {}
         self.bad: dict[int, NotFinite] = {}  # by environment: what ended its episode

@@ -9,7 +9,7 @@ class Clock:
     """Seconds of each part of a run. Time is given to the part that has just ended: `lap`."""
 
     def __init__(self):
-        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
         self.last = time.perf_counter()
         self._told, self._told_at = dict(self.seconds), self.last
 

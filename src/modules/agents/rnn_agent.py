@@ -5,6 +5,7 @@ Axes: B batch, T steps, N agents, O observation, A actions, H hidden.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +71,8 @@ class RNNAgent(nn.Module):
         w_obs, w_action, w_id = self.fc1.weight.split(self.widths, dim=1)
         columns = F.pad(w_action.t(), (0, 0, 0, 1)) if self.config.obs_last_action else None  # [A+1, H]
         ids = w_id.t()[agent_ids] if self.config.obs_agent_id else None  # [N, H]
-        bias, rnn, head, last = self.fc1.bias, self.rnn, self.head if len(self.head) else None, self.fc2
+        rnn: Any = self.rnn
+        bias, head, last = self.fc1.bias, self.head if len(self.head) else None, self.fc2
         gru = [rnn.weight_ih, rnn.weight_hh, rnn.bias_ih, rnn.bias_hh] if self.config.use_rnn else None
 
         def step(obs, last_action, hidden):
