@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
@@ -19,6 +20,7 @@ from training import Training
 from utils.args import ConfigError, declared, key, read
 from utils.checkpoint import find_checkpoint
 from utils.config import shown
+from utils.identity import flat
 from utils.logging import Logger
 from utils.memory import free_memory, keep_freed_memory
 from utils.nonfinite import Tolerance
@@ -26,6 +28,7 @@ from utils.rundir import check_same_algorithm
 from utils.seeding import seed_weights
 from utils.sizes import Part, of_episodes, refuse_if_too_large
 from utils.state import StateFolder
+from utils.yaml_file import read_yaml
 
 COPIES = 5  # of a network while it learns: online, target, gradient, and Adam's two moments
 ACTING = 20  # bytes for each action of a step: its value, and two random numbers
@@ -191,9 +194,28 @@ class Parts:
                 f"t_max = {self.training.t_max}: the checkpoint {folder} is that far already; "
                 "give a larger t_max to train on, or evaluate=True"
             )
-        self.learner.load_models(folder)
+        try:
+            self.learner.load_models(folder)
+        except ConfigError as error:
+            raise ConfigError(f"{error}{self._other_keys(folder)}") from error
         self.runner.t_env = step
         self.logger.console_logger.info(f"loaded {folder}")
+
+    def _other_keys(self, folder: str) -> str:
+        """Which keys of the networks and the game the run of a checkpoint had other values of, as far as it says."""
+        try:
+            theirs, ours = flat(read_yaml(Path(folder).absolute().parents[1] / "config.yaml")), flat(self.values)
+        except (ConfigError, AttributeError):
+            return ""
+        names = {"env", "optimizer", *(name for name in ours if name.startswith("env_args."))}
+        for cls in [agent_class(self.args.agent)] + ([] if self.args.mixer is None else [mixer_class(self.args.mixer)]):
+            names |= declared(cls.Config).keys() if hasattr(cls, "Config") else set()
+        told = [
+            f"{name} = {shown(theirs[name])}, here {shown(ours[name])}"
+            for name in sorted(names & theirs.keys() & ours.keys())
+            if theirs[name] != ours[name]
+        ]
+        return f"\n  its run has other keys: {'; '.join(told[:6])}" if told else ""
 
     def _saves_replays(self):
         return envs.env_class(self.experiment.env).save_replay is not envs.VectorEnv.save_replay

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,17 @@ class Outcome:
     def figures(self):
         """What a repetition has to repeat of `series`: all but shares of time."""
         return {key: points for key, points in self.series.items() if not key.startswith("time_")}
+
+
+def wait_until(true, process=None, seconds=60):
+    """What true() returns, as soon as it is true, if it is before `seconds` and the end of a Popen `process`."""
+    deadline = time.monotonic() + seconds
+    while not (value := true()):
+        if process is not None and process.poll() is not None:
+            raise AssertionError(f"the process has ended: {process.communicate()}")
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+    return value
 
 
 def here(capsys, argv):

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from command import ROOT, as_in_the_foreground, outcome
+from command import ROOT, as_in_the_foreground, outcome, wait_until
 
 sys.path.append(str(ROOT / "bench"))  # behind src, whose names it shares
 
@@ -100,7 +100,8 @@ def test_ctrl_c_leaves_the_rows_that_are_measured_and_no_process():
     _, err = run.communicate()
     assert run.returncode == 130
     assert err == "interrupted: the rows above are what was measured until then\n"
-    assert not [path for path in Path("/proc").glob("[0-9]*/environ") if mark in environment(path)]
+    # A process that it was just starting finds nobody at the other end of its pipe, and ends by itself.
+    assert wait_until(lambda: not [path for path in Path("/proc").glob("[0-9]*/environ") if mark in environment(path)])
 
 
 def environment(path):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from command import files, full_disk, here, toy_config, words
+from command import files, full_disk, here, toy_config, wait_until, words
 from wire_mongo import WireMongo
 
 import main
@@ -84,13 +84,6 @@ def stopped(capsys, argv, n, signum=signal.SIGTERM):
         run = here(capsys, argv)
     assert run.code == 128 + signum, run.err
     return run
-
-
-def wait_until(true, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it takes too long"
-        time.sleep(0.01)
 
 
 class Process:

@@ -86,6 +86,15 @@ def key_value(draw: Any, alg: str, env: str) -> tuple[str, str, tuple[str, ...]]
 
 
 @st.composite
+def and_a_word(draw: Any, argv: list[str], alg: str, env: str) -> tuple[list[str], tuple[str, ...]]:
+    """A command line, now and then with one mutated word more, and the names of that."""
+    if draw(st.integers(0, 4)):
+        return argv, ()
+    key, text, said = draw(key_value(alg, env))
+    return [*argv, *([] if "with" in argv else ["with"]), f"{key}={text}"], (*said, key)
+
+
+@st.composite
 def bad_key(draw: Any, key: str) -> str:
     """What is no key, made of one."""
     at = draw(st.integers(0, len(key) - 1))
@@ -130,7 +139,8 @@ def overrides(draw: Any, bases: Bases) -> Case:
     for key, text, _ in mutated:
         at = draw(st.sampled_from([len(argv), len(argv), 3]))
         argv.insert(at, f"{key}={text}")
-    command, flags = draw(st.sampled_from([("main", [])] * 10 + [("main", ["--explain"]), ("doctor", [])]))
+    others = [("main", ["--explain"]), ("doctor", []), ("doctor", ["--start", env])]
+    command, flags = draw(st.sampled_from([("main", [])] * 15 + others))
     if env not in GAMES:
         command, flags = "main", ["--explain"]
     argv = [*flags, *argv]
@@ -176,7 +186,7 @@ GOOD = {
         ["--list"], ["--status", "results"], ["--config=vdn", "--env-config=matrix_game", "--explain"],
     ],
     "sweep": [["study.yaml", "--dry-run"], ["study.yaml", "--dry-run", "--seeds", "1", "--algorithms", "vdn"]],
-    "report": [["results"], ["results", "--out", "results/out", "--reps=100"]],
+    "report": [["results", "--reps=100"], ["results", "--out", "results/out", "--reps=100"]],
     "doctor": [[], ["--config=vdn", "--env-config=two_step"], ["--start", "two_step"],
                ["--env-config=matrix_game", "with", "lr=0.1"]],
     "sync": [["results"], ["results", "with", "mongo_url=mongodb://127.0.0.1:1", "mongo_db=x"]],
@@ -534,8 +544,9 @@ def checkpoints(draw: Any, bases: Bases) -> Case:
 
     told = [f"{folder}/{file} {what}" for file, what, _ in changes] + [f"checksums {sums}"]
     argv = words(alg, env, tiny(env) | keys | more | {"checkpoint_path": "run"})
-    about = (f"/{folder}", *(f"{folder}/{file}" for file in touched), "checkpoint_path", "load_step")
-    return Case("main", argv, about, prepare, told=told)
+    argv, said = draw(and_a_word(argv, alg, env))
+    about = (f"/{folder}", *(f"{folder}/{file}" for file in touched), "checkpoint_path", "load_step", *said)
+    return Case("main", argv, about, prepare, anywhere="local_results_path" in said, told=told)
 
 
 @st.composite
@@ -618,11 +629,15 @@ def run_directories(draw: Any, bases: Bases) -> Case:
         ),
     }[use]()
     told = [f"{file} {what}" for file, what, _ in changes] + [f"signed again: {again}, unfinished: {unfinished}"]
-    about = (run, "missing key", *(Path(file.removeprefix("sacred:")).name for file, _, _ in changes))
+    said = ()
+    if use in ("resume", "from", "load", "latest"):
+        argv, said = draw(and_a_word(argv, alg, env))
+    about = (run, "missing key", *said, *(Path(file.removeprefix("sacred:")).name for file, _, _ in changes))
     painted = use == "report" and draw(st.integers(0, 3)) == 0
     codes = (0, 1) if use == "sync" else (0,)
     nothing = () if use in ("report", "scripts") else about  # where no run is left, the folder is named
-    return Case(command, argv, nothing, prepare, ("results",), use == "from", codes, draw=painted, told=told)
+    anywhere = use == "from" or "local_results_path" in said
+    return Case(command, argv, nothing, prepare, ("results",), anywhere, codes, draw=painted, told=told)
 
 
 STUDY_OF_RUNS = {

@@ -130,7 +130,8 @@ def wrong_with(case: Case, end: End, folder: Path) -> str | None:
     if changed and not case.anywhere:
         return f"it changed what is not its own: {changed[:3]}"
     if end.code == 2:
-        return _wrong_with_refusal((*case.names, *(json.loads(_read(folder / NAMES) or b"null") or [])), end)
+        more = json.loads(_read(folder / NAMES) or b"null") or []
+        return _wrong_with_refusal((*case.names, *more) if case.names else (), end)
     if end.stopped and end.code == 128 + signal.SIGTERM:
         return None
     if end.code in case.codes:

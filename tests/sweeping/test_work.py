@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command import ROOT
+from command import ROOT, wait_until
 
 from parts import readers
 from sweeping import jobs
@@ -94,7 +94,7 @@ def test_a_run_that_failed_in_an_earlier_sweep_is_resumed(runs_of, tmp_path):
     worked([run], tmp_path, retries=0)
     (directory,) = (tmp_path / "results").glob("two_step/fails once/task/*")
     again = Work([run], 1, 0, tmp_path / "results", [], {run: directory})
-    until(lambda: again.step(lambda text: None) or not again.left)
+    wait_until(lambda: again.step(lambda text: None) or not again.left)
     assert again.done == [run] and (tmp_path / "resumed").read_text() == str(directory)
 
 
@@ -182,20 +182,9 @@ sweep.main([{str(tmp_path / "study.yaml")!r}, "--results", {str(tmp_path / "resu
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    found = until(lambda: list(tmp_path.glob("results/*/long/task/*/metrics.jsonl")), process)
+    found = wait_until(lambda: list(tmp_path.glob("results/*/long/task/*/metrics.jsonl")), process)
     process.kill()
-    until(lambda: '"interrupted"' in (found[0].parent / "summary.json").read_text())
-
-
-def until(true, process=None, seconds=60):
-    """What true() returns, as soon as it is true."""
-    deadline = time.monotonic() + seconds
-    while not (value := true()):
-        assert time.monotonic() < deadline and (process is None or process.poll() is None), (
-            process and process.communicate()
-        )
-        time.sleep(0.05)
-    return value
+    wait_until(lambda: '"interrupted"' in (found[0].parent / "summary.json").read_text())
 
 
 def test_the_state_for_the_board(runs_of, tmp_path):
@@ -203,7 +192,7 @@ def test_the_state_for_the_board(runs_of, tmp_path):
     work = Work(runs, 1, 1, tmp_path / "results", [("good", "two_step", 0.02)])
     try:
         work.step(lambda text: None)
-        until(lambda: work.jobs[0].pace()[1])
+        wait_until(lambda: work.jobs[0].pace()[1])
         state = work.state(done_before=5)
     finally:
         work.stop(lambda: True)

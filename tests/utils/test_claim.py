@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from command import full_disk
+from command import full_disk, wait_until
 
 from utils.args import ConfigError
 from utils.claim import ClaimLost, Held, holder, take
@@ -161,13 +161,6 @@ def this_machine(folder):
     one.release()
     shutil.rmtree(folder / "claims")
     return contents
-
-
-def wait_until(condition, seconds=5):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_a_claim_and_what_its_file_says(tmp_path, claim):

@@ -24,6 +24,7 @@ import numpy as np
 import pymongo
 import pytest
 import torch
+from command import wait_until
 from sacred import Experiment
 from sacred.metrics_logger import MetricsLogger, linearize_metrics
 from wire_mongo import WireMongo, free_port
@@ -65,13 +66,6 @@ def run_experiment(observers, main):
 def three_points(run):
     for t in range(3):
         run.log_scalar("test_return_mean", t / 2, 10 * t)
-
-
-def wait_for(condition, seconds=10):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -575,7 +569,7 @@ def test_server_that_comes_up_late(lines, observe):
         three_points(run)
         time.sleep(2 * BEAT)
         servers.append(WireMongo(port))
-        wait_for(lambda: servers[0].client["marl"]["metrics"].count_documents({}))
+        wait_until(lambda: servers[0].client["marl"]["metrics"].count_documents({}))
         assert servers[0].client["marl"]["runs"].find_one({})["status"] == "RUNNING"
 
     run = run_experiment([observe(f"mongodb://127.0.0.1:{port}")], main)
@@ -591,7 +585,7 @@ def test_server_that_comes_up_late(lines, observe):
 def test_server_killed_in_the_middle(lines, server, observe):
     def main(run):
         run.log_scalar("loss", 1.0, 1)
-        wait_for(lambda: server.client["marl"]["metrics"].count_documents({}))
+        wait_until(lambda: server.client["marl"]["metrics"].count_documents({}))
         server.kill()
         run.log_scalar("loss", 2.0, 2)
         time.sleep(3 * BEAT)
@@ -606,10 +600,10 @@ def test_server_that_comes_back_gets_what_it_missed(lines, server, observe):
 
     def main(run):
         run.log_scalar("loss", 1.0, 1)
-        wait_for(lambda: server.client["marl"]["metrics"].count_documents({}))
+        wait_until(lambda: server.client["marl"]["metrics"].count_documents({}))
         server.kill()
         run.log_scalar("loss", 2.0, 2)
-        wait_for(lambda: warnings(lines))
+        wait_until(lambda: warnings(lines))
         back.append(WireMongo(server.server_address[1]))
         back[0].client = server.client  # with its documents
         run.log_scalar("loss", 3.0, 3)
@@ -623,7 +617,7 @@ def test_server_that_comes_back_gets_what_it_missed(lines, server, observe):
 def test_hung_server_costs_a_bounded_time(lines, server, observe):
     def main(run):
         three_points(run)
-        wait_for(lambda: server.client["marl"]["metrics"].count_documents({}))
+        wait_until(lambda: server.client["marl"]["metrics"].count_documents({}))
         server.delay = 3600
         began["end"] = time.monotonic()
 
@@ -650,7 +644,7 @@ def test_slow_server_cannot_hold_up_the_start(lines, server, observe):
 def test_metric_that_bson_cannot_hold_does_not_stop_the_others(lines, server, observe):
     def main(run):
         run.log_scalar("bad", 2**70, 1)
-        wait_for(lambda: warnings(lines))
+        wait_until(lambda: warnings(lines))
         run.log_scalar("loss", 0.5, 2)
 
     run_experiment([observe(server.url)], main)
@@ -663,7 +657,7 @@ def test_document_that_is_too_large(lines, server, observe):
         three_points(run)
         run.info["huge"] = "x" * 17_000_000
         run.captured_out = "y" * 17_000_000
-        wait_for(lambda: warnings(lines))
+        wait_until(lambda: warnings(lines))
         time.sleep(3 * BEAT)
 
     assert run_experiment([observe(server.url, seconds=3)], main).status == "COMPLETED"
@@ -677,7 +671,7 @@ def test_document_that_is_too_large(lines, server, observe):
 def test_long_output_is_cut(server, observe, lines):
     def main(run):
         run.captured_out = "y" * 17_000_000 + "end"
-        wait_for(lambda: server.client["marl"]["runs"].find_one({})["captured_out"].endswith("end"))
+        wait_until(lambda: server.client["marl"]["runs"].find_one({})["captured_out"].endswith("end"))
 
     assert run_experiment([observe(server.url, seconds=3)], main).status == "COMPLETED"
     assert len(server.client["marl"]["runs"].find_one({})["captured_out"]) == 1_000_000
