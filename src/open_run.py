@@ -79,7 +79,9 @@ class OpenRun:
     def summary(self, status: str, reason: str | None = None) -> None:
         """Write summary.json."""
         parts = self.parts
-        self.directory.write_summary(status, parts.runner, parts.logger, reason, parts.learner.training_steps)
+        self.directory.write_summary(
+            status, parts.runner, parts.logger, reason, parts.learner.training_steps, parts.kernels
+        )
 
     def lost_records(self) -> str | None:
         """Which records metrics.jsonl lacks, once it is closed; None where it has all."""

@@ -14,6 +14,7 @@ from controllers import mac_class
 from envs.vector import EnvInfo
 from learners import learner_class
 from modules.agents import agent_class
+from modules.agents.recurrence import choose
 from modules.mixers import mixer_class
 from runners import runner_class
 from training import Training
@@ -100,10 +101,11 @@ def readers(values):
 class Parts:
     """All that a run is made of. Building it finds bad input before anything is written.
 
-    start: load the weights of `checkpoint_path`, if any; False where a state will be loaded instead.
+    start: load the weights of `checkpoint_path`, if any; False where a state will be loaded instead. kernels: what that
+    state was made with, which `kernels=auto` keeps to.
     """
 
-    def __init__(self, values, logger, start: bool = True):
+    def __init__(self, values, logger, start: bool = True, kernels: str | None = None):
         self.start = start
         self.values, self.logger = values, logger
         self.args = args = SimpleNamespace(**values)
@@ -121,6 +123,7 @@ class Parts:
         torch.set_num_threads(self.experiment.num_threads)
         keep_freed_memory()
         args.device = self.device = self._device()
+        args.kernels = self.kernels = self._kernels(args, kernels)
         own = values["env_args"].get("seed")
         args.game_seed = self.experiment.seed if own is None else own
         self.env = envs.make(
@@ -185,6 +188,23 @@ class Parts:
         if self.experiment.use_cuda and not torch.cuda.is_available():
             self.logger.console_logger.warning("use_cuda=True but torch sees no GPU: running on the CPU")
         return "cuda" if self.experiment.use_cuda and torch.cuda.is_available() else "cpu"
+
+    def _kernels(self, args, before: str | None) -> str:
+        """ "fast" or "plain", for recurrent agents, which alone have a choice, with a line that says so.
+
+        args.kernels: of the configuration. before: what a resumed run was made with.
+        """
+        wanted, log = args.kernels, self.logger.console_logger
+        if not args.use_rnn or self.device != "cpu" or self.experiment.evaluate:
+            if wanted == "fast":
+                raise ConfigError(
+                    "kernels=fast is for learning on a CPU with agents that have a memory (use_rnn=True); "
+                    "give kernels=auto"
+                )
+            return "plain"
+        kind, why = ("plain", "as before") if (wanted, before) == ("auto", "plain") else choose(wanted)
+        log.info(f"kernels: {kind} ({why})")
+        return kind
 
     def _load(self):
         folder, step = find_checkpoint(self.experiment.checkpoint_path, self.experiment.load_step)

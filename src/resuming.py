@@ -110,10 +110,17 @@ def facts(parts, commit: str | None) -> dict:
             "processor": _processor(),
             "device": parts.device,
             "num_threads": parts.experiment.num_threads,
+            "kernels": parts.kernels,
             **versions(),
             **parts.env.versions,
         },
     }
+
+
+def kernels_of(saved: Saved) -> str | None:
+    """What a state was made with, of the key `kernels`; None where it does not say."""
+    machine = saved.facts.get("machine")
+    return machine.get("kernels") if isinstance(machine, dict) else None
 
 
 def check(saved: Saved, now: dict, where: Path, strict: bool) -> list[str]:

@@ -115,7 +115,8 @@ def _resume(directory: RunDirectory, run, strict: bool, secrets: dict) -> int:
         raise ConfigError(f"{run.path}: it is finished and holds no state, so it cannot be made longer")
     for note in saved.notes if saved else []:
         console_logger.warning(f"{states.folder}: {note}; the state before it is taken")
-    parts = Parts(directory.values, Logger(console_logger), start=saved is None)
+    kernels = resuming.kernels_of(saved) if saved else None
+    parts = Parts(directory.values, Logger(console_logger), start=saved is None, kernels=kernels)
     with _closed_if_it_fails(parts):
         differs = []
         if saved is not None:

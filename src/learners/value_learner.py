@@ -2,7 +2,8 @@
 
 An algorithm is a subclass with one method, `loss(batch) -> (loss, metrics)`.
 
-Axes: B episodes, T transitions (a batch has T+1 observations), N agents, A actions, H hidden, S state.
+Axes: B episodes, T transitions (a batch has T+1 observations), N agents, A actions, H hidden, S state; M transitions
+that were played, one behind the other.
 Plugin file: imports torch, the standard library and other plugin files; the batch and the controller
 (MAC) may be this project's, EPyMARL's or PyMARL's.
 """
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 
 from components.running_stats import RunningStats
-from learners.transitions import Rollout, Transitions, lambda_target, real_steps, transition_mask, unroll
+from learners.transitions import Transitions, at, lambda_target, learned_steps, transition_mask
 from utils.args import NotFinite, key, read
 from utils.checkpoint import has_checksums, load_optimiser, load_weights, put_moments, save_weights, write_checksums
 
@@ -74,8 +75,8 @@ class ValueLearner:
         return None
 
     def loss(self, batch):
-        """(loss, metrics) of a batch: a scalar, and {name: scalar, or values to be averaged over the real
-        transitions: [B, T, K], or [1, M, K] where the other steps are left out already}."""
+        """(loss, metrics) of a batch: a scalar, and {name: scalar, or values [M, K] of the transitions, whose mean is
+        logged}."""
         raise NotImplementedError
 
     def values(self, batch):
@@ -113,7 +114,7 @@ class ValueLearner:
         self.training_steps += 1
         self._update_targets(episode_num)
         if t_env - self.log_stats_t >= self.config.learner_log_interval and finite:
-            self._log(metrics, transition_mask(batch), t_env)
+            self._log(metrics, transition_mask(batch).flatten(), t_env)
             self.log_stats_t = t_env
 
     def outcomes(self) -> list[NotFinite | None]:
@@ -146,43 +147,46 @@ class ValueLearner:
 
     def transitions(self, batch):
         """The batch as Transitions: rewards standardised, time limits apart from ends."""
-        reward = batch["reward"][:, :-1]
+        mask = transition_mask(batch)
+        steps = learned_steps(mask, self.config.double_q)
+        now = steps.now
+        reward = at(batch["reward"], now)
         if self.reward_stats is not None:
             reward = self.reward_stats.standardise(reward)
-        terminated = batch["terminated"][:, :-1].bool()
+        terminated = at(batch["terminated"], now).bool()
         if not self.config.bootstrap_on_truncation and "truncated" in batch.scheme:
-            terminated = terminated | batch["truncated"][:, :-1].bool()
-        avail = batch["avail_actions"].bool()
+            terminated = terminated | at(batch["truncated"], now).bool()
         return Transitions(
-            state=batch["state"].flatten(start_dim=2),
-            avail=avail | ~avail.any(dim=-1, keepdim=True),
-            actions=batch["actions"][:, :-1].squeeze(-1).long(),
+            state=self.state(batch, now),
+            avail=self.avail(batch, steps.online),
+            actions=at(batch["actions"], now).squeeze(-1).long(),
             reward=reward,
             terminated=terminated,
-            mask=transition_mask(batch),
+            mask=mask.flatten(end_dim=1) if mask.is_cuda else torch.ones_like(now, dtype=mask.dtype).unsqueeze(-1),
+            steps=steps,
         )
 
-    def online(self, batch):
-        """The part of a batch that the online network reads: the last observation is for double-Q's choice alone."""
-        return batch if self.config.double_q else batch[:, :-1]
+    def state(self, batch, index):
+        """The state at some steps: [R, S]."""
+        return at(batch["state"], index).flatten(start_dim=1)
 
-    def rollout_after(self, batch):
-        """Rollout of the target network at t = 1 … T; agents without a memory do not read what came before."""
-        if not getattr(self.target_mac.agent, "memory", True):
-            return unroll(self.target_mac, batch[:, 1:])
-        q, h = unroll(self.target_mac, batch)
-        return Rollout(q[:, 1:], h[:, 1:])
+    def avail(self, batch, index):
+        """What is available at some steps, bool [R, N, A]; where nothing is, everything."""
+        avail = at(batch["avail_actions"], index).bool()
+        return avail | ~avail.any(dim=-1, keepdim=True)
 
-    def targets(self, tr, next_values):
-        """y [B, T, K] from next_values(), the values [B, T, K] at t+1; one-step or TD(λ). No gradient.
+    def targets(self, batch, tr, next_values):
+        """y [M, K] from next_values(), the values [M, K] at t+1; one-step or TD(λ). No gradient.
 
-        Where every transition is an end, as in one-step games, y = r and nothing else is computed.
+        Where every transition is an end, as in one-step games, y = r and nothing else is computed (on a GPU it is: to
+        know the processor would have to wait).
         """
+        c = self.config
         with torch.no_grad():
-            if bool((tr.terminated | ~tr.mask.bool()).all()):
+            if not tr.mask.is_cuda and bool(tr.terminated.all()):
                 return tr.reward
             return lambda_target(
-                tr.reward, tr.terminated, next_values(), tr.mask, self.config.gamma, self.config.td_lambda
+                tr.reward, tr.terminated, next_values(), tr.steps.goes_on, c.gamma, c.td_lambda, batch.max_seq_length
             )
 
     def _make_optimiser(self):
@@ -220,8 +224,8 @@ class ValueLearner:
 
     def _log(self, metrics, mask, t_env):
         for name, value in metrics.items():
-            if value.shape[:2] == mask.shape[:2]:
-                (value,) = real_steps(mask, value)
+            if value.dim() > 0 and len(value) == len(mask):
+                value = value[mask.bool()]
             self.logger.log_stat(name, value.mean().item(), t_env)
 
     # ------------------------------------------------------------------ device and disk

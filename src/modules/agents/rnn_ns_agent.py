@@ -17,7 +17,6 @@ class RNNNSAgent(nn.Module):
     def __init__(self, args):
         super().__init__()
         self.agents = nn.ModuleList(RNNAgent(args) for _ in range(args.n_agents))
-        self.memory = self.agents[0].memory
 
     def init_hidden(self, *lead):
         return self.agents[0].init_hidden(*lead)
@@ -30,9 +29,9 @@ class RNNNSAgent(nn.Module):
     def acting(self, agent_ids):
         return lambda obs, last_action, hidden: self(obs, last_action, agent_ids, hidden)
 
-    def unroll(self, obs, last_action, agent_ids, lengths=None):
+    def unroll(self, obs, last_action, agent_ids, index=None):
         return self._each(
-            lambda i, one: self.agents[i].unroll(obs[..., one, :], last_action[..., one], agent_ids[one], lengths)
+            lambda i, one: self.agents[i].unroll(obs[..., one, :], last_action[..., one], agent_ids[one], index)
         )
 
     def _each(self, run):
