@@ -30,6 +30,15 @@ def launch(config, profile: bool = False) -> int:
 
     Raises ConfigError for bad input, before anything is written.
     """
+    return _launch(config, profile)[1]
+
+
+def launch_here(config) -> Path:
+    """The same, called from Python; returns the run directory."""
+    return _launch(config, False)[0]
+
+
+def _launch(config, profile: bool) -> tuple[Path, int]:
     with _interruptible():
         console_logger, early = _console()
         if config.sources["seed"] == "chosen now":
@@ -52,7 +61,7 @@ def launch(config, profile: bool = False) -> int:
                 if directory is not None:
                     directory.discard()
                 raise
-        return guarded(experiment)
+        return directory.path, guarded(experiment)
 
 
 def resume(path: str, overrides: dict, strict: bool = False) -> int:

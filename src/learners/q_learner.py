@@ -9,7 +9,7 @@ from learners.qtran_loss import mean_square
 from learners.transitions import at, chosen, greedy_actions, unroll
 from learners.value_learner import ValueLearner
 from modules.mixers import mixer_class
-from utils.args import ConfigError
+from utils.args import ConfigError, TrainingError
 
 
 class QLearner(ValueLearner):
@@ -51,20 +51,29 @@ class QLearner(ValueLearner):
 
     def _seen(self, batch, index):
         """What the mixer reads besides the agents' values at some steps: nothing, or state, or state and obs."""
-        names = () if self.mixer is None else self.mixer.reads
+        names = () if self.mixer is None else getattr(self.mixer, "reads", ("state",))  # EPyMARL's read the state
         return [self.state(batch, index) if name == "state" else at(batch[name], index) for name in names]
 
     def _mix(self, mixer, q_agents, *seen):
-        return q_agents if mixer is None else mixer(q_agents, *seen)
+        """[M, 1], or without a mixer [M, N]."""
+        if mixer is None:
+            return q_agents
+        q_tot = mixer(q_agents, *seen)
+        if q_tot.shape != (len(q_agents), 1):  # another shape would be spread over the targets without a word
+            raise TrainingError(
+                f"the mixer {type(mixer).__name__} gives values of the shape {list(q_tot.shape)} for agents' values of "
+                f"{list(q_agents.shape)}; it must be [{len(q_agents)}, 1]"
+            )
+        return q_tot
 
     @torch.no_grad()
     def values(self, batch):
-        q, _ = unroll(self.mac, batch)
-        q = q[:, :-1]
+        q = unroll(self.mac, batch).q[:, :-1]
         values = {"q": q}
         if self.mixer is not None:
             actions = batch["actions"][:, :-1].squeeze(-1).long()
-            seen = [batch[name][:, :-1] for name in self.mixer.reads]
-            seen = [x.flatten(start_dim=2) if name == "state" else x for name, x in zip(self.mixer.reads, seen)]
-            values["q_jt"] = self.mixer(chosen(q, actions), *seen)
+            n_episodes, n_steps = batch["filled"].shape[:2]
+            now = torch.arange(n_episodes * n_steps, device=q.device).view(n_episodes, n_steps)[:, :-1].flatten()
+            q_jt = self._mix(self.mixer, chosen(q, actions).flatten(end_dim=1), *self._seen(batch, now))
+            values["q_jt"] = q_jt.unflatten(0, actions.shape[:2])
         return values

@@ -1,6 +1,7 @@
 """What every value-based learner does: unroll, targets, one gradient step, logging, saving.
 
-An algorithm is a subclass with one method, `loss(batch) -> (loss, metrics)`.
+An algorithm is a subclass with one method, `loss(batch) -> (loss, metrics)`; where it has more networks than the agents
+and a mixer, `make_networks` makes them.
 
 Axes: B episodes, T transitions (a batch has T+1 observations), N agents, A actions, H hidden, S state; M transitions
 that were played, one behind the other.
@@ -10,15 +11,19 @@ Plugin file: imports torch, the standard library and other plugin files; the bat
 
 import copy
 import os
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from components.running_stats import RunningStats
-from learners.transitions import Transitions, at, lambda_target, learned_steps, transition_mask
-from utils.args import NotFinite, key, read
+from learners.transitions import Transitions, at, lambda_target, learned_steps, transition_mask, unroll
+from utils.args import ConfigError, NotFinite, key, read
 from utils.checkpoint import has_checksums, load_optimiser, load_weights, put_moments, save_weights, write_checksums
+
+FILES = {"agent", "mixer", "opt", "reward_stats", "meta", "checksums"}  # of a checkpoint
 
 
 class ValueLearner:
@@ -53,15 +58,20 @@ class ValueLearner:
     reads_too = ()  # the Configs of what `make_mixer` makes: a host's missing keys are told in one message
     config: Any  # of the subclass's own Config
     mixer: Any  # of its own kind, or None
+    networks: dict[str, Any]
 
     def __init__(self, mac, scheme, logger, args):
         self.config = read(type(self).Config, args, also=self.reads_too)
         self.args, self.mac, self.logger = args, mac, logger
         self.mixer = self.make_mixer(args)
+        self.networks = self.make_networks(args)
+        if taken := FILES.intersection(self.networks):
+            raise ConfigError(f"{type(self).__name__}: make_networks: a network cannot be called {', '.join(taken)}")
         self.target_mac = copy.deepcopy(mac)
         self.target_mixer = copy.deepcopy(self.mixer)
-        self.params = _parameters(mac, self.mixer)
-        self.target_params = _parameters(self.target_mac, self.target_mixer)  # in the same order
+        self.target_networks = copy.deepcopy(self.networks)
+        self.params = self._parameters("")
+        self.target_params = self._parameters("target_")  # in the same order
         self.optimiser = self._make_optimiser()
         n_rewards = 1 if self.config.common_reward else args.n_agents
         self.reward_stats = RunningStats((n_rewards,)) if self.config.standardise_rewards else None
@@ -69,19 +79,27 @@ class ValueLearner:
         self.last_target_update = 0  # in `target_update_unit`s
         self.log_stats_t = -self.config.learner_log_interval - 1
         self._unread = []  # of each update: (number, t_env, is it finite [], {name: scalar})
+        self._of_the_base = set(vars(self)) | {"_of_the_base"}
 
     def make_mixer(self, args):
         """The module that joins the agents' values, or None."""
         return None
 
-    def loss(self, batch):
+    def make_networks(self, args) -> dict[str, nn.Module]:
+        """What else learns, {name: network}: `self.networks`, with target copies in `self.target_networks`. They are
+        trained, saved as NAME.th, loaded and resumed with the others."""
+        return {}
+
+    @abstractmethod
+    def loss(self, batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """(loss, metrics) of a batch: a scalar, and {name: scalar, or values [M, K] of the transitions, whose mean is
         logged}."""
-        raise NotImplementedError
 
+    @torch.no_grad()
     def values(self, batch):
-        """{name: value} of the joint actions in `batch`, without gradients, for tables and tests."""
-        raise NotImplementedError
+        """{name: value} of the joint actions in `batch`, for tables of one-step games: "q", Q_i(τ_i,·) [B, T, N, A]; a
+        learner that has them adds "q_jt" [B, T, 1], "v_jt" [B, T, 1] and "q_jt_heads" [B, T, N]."""
+        return {"q": unroll(self.mac, batch).q[:, :-1]}
 
     # ------------------------------------------------------------------ one update
 
@@ -215,12 +233,18 @@ class ValueLearner:
             self.last_target_update = now
 
     def _copy_to_targets(self):
-        for target, online in zip(self._modules("target_"), self._modules("")):
+        for target, online in zip(self.all_networks("target_").values(), self.all_networks().values()):
             target.load_state_dict(online.state_dict())
 
-    def _modules(self, prefix):
-        mac, mixer = getattr(self, prefix + "mac"), getattr(self, prefix + "mixer")
-        return [mac.agent] + ([mixer] if mixer is not None else [])
+    def all_networks(self, prefix: str = "") -> dict[str, nn.Module]:
+        """{name: network} of all that learns; prefix "target_": of the target networks, in the same order."""
+        mac, mixer, more = (getattr(self, prefix + name) for name in ("mac", "mixer", "networks"))
+        return {"agent": mac.agent} | ({} if mixer is None else {"mixer": mixer}) | more
+
+    def _parameters(self, prefix: str) -> list[nn.Parameter]:
+        _, *others = self.all_networks(prefix).values()
+        mac = getattr(self, prefix + "mac")  # a host's may have more parameters than its agent
+        return [*mac.parameters(), *(parameter for network in others for parameter in network.parameters())]
 
     def _log(self, metrics, mask, t_env):
         for name, value in metrics.items():
@@ -233,18 +257,17 @@ class ValueLearner:
     def cuda(self):
         self.mac.cuda()
         self.target_mac.cuda()
-        if self.mixer is not None:
-            self.mixer.cuda()
-            self.target_mixer.cuda()
+        for network in [*self.all_networks().values(), *self.all_networks("target_").values()]:
+            network.cuda()
         if self.reward_stats is not None:
             self.reward_stats.to("cuda")
 
     def save_models(self, path):
-        """Write agent.th, mixer.th (where there is one) and opt.th into the folder `path`, as EPyMARL does,
-        reward_stats.th where rewards are standardised, and checksums.json of all that is in it."""
+        """Write agent.th, mixer.th (where there is one), NAME.th of each further network and opt.th into the folder
+        `path`, reward_stats.th where rewards are standardised, and checksums.json of all that is in it."""
         self.mac.save_models(path)
-        if self.mixer is not None:
-            save_weights(self.mixer.state_dict(), f"{path}/mixer.th")
+        for name, network in list(self.all_networks().items())[1:]:
+            save_weights(network.state_dict(), f"{path}/{name}.th")
         save_weights(self.optimiser.state_dict(), f"{path}/opt.th")
         if self.reward_stats is not None:
             save_weights(self.reward_stats.state_dict(), f"{path}/reward_stats.th")
@@ -253,23 +276,40 @@ class ValueLearner:
     def load_models(self, path):
         """Read what `save_models` wrote; the target networks start as copies. The optimiser's settings stay those of
         the configuration, which the user sees."""
-        for module, name in zip(self._modules(""), ("agent.th", "mixer.th")):
-            load_weights(module, f"{path}/{name}")  # the agent's too: a host's controller reads without checks
+        self.load_weights(path)
         load_optimiser(self.optimiser, f"{path}/opt.th")
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.lr
         if self.reward_stats is not None and os.path.lexists(f"{path}/reward_stats.th"):  # EPyMARL writes none
             load_weights(self.reward_stats, f"{path}/reward_stats.th")
-        self._copy_to_targets()
         console = getattr(self.logger, "console_logger", None)
         if console is not None and not has_checksums(path):
             console.info(f"{path} has no checksums.json: its weights are loaded unchecked")
 
+    def load_weights(self, path, names=None):
+        """The weights of the networks `names` (None: of all); the target networks start as copies."""
+        for name, network in self.all_networks().items():  # the agent too: a host's controller reads without checks
+            if names is None or name in names:
+                load_weights(network, f"{path}/{name}.th")
+        self._copy_to_targets()
+
+    def not_in_state(self) -> list[str]:
+        """Attributes that a subclass has added and that `state_dict` does not hold: networks, optimisers, tensors."""
+        if type(self).state_dict is not ValueLearner.state_dict:
+            return []
+        networks = [*self.all_networks().values(), *self.all_networks("target_").values()]
+        held = {id(x) for network in networks for x in (*network.parameters(), *network.buffers())}
+        return [
+            name
+            for name, value in vars(self).items()
+            if name not in self._of_the_base and any(id(x) not in held for x in _tensors(value))
+        ]
+
     def state_dict(self):
         """Everything the next update depends on, but the batch: for an exact resume."""
         return {
-            "online": [m.state_dict() for m in self._modules("")],
-            "target": [m.state_dict() for m in self._modules("target_")],
+            "online": [network.state_dict() for network in self.all_networks().values()],
+            "target": [network.state_dict() for network in self.all_networks("target_").values()],
             "optimiser": self.optimiser.state_dict(),
             "reward_stats": None if self.reward_stats is None else self.reward_stats.state_dict(),
             "counters": [self.training_steps, self.last_target_update, self.log_stats_t],
@@ -277,8 +317,8 @@ class ValueLearner:
 
     def load_state_dict(self, state):
         for prefix, name in (("", "online"), ("target_", "target")):
-            for module, weights in zip(self._modules(prefix), state[name]):
-                module.load_state_dict(weights)
+            for network, weights in zip(self.all_networks(prefix).values(), state[name]):
+                network.load_state_dict(weights)
         put_moments(self.optimiser, state["optimiser"], "optimiser")
         for group in self.optimiser.param_groups:
             group["lr"] = float(state["optimiser"]["param_groups"][0]["lr"])
@@ -287,8 +327,14 @@ class ValueLearner:
         self.training_steps, self.last_target_update, self.log_stats_t = state["counters"]
 
 
-def _parameters(mac, mixer):
-    return list(mac.parameters()) + (list(mixer.parameters()) if mixer is not None else [])
+def _tensors(value: Any) -> list[Any]:
+    """What a value holds that learning may change: tensors, an optimiser."""
+    if isinstance(value, (torch.Tensor, torch.optim.Optimizer)):
+        return [value]
+    if isinstance(value, (list, tuple, dict)):
+        return [x for entry in (value.values() if isinstance(value, dict) else value) for x in _tensors(entry)]
+    weights = [*value.parameters()] if callable(getattr(value, "parameters", None)) else []
+    return weights + ([*value.buffers()] if isinstance(value, nn.Module) else [])
 
 
 def _not_finite(number: int, t_env: int, scalars: dict[str, torch.Tensor]) -> NotFinite:

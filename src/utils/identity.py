@@ -6,10 +6,10 @@ import json
 NO_MATTER = {
     "name", "seed", "env_args.seed", "env_args.timeout", "env_args.restart_every", "env_args.replay_dir",
     "env_args.replay_prefix", "env_args.debug", "label", "hypergroup", "repeat_id", "preset", "local_results_path",
-    "checkpoint_path", "load_step", "evaluate", "render", "save_replay", "env_workers", "use_cuda", "buffer_cpu_only",
-    "num_threads", "kernels", "use_tensorboard", "log_interval", "runner_log_interval", "learner_log_interval",
-    "on_disk_full", "resume_minutes", "resume_interval", "keep_replay", "keep_checkpoints", "lease_seconds",
-    "stop_seconds",
+    "checkpoint_path", "load_step", "evaluate", "render", "save_replay", "env_workers", "use_cuda",
+    "buffer_cpu_only", "modules_path", "num_threads", "kernels", "use_tensorboard", "log_interval",
+    "runner_log_interval", "learner_log_interval", "on_disk_full", "resume_minutes", "resume_interval",
+    "keep_replay", "keep_checkpoints", "lease_seconds", "stop_seconds",
 }  # fmt: skip
 # Keys that no report compares, but that tell the runs of a study apart.
 TELLING = {"name", "seed", "env_args.seed", "checkpoint_path", "load_step", "evaluate"}

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from modules.agents.agent import Agent
 from modules.agents.recurrence import KERNELS, choose, hidden_states
 from utils.args import key, read
 
 
-class RNNAgent(nn.Module):
+class RNNAgent(Agent):
     """Linear, ReLU, GRU cell (or Linear and ReLU where `use_rnn` is False), `head_layers` of Linear and ReLU, Linear.
 
     The hidden state h, which QTRAN's joint network shares, is what the GRU cell gives; the head is f_q's own.
@@ -55,10 +56,6 @@ class RNNAgent(nn.Module):
         self.rnn = nn.GRUCell(h, h) if config.use_rnn else nn.Linear(h, h)
         self.head = nn.Sequential(*(nn.Sequential(nn.Linear(h, h), nn.ReLU()) for _ in range(config.head_layers)))
         self.fc2 = nn.Linear(h, args.n_actions)
-
-    def init_hidden(self, *lead):
-        """Zeros [*lead, H] on the network's device."""
-        return self.fc1.weight.new_zeros(*lead, self.config.hidden_dim)
 
     def forward(self, obs, last_action, agent_ids, hidden):
         """One step: q [..., N, A] and the new hidden [..., N, H].

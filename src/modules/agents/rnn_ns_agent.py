@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from modules.agents.agent import Agent
 from modules.agents.rnn_agent import RNNAgent
 
 
-class RNNNSAgent(nn.Module):
+class RNNNSAgent(Agent):
     """N independent RNNAgents with the interface of one."""
 
     Config = RNNAgent.Config
@@ -25,9 +26,6 @@ class RNNNSAgent(nn.Module):
         return self._each(
             lambda i, one: self.agents[i](obs[..., one, :], last_action[..., one], agent_ids[one], hidden[..., one, :])
         )
-
-    def acting(self, agent_ids):
-        return lambda obs, last_action, hidden: self(obs, last_action, agent_ids, hidden)
 
     def unroll(self, obs, last_action, agent_ids, index=None):
         return self._each(

@@ -172,7 +172,9 @@ def _mlp(*widths):
 
 def _composed(weight, layer, x, count=1):
     """`weight` (W x + `count` b), where W and b are those of a linear `layer`, as one product. x may be `_wide`."""
-    return F.linear(x, _wide(weight @ layer.weight)) + count * (weight @ layer.bias)
+    product = weight @ layer.weight
+    product = F.pad(product, (0, x.shape[-1] - product.shape[-1])) if x.shape[-1] > product.shape[-1] else product
+    return F.linear(x, product) + count * (weight @ layer.bias)
 
 
 def _wide(x, multiple=8):
