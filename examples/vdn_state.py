@@ -18,8 +18,9 @@ class VDNState(ValueLearner):
     class Config(ValueLearner.Config):
         v_dim: int = key("width of V's hidden layer", unit="units", low=1)  # examples/vdn_state.yaml has its value
 
-    def make_networks(self, args):
-        v = nn.Sequential(nn.Linear(args.state_shape, self.config.v_dim), nn.ReLU(), nn.Linear(self.config.v_dim, 1))
+    @classmethod
+    def make_networks(cls, args):
+        v = nn.Sequential(nn.Linear(args.state_shape, args.v_dim), nn.ReLU(), nn.Linear(args.v_dim, 1))
         return {"v": v}  # trained, copied to target_networks, saved as v.th and resumed
 
     def loss(self, batch):

@@ -367,6 +367,8 @@ def _networks(args) -> tuple[Part, int]:
     classes = [agent_class(args.agent)] + ([] if args.mixer is None else [mixer_class(args.mixer)])
     with torch.device("meta"):
         networks = [cls(args) for cls in classes]
+        more = getattr(learner_class(args.learner), "make_networks", None)
+        networks += more(args).values() if more else []
     learned = sum(p.numel() for network in networks for p in network.parameters())
     configs = [declared(cls.Config) for cls in classes if hasattr(cls, "Config")]
     names = [name for config in configs for name, (type_, _) in config.items() if type_ is int]

@@ -72,15 +72,14 @@ def groups(args):
 
 
 def modules(learner, prefix=""):
-    """The networks: the agent's and, where there is one, the mixer. prefix "target_": their targets."""
-    mixer = getattr(learner, prefix + "mixer")
-    return [getattr(learner, prefix + "mac").agent] + ([mixer] if mixer is not None else [])
+    """The networks: the agent's, the mixer and the others that there are. prefix "target_": their targets."""
+    return list(learner.all_networks(prefix).values())
 
 
 def parameters(learner, prefix=""):
     """{"agent.fc1.weight": parameter}."""
-    names = zip(("agent", "mixer"), modules(learner, prefix))
-    return {f"{name}.{k}": p for name, module in names for k, p in module.named_parameters()}
+    networks = learner.all_networks(prefix).items()
+    return {f"{name}.{k}": p for name, module in networks for k, p in module.named_parameters()}
 
 
 def weights(learner):

@@ -103,7 +103,8 @@ class Hidden(QLearner):
         self.other = torch.optim.SGD(self.second.parameters(), lr=1.0)
 
 class Named(QLearner):
-    def make_networks(self, args):
+    @classmethod
+    def make_networks(cls, args):
         return {"mixer": torch.nn.Linear(2, 2)}
 
 class Column(torch.nn.Module):
@@ -142,6 +143,7 @@ def own(tmp_path, monkeypatch, capsys):
         ("learner=mine:Named", "Named: make_networks: a network cannot be called mixer"),
         ("learner=mine:Missing", "mine.py has no Missing"),
         ("learner=mine:Hiden", "did you mean 'Hidden'?"),
+        ("modules_path=14", "modules_path = 14 must be text"),
         ("learner=mine:", "is not MODULE:CLASS, such as my_module:MyClass"),
         ("learner=nowhere:X", "no module 'nowhere' in the working directory {here}"),
         ("learner=broken:X", "broken.py, line 2: AttributeError: module 'math' has no attribute 'no_such_thing'"),

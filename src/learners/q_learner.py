@@ -72,8 +72,7 @@ class QLearner(ValueLearner):
         values = {"q": q}
         if self.mixer is not None:
             actions = batch["actions"][:, :-1].squeeze(-1).long()
-            n_episodes, n_steps = batch["filled"].shape[:2]
-            now = torch.arange(n_episodes * n_steps, device=q.device).view(n_episodes, n_steps)[:, :-1].flatten()
-            q_jt = self._mix(self.mixer, chosen(q, actions).flatten(end_dim=1), *self._seen(batch, now))
+            seen = self._seen(batch, self.all_transitions(batch))
+            q_jt = self._mix(self.mixer, chosen(q, actions).flatten(end_dim=1), *seen)
             values["q_jt"] = q_jt.unflatten(0, actions.shape[:2])
         return values

@@ -7,6 +7,7 @@ Plugin file: imports torch, the standard library and other plugin files; the bat
 (MAC) may be this project's, EPyMARL's or PyMARL's.
 """
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -41,12 +42,16 @@ class Transitions(NamedTuple):
     steps: Steps
 
 
-def unroll(mac, batch, index=None):
+def unroll(mac, batch, index=None, agent=None):
     """Rollout of `mac` over a batch, at the steps `index`, int64 [R]; without it q [B, T+1, N, A] and h [B, T+1, N, H].
+    agent: a network in place of the MAC's own.
 
     In one call where the MAC has `unroll`; else step by step, taking hidden states of [B*N, H] (shared agents) and
     [B, N, H] (one network for each agent).
     """
+    if agent is not None:
+        mac = copy.copy(mac)
+        mac.agent = agent
     if hasattr(mac, "unroll"):
         return Rollout(*mac.unroll(batch, index))
     mac.init_hidden(batch.batch_size)

@@ -85,7 +85,8 @@ class ValueLearner:
         """The module that joins the agents' values, or None."""
         return None
 
-    def make_networks(self, args) -> dict[str, nn.Module]:
+    @classmethod
+    def make_networks(cls, args) -> dict[str, nn.Module]:
         """What else learns, {name: network}: `self.networks`, with target copies in `self.target_networks`. They are
         trained, saved as NAME.th, loaded and resumed with the others."""
         return {}
@@ -183,6 +184,12 @@ class ValueLearner:
             mask=mask.flatten(end_dim=1) if mask.is_cuda else torch.ones_like(now, dtype=mask.dtype).unsqueeze(-1),
             steps=steps,
         )
+
+    def all_transitions(self, batch):
+        """The steps t = 0 … T-1 of all episodes of a batch, padding too: int64 [B·T]."""
+        n_episodes, n_steps = batch["filled"].shape[:2]
+        steps = torch.arange(n_episodes * n_steps, device=batch["filled"].device)
+        return steps.view(n_episodes, n_steps)[:, :-1].flatten()
 
     def state(self, batch, index):
         """The state at some steps: [R, S]."""

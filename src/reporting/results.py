@@ -4,6 +4,7 @@ Nothing here raises over a damaged run: `problem` says what is wrong, and what c
 """
 
 import json
+import os
 import re
 import time
 from contextlib import suppress
@@ -98,7 +99,7 @@ def _other_folders(roots):
             yield "run directory", path, missing
         else:
             for name in sorted(names - {*below}):
-                if (path / name).is_symlink() and not name.startswith(".") and not (path / name).exists():
+                if (path / name).is_symlink() and not name.startswith(".") and not os.path.exists(path / name):
                     yield "run directory", path / name, "is a symbolic link that leads nowhere"
     for path, error in unreadable.items():
         if not isinstance(error, FileNotFoundError):  # gone since

@@ -362,7 +362,11 @@ def _chosen(sources: dict, flat: dict, last: str) -> str:
 
 
 def _hint(name, schema, classes):
-    expected = {f"env_args.{k}": v for cls in classes for k, v in getattr(cls, "not_keys", {}).items()}
+    expected = {
+        ("env_args." if getattr(cls, "reads_env_args", False) else "") + k: v
+        for cls in classes
+        for k, v in getattr(cls, "not_keys", {}).items()
+    }
     if name in expected:
         return f"; {expected[name]}"
     if f"env_args.{name}" in schema:
@@ -405,7 +409,7 @@ def check_choices(*choices):
         if not name:
             problems.append(f"missing --{flag}=NAME; known: {', '.join(known)}")
         elif _is_path(name):
-            if not Path(name).is_file():
+            if not os.path.isfile(name):
                 problems.append(f"--{flag}={name}: there is no such file")
         elif name not in known:
             problems.append(f"--{flag}={name}: unknown; known: {', '.join(known)}{nearest(name, known)}")

@@ -16,16 +16,23 @@ SRC = Path(__file__).resolve().parents[1]
 _warned: set[str] = set()  # folders
 
 
-def search(folder: str | None) -> None:
-    """Look for modules in `folder` too, behind all other places; None: in the working directory."""
-    path = os.path.abspath(folder or os.getcwd())
+def search(folder: object) -> None:
+    """Look for modules in `folder` too, behind all other places; None: in the working directory. What is no folder is
+    left out: the modules are missed where they are named."""
+    try:
+        path = os.path.abspath(folder if isinstance(folder, str) and folder else os.getcwd())
+    except OSError:  # the working directory is gone
+        return
     if path not in sys.path and os.path.isdir(path):
         sys.path.append(path)
 
 
 def folder_of(names: Iterable[object]) -> str | None:
     """The working directory, where one of the MODULE:CLASS in `names` lies there; else None."""
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except OSError:  # it is gone
+        return None
     for name in names:
         module = str(name).partition(":")[0].partition(".")[0]
         there = _file(module) if ":" in str(name) and module.isidentifier() else None

@@ -27,6 +27,7 @@ from learners.transitions import unroll
 from utils.args import ConfigError, TrainingError
 
 ALGORITHMS = ["iql", "vdn", "qmix", "qatten", "qtran_base", "qtran_alt", "iql_ns", "qtran_alt_ns"]
+ALGORITHMS += ["qplex", "ow_qmix", "cw_qmix", "resq", "qplex_ns", "resq_ns"]
 every_algorithm = pytest.mark.parametrize("alg", ALGORITHMS)
 
 
@@ -269,7 +270,7 @@ def test_saved_models_go_on_as_if_nothing_had_happened(alg, tmp_path):
     some = batches(learner, 3)
     train(learner, some[:2])
     learner.save_models(tmp_path)
-    names = {"agent.th", "opt.th", "checksums.json"} | ({"mixer.th"} if learner.mixer is not None else set())
+    names = {"opt.th", "checksums.json"} | {f"{name}.th" for name in learner.all_networks()}
     assert {path.name for path in tmp_path.iterdir()} == names
     other.load_models(tmp_path)
     assert same(weights(other), weights(learner))

@@ -95,6 +95,7 @@ def import_everything() -> None:
     for name in (*SCRIPTS, *BEYOND_THE_CORE):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    importlib.import_module("modules.agents.recurrence").choose("auto")  # compiled once, not in each fork's home
     gc.collect()
     gc.freeze()
 

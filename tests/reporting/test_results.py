@@ -201,6 +201,7 @@ def test_links_in_a_circle_end(tmp_path):
 def test_a_link_that_leads_nowhere_and_a_locked_folder_are_told(tmp_path, monkeypatch):
     ours(tmp_path)
     (tmp_path / "qtran").symlink_to("/nowhere")
+    (tmp_path / "long").symlink_to("x" * 300)  # no file can be called so
     (tmp_path / ".#lock").symlink_to("me@here:7")  # an editor's
     (tmp_path / "locked").mkdir()
     scan = os.scandir
@@ -215,6 +216,7 @@ def test_a_link_that_leads_nowhere_and_a_locked_folder_are_told(tmp_path, monkey
     assert lost == {
         "locked": "cannot be looked into: Permission denied",
         "qtran": "is a symbolic link that leads nowhere",
+        "long": "is a symbolic link that leads nowhere",
     }
 
 

@@ -6,6 +6,7 @@ REGISTRY = {
     "vdn": "modules.mixers.vdn:VDNMixer",
     "qmix": "modules.mixers.qmix:QMixer",
     "qatten": "modules.mixers.qatten:QattenMixer",
+    "qplex": "modules.mixers.qplex:QPLEXMixer",
     "qtran_base": "modules.mixers.qtran:QTranBase",
     "qtran_alt": "modules.mixers.qtran:QTranAlt",
 }

@@ -1,0 +1,52 @@
+"""QPLEX (Wang et al. 2021, arXiv 2008.01062): Q-learning on the duplex dueling value of `modules/mixers/qplex.py`.
+
+Axes: N agents, A actions; M transitions, R steps of the online network (`learners/transitions.py`).
+"""
+
+from learners.qtran_loss import mean_square
+from learners.transitions import at, chosen, greedy_actions, unroll
+from learners.value_learner import ValueLearner
+from modules.mixers.qplex import QPLEXMixer
+from utils.args import ConfigError
+
+
+class QPLEXLearner(ValueLearner):
+    """L = (Q_tot(τ,u) - y)², y = r + γ Q_tot(τ',ū';θ⁻)."""
+
+    reads_too = (QPLEXMixer.Config,)
+
+    def make_mixer(self, args):
+        if not self.config.common_reward:
+            raise ConfigError("common_reward=False: qplex needs one team reward; only iql learns without one")
+        return QPLEXMixer(args)
+
+    def loss(self, batch):
+        tr = self.transitions(batch)
+        q, _ = unroll(self.mac, batch, tr.steps.online)  # [R, N, A]
+        u_greedy = greedy_actions(q.detach(), tr.avail)  # ū [R, N]
+        y = self.targets(batch, tr, lambda: self._next_q_tot(batch, tr, u_greedy))  # [M, 1]
+        now = slice(len(tr.actions))
+        q_tot = self.mixer(chosen(q[now], tr.actions), chosen(q[now], u_greedy[now]), tr.state, tr.actions)  # [M, 1]
+        loss = mean_square(q_tot - y, tr.mask)
+        metrics = {"td_loss": loss, "td_error_abs": (q_tot - y).abs(), "q_taken_mean": q_tot, "target_mean": y}
+        return loss, metrics
+
+    def _next_q_tot(self, batch, tr, u_greedy):
+        """Q_tot(τ',ū';θ⁻) [M, 1], where V_i(τ_i') is the target network's own largest value."""
+        after = tr.steps.now + 1
+        q, _ = unroll(self.target_mac, batch, after)  # [M, N, A]
+        best = greedy_actions(q, self.avail(batch, after))
+        u_greedy = u_greedy[tr.steps.after] if self.config.double_q else best  # ū' [M, N]
+        return self.target_mixer(chosen(q, u_greedy), chosen(q, best), self.state(batch, after), u_greedy)
+
+    def values(self, batch):
+        """`q`, and `q_jt`: Q_tot of the batch's joint actions."""
+        return super().values(batch) | {"q_jt": self._joint_values(batch)}
+
+    def _joint_values(self, batch):
+        (n_episodes, n_steps), index = batch["filled"].shape[:2], self.all_transitions(batch)
+        q, _ = unroll(self.mac, batch, index)
+        actions = at(batch["actions"], index).squeeze(-1).long()
+        best = greedy_actions(q, self.avail(batch, index))
+        q_tot = self.mixer(chosen(q, actions), chosen(q, best), self.state(batch, index), actions)
+        return q_tot.detach().unflatten(0, (n_episodes, n_steps - 1))
