@@ -1,8 +1,8 @@
 """Runs the learner of an authors' checkout on values that stand in tables: `python authors.py SRC KIND IN OUT`.
 
-IN holds, as torch saves them, tables of Q values [B, T+1, N, A], a batch and the mixers' weights; OUT gets the loss and the
-gradients of the tables. Repairs, for what the code asks of its place and not of the algorithm: a `.cuda()` does nothing;
-packages that are imported and not used here are empty.
+IN holds, as torch saves them, tables of Q values [B, T+1, N, A], a batch and the mixers' weights; OUT gets the loss and
+the gradients of the tables. Repairs, for what the code asks of its place and not of the algorithm: a `.cuda()` does
+nothing; packages that are imported and not used here are empty.
 """
 
 import sys

@@ -2,8 +2,8 @@
 
 AUTHORS_DIR=FOLDER pytest -m host tests/hosts/test_authors.py
 
-FOLDER holds checkouts of hijkzzz/pymarl2 (with QPLEX as its authors wrote it), oxwhirl/wqmix and xmu-rl-3dv/ResQ, in folders
-whose names contain pymarl2, wqmix and ResQ.
+FOLDER holds checkouts of hijkzzz/pymarl2 (with QPLEX as its authors wrote it), oxwhirl/wqmix and xmu-rl-3dv/ResQ, in
+folders whose names contain pymarl2, wqmix and ResQ.
 """
 
 import os
@@ -22,21 +22,22 @@ from learners.transitions import at
 pytestmark = pytest.mark.host
 FOLDER = os.environ.get("AUTHORS_DIR")
 COMMON = dict(
-    gamma=0.97, double_q=True, grad_norm_clip=1e9, lr=1e-9, optim_alpha=0.99, optim_eps=1e-5, target_update_interval=1e9,
-    learner_log_interval=-1, mixing_embed_dim=8, hypernet_layers=2, hypernet_embed=6, mixer="qmix",
+    gamma=0.97, double_q=True, grad_norm_clip=1e9, lr=1e-9, optim_alpha=0.99, optim_eps=1e-5, learner_log_interval=-1,
+    target_update_interval=1e9, mixing_embed_dim=8, hypernet_layers=2, hypernet_embed=6, mixer="qmix",
 )  # fmt: skip
 CENTRAL = dict(central_mixer="ff", central_mac="basic_central_mac", central_action_embed=1, central_mixing_embed_dim=7,
                central_loss=1, qmix_loss=1)  # fmt: skip
 OURS = {"hypernet_embed": 6, "gamma": 0.97, "td_lambda": 0.0}
 CASES = {
     "qplex": ("qplex", "pymarl2", {"advantage_gradient": False, "n_lambda_heads": 3},
-              dict(mixer="dmaq", num_kernel=3, is_minus_one=True, weighted_head=True, td_lambda=0.0)),
+              dict(mixer="dmaq", num_kernel=3, adv_hypernet_embed=4, adv_hypernet_layers=1, is_minus_one=True,
+                   weighted_head=True, td_lambda=0.0)),
     "ow_qmix": ("ow_qmix", "wqmix", {"alpha": 0.3}, CENTRAL | dict(w=0.3, hysteretic_qmix=True)),
     "cw_qmix": ("cw_qmix", "wqmix", {"alpha": 0.3, "cw_reference": "target"},
                 CENTRAL | dict(w=0.3, hysteretic_qmix=False)),
     "resq": ("resq", "ResQ", {"residual": "raw"},
-             CENTRAL | dict(hysteretic_qmix=False, condition="max_action", resq_version="v3", noopt_loss=0, td_lambda=0.0,
-                            residual_negative_abs=True)),
+             CENTRAL | dict(hysteretic_qmix=False, condition="max_action", resq_version="v3", noopt_loss=0,
+                            td_lambda=0.0, residual_negative_abs=True)),
 }  # fmt: skip
 KIND = {"qplex": "qplex", "ow_qmix": "wqmix", "cw_qmix": "wqmix", "resq": "resq"}
 
