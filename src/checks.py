@@ -234,7 +234,8 @@ def memory(values):
             info = env.env_info
         finally:
             env.close()
-        game = envs.need(values["env"], values["env_args"], values["batch_size_run"], values["env_workers"])
+        workers = values["env_workers"] or values["runner"] == "ray"
+        game = envs.need(values["env"], values["env_args"], values["batch_size_run"], workers)
         needed = Needed.of(with_sizes(SimpleNamespace(**values), info), info, values["common_reward"], device)
         needed.batches.append(("cpu", game))
         needed.refuse_what_does_not_fit()
