@@ -65,8 +65,8 @@ class RayCluster:
         else:
             _refuse_silent(what, address)
             # The very code of this process: another version on a node would play other episodes.
-            excludes = ["**/__pycache__"]
-            options |= {"address": address, "runtime_env": {"working_dir": str(SOURCE), "excludes": excludes}}
+            sent = {"working_dir": str(SOURCE), "excludes": ["**/__pycache__"], "env_vars": ENVIRONMENT}
+            options |= {"address": address, "runtime_env": sent}
         try:
             with _as_before(), _without_signals():
                 import ray
