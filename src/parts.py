@@ -44,8 +44,8 @@ class Experiment:
         env: str = key("environment")
         preset: str | None = key("which of an algorithm's presets the environment calls for; null: its own keys")
         runner: str = key(
-            "who plays the episodes; `episode` and `parallel` (EPyMARL's names) mean the same; ray: actors on any node of "
-            "a Ray cluster, as with env_workers=True to the bit"
+            "who plays the episodes; `episode` and `parallel` (EPyMARL's names) mean the same; ray: actors on any node "
+            "of a Ray cluster, as with env_workers=True to the bit"
         )
         ray_address: str | None = key(
             "with runner=ray: host:port of the cluster, or auto for the one this machine is in; null: a Ray on this "

@@ -44,8 +44,8 @@ class Order(NamedTuple):
 class Episode(NamedTuple):
     """What environment i has played in the round `key`; T steps.
 
-    fields: {field: [T + 1, ...]} of the batch. bad: (message, name) of the NotFinite that ended it. state: of the game after it; started:
-    processes that the game has had.
+    fields: {field: [T + 1, ...]} of the batch. bad: (message, name) of the NotFinite that ended it. state: of the game
+    after it; started: processes that the game has had.
     """
 
     key: tuple[int, ...]
@@ -74,17 +74,16 @@ class Player:
     Its own thread starts the processes, as they end with the thread that has started them, and plays.
     """
 
-    def __init__(self, game: tuple, n_envs: int, seed: Any, mine: list[int]):
+    def __init__(self, game: tuple[Any, Any], n_envs: int, seed: Any, mine: list[int]):
         self.n_envs, self.changed = n_envs, threading.Condition()
         self.env: Any = None
         self.seats: Any = None
-        self.prepared: Any = None  # (args, scheme, groups) of the agents
         self.error: BaseException | None = None
         self.stop, self.inbox, self.outbox = False, deque(), []
         self.restarts = 0  # that were told
         self.queues: list[deque[Play]] = [deque() for _ in range(n_envs)]  # what each environment plays next
         self.plays: dict[tuple[int, ...], Play] = {}  # {key of the round: Play}
-        self.acting: dict[tuple[int, ...], Any] = {}  # {phase: agent}, the last ones
+        self.acting: dict[tuple[int, ...], Any] = {}  # {phase: see `BasicMAC.acting`}, the last ones
         self.warnings = _Kept()
         logging.getLogger("qtran").addHandler(self.warnings)
         logging.getLogger("qtran").propagate = False
@@ -147,7 +146,7 @@ class Player:
             self.changed.notify_all()
         os.write(self.woken[1], b".")
 
-    def _run(self, game: tuple, seed: Any, mine: list[int]) -> None:
+    def _run(self, game: tuple[Any, Any], seed: Any, mine: list[int]) -> None:
         try:
             env = WorkerEnv(*game, self.n_envs, seed, mine)
             env.wake_by(self.woken[0])

@@ -56,4 +56,5 @@ def carrier_class() -> Any:
             self.player.close()
 
     Carrier.__name__ = Carrier.__qualname__ = "Rollouts"
-    return ray.remote(concurrency_groups={"talk": 1})(Carrier)
+    remote: Any = ray.remote
+    return remote(concurrency_groups={"talk": 1})(Carrier)

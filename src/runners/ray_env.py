@@ -159,10 +159,11 @@ class RayEnv(VectorEnv):
     def _answer(self, reference: Any) -> Any:
         """What an actor answers, or the error that there is instead."""
         import ray
+        from ray.exceptions import RayError
 
         try:
             return pickle.loads(ray.get(reference))
-        except ray.exceptions.RayError as error:
+        except RayError as error:
             return error
 
     def _await_all(self) -> None:

@@ -15,7 +15,7 @@ from runners.episode_runner import EpisodeRunner, Played
 from runners.ray_actor import Episode, Order
 from runners.ray_env import RayEnv
 from utils import interrupts
-from utils.args import ConfigError, NotFinite
+from utils.args import NotFinite
 from utils.ray_cluster import check_installed
 from utils.seeding import TRAINING, seed_globals
 
@@ -49,8 +49,6 @@ class RayRunner(EpisodeRunner):
 
     def __init__(self, env: RayEnv, mac, scheme, groups, logger, args):
         super().__init__(env, mac, scheme, groups, logger, args)
-        if self.config.render:  # Parts says so before
-            raise ConfigError("render=True: with runner=ray others play; give runner=parallel")
         self.env: RayEnv = env
         self.staleness = self.config.max_staleness
         self.phases: dict[int, tuple[dict, int, Any]] = {}  # {phase: (weights of the agent, t_env, where they are)}
@@ -62,7 +60,7 @@ class RayRunner(EpisodeRunner):
         env.prepare(theirs, scheme, groups)
         if args.device != "cpu":
             logger.console_logger.info(
-                "the actors act on CPUs: the same bits as with env_workers=True, which acts on the GPU, are not promised"
+                "the actors act on CPUs; env_workers=True acts on the GPU, so the same bits as there are not promised"
             )
         if env.own_process:
             logger.console_logger.info(

@@ -50,9 +50,7 @@ class RayCluster:
     ConfigError where there is none at the address.
     """
 
-    def __init__(
-        self, what: str, address: str | None, cpus: int, gpus: float | None = None, dashboard: bool = False
-    ):
+    def __init__(self, what: str, address: str | None, cpus: int, gpus: float | None = None, dashboard: bool = False):
         check_installed(what)
         self.address, self.folder, self.cleaner = address, None, None
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
@@ -85,7 +83,7 @@ class RayCluster:
         """{"CPU": 8.0, ...} of all nodes together."""
         import ray
 
-        return ray.cluster_resources()
+        return dict(ray.cluster_resources())
 
     def nodes(self) -> int:
         import ray
