@@ -81,8 +81,8 @@ def read_cluster(
 ) -> Cluster:
     """The Cluster of a file: `path`, or, where None, cluster.yaml beside the study, if there is one.
 
-    words: KEY=VALUE with dotted keys, which replace the file's. flags: {key: value} that replace both, where they are not
-    None. sbatch: flags of sbatch as a shell has them. ConfigError with every problem.
+    words: KEY=VALUE with dotted keys, which replace the file's. flags: {key: value} that replace both, where
+    they are not None. sbatch: flags of sbatch as a shell has them. ConfigError with every problem.
     """
     beside = study.parent / FILE
     source = Path(path) if path else beside if beside.is_file() else None

@@ -9,6 +9,7 @@ So an engine only has to start that command in as many places as it likes, and a
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -28,7 +29,6 @@ from utils.runs import read_json
 
 FOLDER = "submissions"
 SWEEP = Path(__file__).resolve().parents[1] / "sweep.py"
-SHARED_SECONDS = 60.0  # NFS may show a folder of a minute ago
 
 
 @dataclass
@@ -82,7 +82,8 @@ class Submission:
         """Write the folder. ConfigError where that cannot be done, or a module's name is there twice."""
         order.plan.results.mkdir(parents=True, exist_ok=True)
         results = order.plan.results.resolve()
-        name = f"{order.study.stem}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(2)}"
+        stem = re.sub(r"[^\w.-]+", "_", order.study.stem)[:60]
+        name = f"{stem}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(2)}"
         folder = results / FOLDER / name
         try:
             folder.mkdir(parents=True)
