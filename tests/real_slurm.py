@@ -11,7 +11,7 @@ from command import wait_until
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 INSTALL = "apt-get install slurm-wlm munge"
-CORES, GPUS = 6, 2  # that the node claims to have
+CORES, GPUS = 2, 2  # that the node claims to have
 
 # Partition `high` takes the node from jobs of `low`, which go back into the queue.
 CONFIGURATION = """\
@@ -20,7 +20,7 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
 SlurmdPort={ports[1]}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 CredType=cred/munge
 SlurmUser={user}
 SlurmdUser={user}

@@ -1,6 +1,6 @@
 """What is sent to a cluster: a folder beside the results, and the command that each job runs.
 
-RESULTS/submissions/<id>/{submission.json, study.yaml, modules/, job.sh, stopped}
+RESULTS/submissions/<id>/{submission.json, STUDY.yaml, modules/, job.sh, stopped}
 
 Each job runs `sweep.py` itself on the copy of the study: it claims runs and works on them until none is left to begin.
 So an engine only has to start that command in as many places as it likes, and again where it was cut off.
@@ -87,7 +87,7 @@ class Submission:
         folder = results / FOLDER / name
         try:
             folder.mkdir(parents=True)
-            shutil.copy(order.study, folder / "study.yaml")
+            shutil.copy(order.study, folder / order.study.name)
             copy_modules(order.plan.modules, folder / "modules")
             told = {
                 "id": name,
@@ -117,7 +117,13 @@ class Submission:
         # run: its labels and seed select it, whatever else was asked for.
         chosen = [run] if run else order.runs
         words = [python or order.cluster.python or sys.executable, program or str(SWEEP)]
-        words += [str(self.folder / "study.yaml"), "--submission", str(self.folder), "--results", str(self.results)]
+        words += [
+            str(self.folder / self.order.study.name),
+            "--submission",
+            str(self.folder),
+            "--results",
+            str(self.results),
+        ]
         words += ["--retries", str(order.retries)]
         for option, labels in (
             ("--algorithms", [r.algorithm for r in chosen]),

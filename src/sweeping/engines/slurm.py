@@ -32,11 +32,14 @@ SCRIPT = """\
 {flags}
 
 folder={folder}
+# This job alone: the last one of an array bears the number of the whole array.
+this=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}
+this=${{this:-$SLURM_JOB_ID}}
 
 # The first look: do the nodes share the results folder? (NFS may show it as it was a minute ago.)
 for _ in $(seq {looks}); do [ -e "$folder/submission.json" ] && break; sleep 1; done
 if [ ! -e "$folder/submission.json" ]; then
-    scontrol update JobId="$SLURM_JOB_ID" Comment={not_shared}" (node $(hostname))"
+    scontrol update JobId="$this" Comment={not_shared}" (node $(hostname))"
     scancel "${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}"
     exit 2
 fi
@@ -49,7 +52,10 @@ trap : TERM  # Slurm sends it to the runs as well
 job=$!
 wait "$job"; status=$?
 while kill -0 "$job" 2>/dev/null; do wait "$job"; status=$?; done
-[ -n "$warned" ] && [ "$status" -ne 0 ] && [ "$status" -ne 2 ] && scontrol requeue "$SLURM_JOB_ID"
+if [ -n "$warned" ] && [ "$status" -ne 0 ] && [ "$status" -ne 2 ]; then
+    echo "warned of the end: saved, and back into the queue"
+    scontrol requeue "$this"
+fi
 [ "$status" -eq 2 ] && scancel "${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}"  # bad input: the other jobs would fail the same
 exit "$status"
 """
@@ -120,9 +126,8 @@ def _checked_flags(order: Order) -> dict:
     known = list(dict.fromkeys(node.partition for node in nodes))
     for name in filter(None, wanted.split(",")):
         if name not in known:
-            raise ConfigError(
-                f"slurm.partition: {name!r} does not exist; there are: {', '.join(known) or 'none'}{nearest(name, known)}"
-            )
+            has = f"{', '.join(known) or 'none'}{nearest(name, known)}"
+            raise ConfigError(f"slurm.partition: {name!r} does not exist; there are: {has}")
     chosen = [n for n in nodes if n.partition in wanted.split(",")] if wanted else [n for n in nodes if n.default]
     flags = _flags(order, chosen or nodes)
     _check_gpus(flags, chosen or nodes)
