@@ -4,7 +4,7 @@ Who executes the runs, and where, is of no concern here. What is complete is rea
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sweeping.study import read_study, seeds
@@ -49,6 +49,7 @@ class Plan:
     seeds: list
     results: Path
     runs: list
+    modules: list = field(default_factory=list)  # [Path]: the user's own, which the runs import
 
     def selected(self, algorithms=None, environments=None, wanted=None):
         """The runs of these labels and seeds ("1-3, 7"); None: of all. ConfigError for what the study lacks."""
@@ -93,7 +94,9 @@ def read_plan(path, readers, results=None):
         raise ConfigError(f"{path}: {count} runs; at most {MOST_RUNS} are planned: {more}")
     runs = [_with_seed(run, seed) for seed in study.seeds for run in firsts]
     title = study.title or study.path.stem
-    return Plan(title, study.question, [*study.algorithms], [*study.environments], study.seeds, results, runs)
+    return Plan(
+        title, study.question, [*study.algorithms], [*study.environments], study.seeds, results, runs, study.modules
+    )
 
 
 def _first_runs(study, results, readers):
@@ -191,10 +194,10 @@ class Lying:
     unfinished: list  # [Run]
     other: list  # [Run]
 
-    def __init__(self, plan, found):
+    def __init__(self, runs, found):
         self.complete, self.resumable, self.unfinished, self.other = {}, {}, [], []
-        planned = {identity(run.values): run for run in plan.runs}
-        settings = {identity(run.values, without=("seed",)) for run in plan.runs}
+        planned = {identity(run.values): run for run in runs}
+        settings = {identity(run.values, without=("seed",)) for run in runs}
         for run in found:
             match = planned.get(identity(run.config))
             if run.status != "finished":
