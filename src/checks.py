@@ -253,7 +253,8 @@ def needed_memory(values, device):
         info = env.env_info
     finally:
         env.close()
-    game = envs.need(values["env"], values["env_args"], values["batch_size_run"], values["env_workers"] or values["runner"] == "ray")
+    workers = values["env_workers"] or values["runner"] == "ray"
+    game = envs.need(values["env"], values["env_args"], values["batch_size_run"], workers)
     needed = Needed.of(with_sizes(SimpleNamespace(**values), info), info, values["common_reward"], device)
     needed.batches.append(("cpu", game))
     return needed, info.episode_limit

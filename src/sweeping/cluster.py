@@ -29,7 +29,7 @@ class Container:
 class Ray:
     """Where Ray is."""
 
-    address: str | None = key("of the cluster, host:6379, or auto for the one that this machine is in; null: a Ray on this machine")
+    address: str | None = key("of the cluster, host:6379, or auto; null: a Ray on this machine, for the sweep")
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,13 @@ class Order:
         if self.cluster.cores_per_run:
             return self.cluster.cores_per_run
         values = [run.values for run in self.left]
-        return max((v["num_threads"] + (v["batch_size_run"] if v["env_workers"] or v["runner"] == "ray" else 0) for v in values), default=1)
+        return max(
+            (
+                v["num_threads"] + (v["batch_size_run"] if v["env_workers"] or v["runner"] == "ray" else 0)
+                for v in values
+            ),
+            default=1,
+        )
 
 
 @dataclass

@@ -62,8 +62,8 @@ def _refuse_what_no_node_has(order: Order) -> None:
         most = max((node.get(resource, 0) for node in nodes), default=0)
         if need > most:
             raise ConfigError(
-                f"{keys}: a run needs {need:g} {resource}s, and no node of the Ray cluster has more than {most:g}; give "
-                f"a smaller {keys}, or nodes that have them"
+                f"{keys}: a run needs {need:g} {resource}s, and no node of the Ray cluster has more than {most:g}; "
+                f"give a smaller {keys}, or nodes that have them"
             )
 
 
