@@ -5,6 +5,7 @@ is depends on neither the actor nor what else it plays (`seats.py`).
 """
 
 import copy
+import importlib
 import logging
 import os
 import socket
@@ -101,8 +102,11 @@ class Player:
             return self.error
         return self.env.env_info, self.env.common_reward, self.env.versions, socket.gethostname()
 
-    def prepare(self, args: Any, scheme: dict, groups: dict) -> None:
-        """How the agents are made. args: of the run, with the sizes of the game."""
+    def prepare(self, args: Any, scheme: dict, groups: dict, tables: dict[str, dict]) -> None:
+        """How the agents are made. args: of the run, with the sizes of the game. tables: {module: its REGISTRY}, as the
+        run has them, with a user's own."""
+        for module, table in tables.items():
+            importlib.import_module(module).REGISTRY.update(table)
         args.device = "cpu"
         self._put("prepare", args, scheme, groups)
 

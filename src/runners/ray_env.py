@@ -25,6 +25,7 @@ LOOK = 0.5  # seconds between two looks at signals and lost actors
 ROOM = 600  # seconds that a cluster has for starting an actor, before the run gives up
 ENDING = 10  # seconds that actors get to close their games, all together
 MOST_BACKOFF = 60  # seconds
+TABLES = ("controllers", "modules.agents", "components.action_selectors")  # that agents are found in
 
 
 class Slot:
@@ -87,7 +88,8 @@ class RayEnv(VectorEnv):
 
     def prepare(self, args: Any, scheme: dict, groups: dict) -> None:
         """How the agents are made, in every actor. args: of the run, with the sizes of the game."""
-        self.prepared = (args, scheme, groups)
+        tables = {module: sys.modules[module].REGISTRY for module in TABLES}
+        self.prepared = (args, scheme, groups, tables)
         for slot in self.slots:
             slot.actor.prepare.remote(pickle.dumps(self.prepared))
 

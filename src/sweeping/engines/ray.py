@@ -1,11 +1,10 @@
 """Ray: one task a run, on any node of a cluster, or of a Ray that this process starts here and ends.
 
-A task is a process that claims its run on the results folder, and starts or resumes it (`Submission.command`). Ray
-begins a task again where its node or its worker is lost; what it begins again resumes.
+A task claims its run on the results folder, and starts or resumes it (`Submission.command`). Ray begins a task again
+where its node or its worker is lost; what it begins again resumes.
 """
 
 import re
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -32,6 +31,10 @@ def start(order: Order) -> int:
     if not order.left:
         order.say("nothing to do")
         return 0
+    if order.cluster.python:
+        raise ConfigError(
+            f"python = {order.cluster.python!r}: runs have the Python that Ray has on their node; drop it"
+        )
     address, gpus = order.cluster.ray.address, order.cluster.gpus_per_run
     cluster = RayCluster("ray.address", address, cpus=cores(), gpus=None if gpus else 0)
     try:
@@ -129,16 +132,13 @@ class _Tasks:
                 continue
             del self.waiting[run]
             self.tries[run] += 1
-            command = self.submission.command(run, python="PYTHON", program="SWEEP")
             task = _task().options(
                 name=str(run), num_cpus=self.order.cores_per_run, num_gpus=self.order.cluster.gpus_per_run or 0,
                 max_retries=LOSSES, scheduling_strategy="SPREAD",
             )  # fmt: skip
-            pythons = [self.order.cluster.python or sys.executable]
-            reference = task.remote(
-                command, pythons, str(SWEEP), str(self.submission.folder), str(self._output(run)),
-                run.values["stop_seconds"] + SPARE_SECONDS / 2, SHARED_SECONDS,
-            )  # fmt: skip
+            words = self.submission.command(run)[2:]  # without Python and its program
+            folder, output = str(self.submission.folder), str(self._output(run))
+            reference = task.remote(words, str(SWEEP.parent), folder, output, SHARED_SECONDS)
             self.going[reference] = run, now
 
     def _end(self, reference: Any) -> None:
@@ -169,19 +169,17 @@ class _Tasks:
 
 
 def _task() -> Any:
-    """The remote function. It is sent whole, as the nodes may not have this program's folder."""
+    """The remote function. It is sent whole, as the nodes may not have this program's folder. It calls `sweep.main` in
+    Ray's process, which has imported all that takes time when it comes to the next task."""
     import ray
 
-    def work(
-        command: list[str], pythons: list[str], sweep: str, folder: str, output: str, patience: float, shared: float
-    ) -> tuple[int, str, str]:
-        """(exit status, host, what it said last)."""
-        import ctypes
+    def work(words: list[str], source: str, folder: str, output: str, shared: float) -> tuple[int, str, str]:
+        """(exit status, host, what it said last). source: folder of the program, where this node has it; else it is in
+        what was sent along, where this process is."""
+        import contextlib
         import os
         import re
-        import signal
         import socket
-        import subprocess
         import sys
         import time
 
@@ -196,34 +194,22 @@ def _task() -> Any:
                     "--results DIR on a shared file system"
                 )  # fmt: skip
             time.sleep(1)
-        # What this node has of the two: a shared folder of the program, else what was sent with the task.
-        python = next((path for path in pythons if os.path.exists(path)), sys.executable)
-        program = sweep if os.path.exists(sweep) else os.path.abspath("sweep.py")
-        words = [{"PYTHON": python, "SWEEP": program}.get(word, word) for word in command]
-        gpus = ",".join(str(gpu) for gpu in ray.get_gpu_ids())
-        prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
-
-        def end_with_this() -> None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())  # Ray blocks SIGINT
-            if prctl is not None:
-                prctl(1, signal.SIGTERM)
-
+        source = source if os.path.exists(os.path.join(source, "sweep.py")) else os.getcwd()
+        if source not in sys.path:
+            sys.path.insert(0, source)
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu) for gpu in ray.get_gpu_ids())
         at = os.path.getsize(output) if os.path.exists(output) else 0
-        with open(output, "ab") as file:
-            process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
-                env=os.environ | {"CUDA_VISIBLE_DEVICES": gpus, "PYTHONIOENCODING": "utf-8"},
-                preexec_fn=end_with_this,
-            )  # fmt: skip
+        with (
+            open(output, "a", encoding="utf-8") as file,
+            contextlib.redirect_stdout(file),
+            contextlib.redirect_stderr(file),
+        ):
             try:
-                status = process.wait()
-            except BaseException:  # the task is cancelled: the run saves
-                process.terminate()
-                try:
-                    status = process.wait(timeout=patience)
-                except BaseException:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    raise
+                import sweep
+
+                status = sweep.main(words)
+            except SystemExit as error:  # argparse
+                status = error.code if isinstance(error.code, int) else 1
         with open(output, encoding="utf-8", errors="replace") as file:
             file.seek(at)
             text = file.read()[-4000:]
