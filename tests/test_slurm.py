@@ -1,16 +1,12 @@
 """Studies on Slurm: what is refused, what is submitted, and a real Slurm whose jobs are preempted and cut off."""
 
 import json
-import os
 import subprocess
-import time
 
 import pytest
 import real_slurm
 from command import wait_until
 from test_sweep import study, swept
-
-from sweeping.engines import slurm
 
 absent = real_slurm.missing()
 cluster = [pytest.mark.cluster, pytest.mark.skipif(absent is not None, reason=str(absent))]

@@ -94,9 +94,8 @@ def read_cluster(
             raise ConfigError(f"{source} holds {type(raw).__name__}, not `key: value` lines")
     problems: list[str] = []
     merged = _merged(read_yaml(DEFAULTS), raw)
-    for name, value in (parse_overrides(words) | flags | _flags_of_sbatch(sbatch)).items():
-        if value is None and name in flags:
-            continue
+    given = {name: value for name, value in flags.items() if value is not None}
+    for name, value in (parse_overrides(words) | given | _flags_of_sbatch(sbatch)).items():
         for part in reversed(name.split(".")):
             value = {part: value}
         merged = _merged(merged, value)

@@ -28,6 +28,8 @@ from utils.logging import unwritable
 from utils.runs import read_json
 
 FOLDER = "submissions"
+PROGRAM_GIB = {"cpu": 1.0, "cuda": 4.0}  # of a run's process: Python, torch, and CUDA's host memory
+SPARE = 1.25  # of what is estimated
 SWEEP = Path(__file__).resolve().parents[1] / "sweep.py"
 
 
@@ -67,6 +69,22 @@ class Order:
             return self.cluster.cores_per_run
         values = [run.values for run in self.left]
         return max((v["num_threads"] + (v["batch_size_run"] if v["env_workers"] else 0) for v in values), default=1)
+
+    def memory_per_job(self, device: str) -> float | None:
+        """GiB of main memory, or None where it is not known. device: that the runs learn on."""
+        if self.cluster.memory_per_run:
+            return self.cluster.memory_per_run * self.runs_per_job
+        firsts = {(run.algorithm, run.environment): run for run in self.left}
+        needs = {pair: self.memory(run, device) for pair, run in firsts.items()}
+        if unknown := [" on ".join(pair) for pair, need in needs.items() if need is None]:
+            self.say(
+                f"memory: not known of {', '.join(unknown[:3])}, as the game cannot be made here; give memory_per_run, "
+                "or the cluster's default applies"
+            )
+            return None
+        each = SPARE * max((need or 0.0 for need in needs.values()), default=0.0) + PROGRAM_GIB[device]
+        self.say(f"memory: {each:.1f} GiB a run, from its replay (memory_per_run)")
+        return each * self.runs_per_job + 0.5  # of the sweep
 
 
 @dataclass

@@ -14,15 +14,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sweeping.estimate import Estimate, duration
-from sweeping.submission import FOLDER, Order, Submission
+from sweeping.submission import FOLDER, SPARE, Order, Submission
 from utils.args import ConfigError, nearest
 from utils.identity import identity
 from utils.logging import unwritable
 from utils.runs import read_json
 
 INSTALL = "apt-get install slurm-wlm"
-PROGRAM_GIB = {"cpu": 1.0, "cuda": 4.0}  # of a run's process: Python, torch, and CUDA's host memory
-SPARE = 1.25  # of what is estimated
 SHARED_SECONDS = 60  # NFS may show a folder of a minute ago
 MOST_TASKS = 1000  # Slurm's MaxArraySize is 1001 unless it is configured
 
@@ -150,7 +148,7 @@ def _flags(order: Order, nodes: list["_Node"]) -> dict:
     tasks = math.ceil(len(order.left) / order.runs_per_job)
     tasks = max(1, min(tasks, order.cluster.jobs or tasks, MOST_TASKS))
     flags = {"array": f"0-{tasks - 1}", "cpus-per-task": order.cores_per_run * order.runs_per_job}
-    if gib := _memory(order):
+    if gib := order.memory_per_job("cuda" if order.gpus_per_job else "cpu"):
         flags["mem"] = f"{math.ceil(gib * 1024)}M"
     if seconds := _seconds(order, tasks, nodes):
         flags["time"] = str(math.ceil(seconds / 60))  # minutes
@@ -163,24 +161,6 @@ def _flags(order: Order, nodes: list["_Node"]) -> dict:
     if own.keys() & {"mem-per-cpu", "mem-per-gpu"}:
         flags.pop("mem", None)
     return flags | own
-
-
-def _memory(order: Order) -> float | None:
-    """GiB of a job, or None where it is not known."""
-    if order.cluster.memory_per_run:
-        return order.cluster.memory_per_run * order.runs_per_job
-    device = "cuda" if order.gpus_per_job else "cpu"
-    firsts = {(run.algorithm, run.environment): run for run in order.left}
-    needs = {pair: order.memory(run, device) for pair, run in firsts.items()}
-    if unknown := [" on ".join(pair) for pair, need in needs.items() if need is None]:
-        order.say(
-            f"memory: not known of {', '.join(unknown[:3])}, as the game cannot be made here; give memory_per_run, or "
-            "the partition's default applies"
-        )
-        return None
-    each = SPARE * max((need or 0.0 for need in needs.values()), default=0.0) + PROGRAM_GIB[device]
-    order.say(f"memory: {each:.1f} GiB a run, from its replay (memory_per_run)")
-    return each * order.runs_per_job + 0.5  # of the sweep
 
 
 def _seconds(order: Order, tasks: int, nodes: list["_Node"]) -> float | None:
