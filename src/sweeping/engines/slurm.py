@@ -68,7 +68,11 @@ def start(order: Order) -> int:
     flags = _checked_flags(order)
     _refuse_another_plan(order)
     submission, script = _write(order, flags)
-    job = _ask("sbatch", "--parsable", str(script)).strip().partition(";")[0]
+    try:
+        job = _ask("sbatch", "--parsable", str(script)).strip().partition(";")[0]
+    except ConfigError:
+        shutil.rmtree(submission.folder, ignore_errors=True)
+        raise
     order.say(
         f"submitted: job {job}, {flags['array']} of {len(order.left)} runs; its script and output: {script.parent}"
     )
@@ -94,7 +98,7 @@ def status(order: Order) -> int:
     jobs = _queue(order, "--states=all")
     counts = Counter(state for _, state, _, _ in jobs)
     order.say("jobs: " + (", ".join(f"{n} {state.lower()}" for state, n in counts.items()) or "none in the queue"))
-    reasons = Counter(reason for _, state, reason, _ in jobs if state == "PENDING")
+    reasons = Counter(reason for _, state, reason, _ in jobs if state == "PENDING" and reason != "None")
     for reason, n in reasons.items():
         order.say(f"  {n} pending: {reason}")
     told = dict.fromkeys(comment for _, _, _, comment in jobs if comment.startswith("error:"))
@@ -250,7 +254,8 @@ def _ask(*words: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigError(f"--engine slurm: {words[0]}: {error}") from error
     if run.returncode:
-        said = "; ".join(line.strip() for line in run.stderr.splitlines() if line.strip())
+        lines = [re.sub(r"^\w+: (error: |fatal: )?", "", line.strip()) for line in run.stderr.splitlines()]
+        said = "; ".join(filter(None, lines))
         hint = "; is there a cluster? `sinfo` must work here" if "contact" in said or "connect" in said.lower() else ""
         raise ConfigError(f"--engine slurm: {words[0]} refused: {said or f'exit status {run.returncode}'}{hint}")
     return run.stdout
@@ -280,7 +285,7 @@ def script_of(submission: Submission, flags: dict) -> str:
         "signal": f"B:USR2@{cluster.warning_seconds}",
     } | flags
     lines = [
-        f"#SBATCH --{name}" + ("" if value is True else f"={value}")
+        f"#SBATCH --{name}" + ("" if value is True else f"={shlex.quote(str(value))}")
         for name, value in flags.items()
         if value is not False
     ]
