@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command import files
+from command import ROOT, files
 from test_sweep import study, swept
 
 from sweeping.engines.k8s import indexed_job, name_of, ray_job
@@ -85,6 +85,17 @@ def test_bad_input(options, said, tmp_path, capsys, monkeypatch):
     run = swept(capsys, study(tmp_path), "--engine", "k8s", *options)
     assert run.code == 2 and said in run.err and run.err.count("error:") == 1, run.err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_example_of_the_documentation(tmp_path, capsys):
+    example = ROOT / "docs" / "clusters" / "k8s.yaml"
+    run = swept(capsys, study(tmp_path, use_cuda=True), "--cluster", example, "--render", tmp_path / "out")
+    assert run.code == 0, run.err
+    _, job = yaml.safe_load_all((tmp_path / "out" / "job.yaml").read_text())
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["resources"] == {
+        "requests": {"cpu": 8, "memory": "16384Mi"}, "limits": {"memory": "16384Mi", "nvidia.com/gpu": 1},
+    }  # fmt: skip
 
 
 def test_kubernetes_takes_the_job(tmp_path, capsys):

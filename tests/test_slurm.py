@@ -65,8 +65,11 @@ def figures(folder):
 class TestRealSlurm:
     pytestmark = cluster
 
-    def test_an_array_that_is_preempted_and_cut_off_ends_as_one_that_was_not(self, real, tmp_path, capsys):
-        path = study(tmp_path, "[vdn, qmix]", "[predator_prey]", "1-3", t_max=2500, test_interval=1000, **GAME)
+    @pytest.mark.parametrize("steps, preemptions", [(2500, 1), pytest.param(12000, 4, marks=pytest.mark.slow)])
+    def test_an_array_that_is_preempted_and_cut_off_ends_as_one_that_was_not(
+        self, steps, preemptions, real, tmp_path, capsys
+    ):
+        path = study(tmp_path, "[vdn, qmix]", "[predator_prey]", "1-3", t_max=steps, test_interval=1000, **GAME)
         options = ["--engine", "slurm", "--set", "memory_per_run=0.5", "warning_seconds=45", "slurm.time=1"]
         run = swept(capsys, path, *options)
         assert run.code == 0 and "submitted: job " in run.out, run.out + run.err
@@ -75,7 +78,12 @@ class TestRealSlurm:
         asked("sbatch", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1")
         wait_until(lambda: "interrupted: " in job_output(tmp_path))
         assert "warned of the end" not in job_output(tmp_path)  # that was the preemption
-        wait_until(lambda: not asked("squeue", "-h"), seconds=400)
+        for _ in range(preemptions - 1):
+            asked(
+                "sbatch", "--begin=now+40", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1"
+            )
+            wait_until(lambda: not asked("squeue", "-h", "--partition=high"), seconds=300)
+        wait_until(lambda: not asked("squeue", "-h"), seconds=1500)
         assert "warned of the end: saved, and back into the queue" in job_output(tmp_path)
 
         run = swept(capsys, path, *options, "--status")
@@ -251,6 +259,17 @@ def test_bad_input(options, said, tmp_path, capsys):
     run = swept(capsys, study(tmp_path), "--engine", "slurm", *options)
     assert run.code == 2 and said in run.err and run.err.count("error:") == 1, run.err
     assert not (tmp_path / "results" / "submissions").exists()
+
+
+def test_the_example_of_the_documentation(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    example = ROOT / "docs" / "clusters" / "slurm.yaml"
+    run = swept(capsys, study(tmp_path, seeds="1-8", use_cuda=True), "--cluster", example, "--render")
+    assert run.code == 0, run.err
+    flags = [line.removeprefix("#SBATCH --") for line in run.out.splitlines() if line.startswith("#SBATCH")]
+    assert {"array=0-3", "gres=gpu:a100:1", "partition=gpu", "mem=24576M", "time=720", "signal=B:USR2@300"} <= set(
+        flags
+    )
 
 
 def test_gres():

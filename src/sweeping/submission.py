@@ -70,6 +70,12 @@ class Order:
         values = [run.values for run in self.left]
         return max((v["num_threads"] + (v["batch_size_run"] if v["env_workers"] else 0) for v in values), default=1)
 
+    @property
+    def warning_seconds(self) -> int:
+        """That runs need to end a round and to save."""
+        longest = max((run.values["stop_seconds"] for run in self.runs), default=0)
+        return self.cluster.warning_seconds or int(longest) + 60
+
     def memory_per_job(self, device: str) -> float | None:
         """GiB of main memory, or None where it is not known. device: that the runs learn on."""
         if self.cluster.memory_per_run:

@@ -25,7 +25,7 @@ def test_later_layers_win(beside, tmp_path):
     path = beside("jobs: 3\nhours: 2\nslurm: {partition: low, nice: 5}\nk8s: {volume: data}\nray:\n")
     flags = {"engine": "slurm", "gpus_per_run": None}
     got = read_cluster(path, None, ["hours=4", "slurm.partition=high"], flags, "--exclusive --mem-per-cpu=2G")
-    assert (got.engine, got.jobs, got.hours, got.warning_seconds) == ("slurm", 3, 4, 120)
+    assert (got.engine, got.jobs, got.hours, got.warning_seconds) == ("slurm", 3, 4, None)
     assert got.slurm == {"partition": "high", "nice": 5, "exclusive": True, "mem-per-cpu": "2G"}
     assert (got.k8s.volume, got.k8s.results, got.ray.address) == ("data", "/results", None)
     (tmp_path / "other.yaml").write_text("jobs: 7")

@@ -175,7 +175,7 @@ def _pod(
         container |= {"command": command, "workingDir": k8s.folder}
     container |= {"env": environment, "resources": _resources(order, gpus), "volumeMounts": mounts}
     spec: dict[str, Any] = {"containers": [container], "volumes": volumes}
-    spec["terminationGracePeriodSeconds"] = k8s.grace_seconds
+    spec["terminationGracePeriodSeconds"] = k8s.grace_seconds or order.warning_seconds
     if k8s.node_selector:
         spec["nodeSelector"] = {str(label): str(value) for label, value in k8s.node_selector.items()}
     return spec

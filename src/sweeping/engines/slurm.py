@@ -177,7 +177,7 @@ def _seconds(order: Order, tasks: int, nodes: list["_Node"]) -> float | None:
         order.say("time: no run is complete to go by; give hours, or the partition's limit applies")
         return None
     one_after_another = math.ceil(len(order.left) / (tasks * order.runs_per_job))
-    seconds = SPARE * one_after_another * max(time or 0.0 for time in times) + order.cluster.warning_seconds + 600
+    seconds = SPARE * one_after_another * max(time or 0.0 for time in times) + order.warning_seconds + 600
     limits = [node.seconds for node in nodes if node.seconds is not None]
     if limits and len(limits) == len(nodes):
         seconds = min(seconds, max(limits))  # a run that is cut off goes on in the next job
@@ -276,13 +276,13 @@ def _write(order: Order, flags: dict) -> tuple[Submission, Path]:
 
 def script_of(submission: Submission, flags: dict) -> str:
     """The job script. flags: of sbatch, beside those that it needs to come back."""
-    order, cluster = submission.order, submission.order.cluster
+    order = submission.order
     flags = {
         "job-name": submission.id,
         "requeue": True,
         "open-mode": "append",
         "output": "/dev/null",  # the script writes beside the results, once it has seen that they are there
-        "signal": f"B:USR2@{cluster.warning_seconds}",
+        "signal": f"B:USR2@{order.warning_seconds}",
     } | flags
     lines = [
         f"#SBATCH --{name}" + ("" if value is True else f"={shlex.quote(str(value))}")
@@ -301,7 +301,7 @@ def script_of(submission: Submission, flags: dict) -> str:
         folder=shlex.quote(str(submission.folder)),
         looks=SHARED_SECONDS,
         not_shared=shlex.quote(not_shared),
-        warning=cluster.warning_seconds,
+        warning=order.warning_seconds,
         command=" ".join(_contained(submission)),
     )
 
