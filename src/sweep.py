@@ -1,4 +1,4 @@
-"""Command line: run a study, algorithms × environments × seeds, as processes of this machine.
+"""Command line: run a study, algorithms × environments × seeds, as processes of this machine or on a cluster.
 
 python src/sweep.py studies/NAME.yaml
 """
@@ -13,6 +13,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from utils import command
 
@@ -34,6 +35,7 @@ a study is a YAML file:
   seeds: 1-5                                    # 3, 1-5, "1-3, 7" or a list
   allow_different: [batch_size_run]             # what may differ between algorithms, optional
   results: results/studies/predator_prey        # optional; by default results/studies/<name of the file>
+  modules: []                                   # files and folders of Python that the runs import, optional
 
 Each run is `python src/main.py --config=... --env-config=... with ...` with the algorithm's label as its name.
 Later layers win: default.yaml, config/envs, config/algs, overrides, the environment's changes, the algorithm's.
@@ -44,8 +46,15 @@ A run is complete when a run directory in the results folder has its configurati
 is kept. So the same command goes on after Ctrl-C, a crash or a failure: runs that were stopped are resumed from their
 last state, in their directories, and what a study adds is all that is begun.
 
+Several sweeps may work on one study at once, on one machine or on many that share the results folder. Each run is
+claimed by one of them; the others leave it alone, and go on with it when its process is dead.
+
   python src/sweep.py studies/NAME.yaml --dry-run
   python src/sweep.py studies/NAME.yaml --workers 4 --seeds 1-2 --algorithms qmix "qtran_alt, no V_jt"
+  python src/sweep.py studies/NAME.yaml --gpus-per-run 0.25
+  python src/sweep.py studies/NAME.yaml --engine slurm --set slurm.partition=gpu gpus_per_run=0.25
+  python src/sweep.py studies/NAME.yaml --engine slurm --status
+  python src/sweep.py studies/NAME.yaml --engine k8s --render FOLDER
 
 exit status: 0 all complete; 1 some failed; 2 bad input; 130, 143 interrupted (Ctrl-C, SIGTERM)
 """
@@ -115,7 +124,7 @@ def act(options, argv):
     render = options.render is not None
     action = "render" if render else "status" if options.status else "cancel" if options.cancel else "start"
     elsewhere = cluster.engine != "local" and not options.dry_run
-    engine = engines.find(cluster.engine, action) if elsewhere or action != "start" else local
+    engine: Any = engines.find(cluster.engine, action) if elsewhere or action != "start" else local
     # Where a script is printed, it alone is on the standard output.
     console = Console(highlight=False, emoji=False, stderr=render)
     if not elsewhere:

@@ -1,13 +1,14 @@
-"""Studies on Slurm: what is refused, what is submitted, and a real Slurm whose jobs are preempted and cut off."""
+"""Studies on Slurm: the job script, what is refused, and a real Slurm whose jobs are preempted and cut off."""
 
 import json
-import os
+import shutil
 import subprocess
-import time
+import sys
+from pathlib import Path
 
 import pytest
 import real_slurm
-from command import wait_until
+from command import ROOT, wait_until
 from test_sweep import study, swept
 
 from sweeping.engines import slurm
@@ -64,8 +65,11 @@ def figures(folder):
 class TestRealSlurm:
     pytestmark = cluster
 
-    def test_an_array_that_is_preempted_and_cut_off_ends_as_one_that_was_not(self, real, tmp_path, capsys):
-        path = study(tmp_path, "[vdn, qmix]", "[predator_prey]", "1-3", t_max=2500, test_interval=1000, **GAME)
+    @pytest.mark.parametrize("steps, preemptions", [(2500, 1), pytest.param(12000, 4, marks=pytest.mark.slow)])
+    def test_an_array_that_is_preempted_and_cut_off_ends_as_one_that_was_not(
+        self, steps, preemptions, real, tmp_path, capsys
+    ):
+        path = study(tmp_path, "[vdn, qmix]", "[predator_prey]", "1-3", t_max=steps, test_interval=1000, **GAME)
         options = ["--engine", "slurm", "--set", "memory_per_run=0.5", "warning_seconds=45", "slurm.time=1"]
         run = swept(capsys, path, *options)
         assert run.code == 0 and "submitted: job " in run.out, run.out + run.err
@@ -74,7 +78,12 @@ class TestRealSlurm:
         asked("sbatch", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1")
         wait_until(lambda: "interrupted: " in job_output(tmp_path))
         assert "warned of the end" not in job_output(tmp_path)  # that was the preemption
-        wait_until(lambda: not asked("squeue", "-h"), seconds=400)
+        for _ in range(preemptions - 1):
+            asked(
+                "sbatch", "--begin=now+40", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1"
+            )
+            wait_until(lambda: not asked("squeue", "-h", "--partition=high"), seconds=300)
+        wait_until(lambda: not asked("squeue", "-h"), seconds=1500)
         assert "warned of the end: saved, and back into the queue" in job_output(tmp_path)
 
         run = swept(capsys, path, *options, "--status")
@@ -85,3 +94,184 @@ class TestRealSlurm:
         assert run.code == 0
         got, expected = figures(tmp_path / "results"), figures(tmp_path / "undisturbed")
         assert got == expected and len(got) == 6
+
+    @pytest.mark.parametrize(
+        "options, said",
+        [
+            (
+                ["slurm.partition=hihg"],
+                "slurm.partition: 'hihg' does not exist; there are: low, high; did you mean 'high'?",
+            ),
+            (["gpus_per_run=1", "gpu_type=h100"], "GPU type 'h100' is unknown; the partition has: a100"),
+            (["gpus_per_run=3"], "3 GPUs a job are asked for, and no node has more than 2"),
+            (["slurm.gres=gpu:a100:5"], "5 GPUs a job are asked for, and no node has more than 2"),
+            (["cores_per_run=3"], "a job needs 3 cores (1 runs), and the largest node has 2"),
+            (["memory_per_run=100"], "a job needs 102400 MiB (1 runs), and the largest node has 8000"),
+            (["slurm.nodelist=moon"], "sbatch refused: "),
+            (["slurm.qqq=1"], "sbatch refused: "),
+        ],
+    )
+    def test_what_the_cluster_does_not_have_is_refused(self, options, said, real, tmp_path, capsys):
+        run = swept(capsys, study(tmp_path), "--engine", "slurm", "--set", "memory_per_run=0.5", *options)
+        assert run.code == 2 and said in run.err and run.err.count("error:") == 1, run.err
+        assert not asked("squeue", "-h") and not list(tmp_path.glob("results/submissions/*"))
+
+    def test_no_cluster(self, real, cluster_variables, tmp_path, capsys, monkeypatch):
+        text = Path(cluster_variables["SLURM_CONF"]).read_text()
+        own = [f"SlurmctldPort={real_slurm.free_port()}", "MessageTimeout=2"]
+        kept = [line for line in text.splitlines() if not line.startswith("SlurmctldPort")]
+        (tmp_path / "slurm.conf").write_text("\n".join(kept + own))
+        with monkeypatch.context() as patch:
+            patch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+            run = swept(capsys, study(tmp_path), "--engine", "slurm")
+        assert (
+            run.code == 2 and "is there a cluster? `sinfo` must work here" in run.err and run.err.count("error:") == 1
+        )
+
+    def test_a_study_that_changed_while_it_waits_is_refused_until_it_is_cancelled(self, real, tmp_path, capsys):
+        options = ["--engine", "slurm", "--set", "memory_per_run=0.5", "slurm.begin=now+1hour"]
+        path = study(tmp_path)
+        assert swept(capsys, path, *options).code == 0
+        assert swept(capsys, path, *options).code == 0  # the same settings: both work on it
+        run = swept(capsys, study(tmp_path, lr=0.1), *options)
+        assert (
+            run.code == 2 and "the study changed while it runs: jobs named study-" in run.err and "--cancel" in run.err
+        )
+        run = swept(capsys, path, *options, "--status")
+        assert run.code == 0 and "jobs: 4 pending" in run.out
+        run = swept(capsys, path, *options, "--cancel")
+        assert run.code == 0 and "cancelled: 4 jobs" in run.out
+        wait_until(lambda: not asked("squeue", "-h"))
+        assert swept(capsys, study(tmp_path, lr=0.1), *options).code == 0
+
+    def test_a_results_folder_that_the_nodes_do_not_share(self, real, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr(slurm, "SHARED_SECONDS", 1)
+        path, options = study(tmp_path), ["--engine", "slurm", "--set", "memory_per_run=0.5"]
+        run = swept(capsys, path, *options, "--render")
+        assert run.code == 0 and run.out.startswith("#!/bin/bash")
+        (script,) = tmp_path.glob("results/submissions/*/job.sh")
+        shutil.copy(script, tmp_path / "job.sh")
+        (tmp_path / "results").rename(tmp_path / "elsewhere")
+        asked("sbatch", str(tmp_path / "job.sh"))
+        wait_until(lambda: not asked("squeue", "-h"))
+        (tmp_path / "elsewhere").rename(tmp_path / "results")
+        run = swept(capsys, path, *options, "--status")
+        assert f"error: the results folder {tmp_path / 'results'} is not there: the nodes do not share it" in run.out
+
+    def test_gpus_that_this_python_cannot_use_stop_the_study(self, real, tmp_path, capsys, monkeypatch):
+        path = study(tmp_path, use_cuda=True)
+        options = ["--engine", "slurm", "--set", "memory_per_run=0.5", "gpus_per_run=0.5"]
+        run = swept(capsys, path, *options)
+        assert run.code == 0 and "0-0 of 2 runs" in run.out  # two runs share a GPU, so it is one job
+        wait_until(lambda: not asked("squeue", "-h"))
+        run = swept(capsys, path, *options, "--status")
+        assert run.out.count("GPUs were asked for (gpus_per_run), but ") == 1 and "0 of 2 runs complete" in run.out
+        assert "started" not in job_output(tmp_path)
+
+    def test_the_line_without_a_study(self, real, tmp_path):
+        script = ROOT / "docs" / "clusters" / "one_run.sh"
+        words = [
+            "--config=vdn",
+            "--env-config=two_step",
+            "with",
+            "t_max=24",
+            f"local_results_path={tmp_path}",
+            "use_cuda=False",
+        ]
+        asked(
+            "sbatch",
+            "--array=1-2",
+            f"--output={tmp_path}/%a.txt",
+            f"--chdir={ROOT}",
+            f"--export=ALL,PYTHON={sys.executable}",
+            str(script),
+            *words,
+        )
+        wait_until(lambda: not asked("squeue", "-h"))
+        summaries = [json.loads(p.read_text()) for p in tmp_path.glob("vdn/two_step/*/summary.json")]
+        assert sorted(s["seed"] for s in summaries if s["status"] == "finished") == [1, 2]
+
+
+# ---- without
+
+
+def test_without_slurm_the_script_is_printed_and_nothing_is_submitted(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    more = [
+        "--engine",
+        "slurm",
+        "--sbatch=--partition=gpu --exclusive --account='my lab'",
+        "--set",
+        "gpus_per_run=0.25",
+    ]
+    path = study(tmp_path, seeds="1-4", use_cuda=True)
+    for action in ([], ["--status"], ["--cancel"]):
+        run = swept(capsys, path, *more, *action)
+        assert run.code == 2 and "is not installed here" in run.err and "apt-get install slurm-wlm" in run.err
+    run = swept(capsys, path, *more, "gpu_type=a100", "hours=2", "jobs=1", "memory_per_run=3", "--render")
+    lines = run.out.splitlines()
+    assert run.code == 0 and lines[0] == "#!/bin/bash", run.err
+    flags = {line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH")}
+    assert {"partition=gpu", "exclusive", "account='my lab'", "gres=gpu:a100:1", "time=120", "array=0-0"} <= flags
+    assert {"mem=12288M", "cpus-per-task=4", "requeue", "signal=B:USR2@120"} <= flags  # four runs share the GPU
+    assert "--workers 4 --gpus-per-run 0.25" in run.out
+    assert f"sbatch {next(tmp_path.glob('results/submissions/*/job.sh'))}" in run.err
+    assert subprocess.run(["/bin/bash", "-n"], input=run.out, text=True).returncode == 0
+
+
+def test_memory_and_time_are_derived(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("sweep.paces", lambda lying: [("vdn", "two_step", 3.0), ("qmix", "two_step", 600.0)])
+    run = swept(capsys, study(tmp_path, buffer_size=10**7), "--engine", "slurm", "--render", "--set", "jobs=1")
+    mem, time = (
+        int(line.rpartition("=")[2].strip("M"))
+        for line in run.out.splitlines()
+        if "--mem=" in line or "--time=" in line
+    )
+    assert 2000 < mem < 20000 and "from its replay" in run.err  # MiB; the replay has 10 million episodes of two steps
+    assert time == (1.25 * 2 * 24 * 600 + 120 + 600) / 60  # two runs, one after another, as slow as the slowest
+
+
+@pytest.mark.parametrize(
+    "by, words", [("srun", ["srun", "--container-image=IMG.sqsh"]), ("apptainer", ["apptainer", "exec"])]
+)
+def test_the_command_in_a_container(by, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    more = ["container.image=IMG.sqsh", f"container.by={by}", "container.mounts=/maps:/maps", "memory_per_run=1"]
+    run = swept(capsys, study(tmp_path), "--engine", "slurm", "--render", "--set", *more)
+    line = next(line for line in run.out.splitlines() if line.endswith(" &"))
+    assert line.startswith(" ".join(words)) and " python /app/src/sweep.py " in line
+    assert str(tmp_path / "results") in line and "/maps:/maps" in line
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["--sbatch=-p gpu"], "--sbatch: '-p' is no flag; write --name=value"),
+        (["--sbatch='"], '--sbatch: "\'" cannot be read'),
+        (["--sbatch=--array=1-9"], "slurm.array: is set by the sweep; give jobs"),
+        (["--render", "DIR"], "--render prints the script; drop 'DIR'"),
+        (["--set", "slurm.gres=[1]"], "slurm.gres: [1] must be text, a number"),
+        (["--set", "warning_seconds=1"], "warning_seconds: 1 must be at least 10"),
+    ],
+)
+def test_bad_input(options, said, tmp_path, capsys):
+    run = swept(capsys, study(tmp_path), "--engine", "slurm", *options)
+    assert run.code == 2 and said in run.err and run.err.count("error:") == 1, run.err
+    assert not (tmp_path / "results" / "submissions").exists()
+
+
+def test_the_example_of_the_documentation(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    example = ROOT / "docs" / "clusters" / "slurm.yaml"
+    run = swept(capsys, study(tmp_path, seeds="1-8", use_cuda=True), "--cluster", example, "--render")
+    assert run.code == 0, run.err
+    flags = [line.removeprefix("#SBATCH --") for line in run.out.splitlines() if line.startswith("#SBATCH")]
+    assert {"array=0-3", "gres=gpu:a100:1", "partition=gpu", "mem=24576M", "time=720", "signal=B:USR2@300"} <= set(
+        flags
+    )
+
+
+def test_gres():
+    assert slurm.gpus("gpu:a100:4(S:0-1),gpu:2,lic:3") == [("a100", 4), ("", 2)]
+    assert slurm.gpus("gpu:tesla") == [("tesla", 1)] and slurm.gpus("(null)") == []

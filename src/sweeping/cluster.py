@@ -44,7 +44,7 @@ class Kubernetes:
     secret: str | None = key("Secret whose entry `password` is MongoDB's; null: none")
     gpu_resource: str = key("name of a GPU as a resource")
     node_selector: dict = key("labels of the nodes, {LABEL: VALUE}")
-    grace_seconds: int = key("from the eviction of a pod to its end: a round and the state", low=1)
+    grace_seconds: int | None = key("from the eviction of a pod to its end; null: as warning_seconds", low=1)
     retries_per_index: int = key("how often a pod that failed is started again", low=0)
     ray_image: str | None = key("image for runner=ray, with ray in it; null: `image`")
     ray_version: str | None = key("version of ray in it; null: KubeRay finds out")
@@ -65,7 +65,10 @@ class Cluster:
     cores_per_run: int | None = key("cores of a run; null: num_threads, and one for each environment process", low=1)
     memory_per_run: float | None = key("main memory of a run; null: from its replay", unit="GiB", above=0)
     hours: float | None = key("time limit of a job; null: from the pace of runs that are complete", above=0)
-    warning_seconds: int = key("from the warning to the end of a job: a round and the state", low=10)
+    warning_seconds: int | None = key(
+        "from the warning to the end of a job, for a round and the state; null: the runs' stop_seconds and a minute",
+        low=10,
+    )
     python: str | None = key("Python on the nodes; null: this one, or `python` in a container")
     slurm: dict = key("flags of sbatch, {FLAG: VALUE}")
     container: Container = key("a section")
@@ -94,9 +97,8 @@ def read_cluster(
             raise ConfigError(f"{source} holds {type(raw).__name__}, not `key: value` lines")
     problems: list[str] = []
     merged = _merged(read_yaml(DEFAULTS), raw)
-    for name, value in (parse_overrides(words) | flags | _flags_of_sbatch(sbatch)).items():
-        if value is None and name in flags:
-            continue
+    given = {name: value for name, value in flags.items() if value is not None}
+    for name, value in (parse_overrides(words) | given | _flags_of_sbatch(sbatch)).items():
         for part in reversed(name.split(".")):
             value = {part: value}
         merged = _merged(merged, value)

@@ -186,6 +186,8 @@ def _modules(entry, folder, problems):
     found = []
     for name in entry or []:
         path = (folder / expanded(name)).absolute()
+        if not path.exists():
+            path = (folder / "modules" / path.name).absolute()  # of a study that was sent to a cluster
         importable = path.suffix == ".py" and path.is_file() or path.is_dir()
         if not importable or not path.stem.isidentifier():
             hint = "give a file NAME.py or the folder of a package, told from the folder of the study"

@@ -28,6 +28,8 @@ from utils.logging import unwritable
 from utils.runs import read_json
 
 FOLDER = "submissions"
+PROGRAM_GIB = {"cpu": 1.0, "cuda": 4.0}  # of a run's process: Python, torch, and CUDA's host memory
+SPARE = 1.25  # of what is estimated
 SWEEP = Path(__file__).resolve().parents[1] / "sweep.py"
 
 
@@ -73,6 +75,28 @@ class Order:
             ),
             default=1,
         )
+
+    @property
+    def warning_seconds(self) -> int:
+        """That runs need to end a round and to save."""
+        longest = max((run.values["stop_seconds"] for run in self.runs), default=0)
+        return self.cluster.warning_seconds or int(longest) + 60
+
+    def memory_per_job(self, device: str) -> float | None:
+        """GiB of main memory, or None where it is not known. device: that the runs learn on."""
+        if self.cluster.memory_per_run:
+            return self.cluster.memory_per_run * self.runs_per_job
+        firsts = {(run.algorithm, run.environment): run for run in self.left}
+        needs = {pair: self.memory(run, device) for pair, run in firsts.items()}
+        if unknown := [" on ".join(pair) for pair, need in needs.items() if need is None]:
+            self.say(
+                f"memory: not known of {', '.join(unknown[:3])}, as the game cannot be made here; give memory_per_run, "
+                "or the cluster's default applies"
+            )
+            return None
+        each = SPARE * max((need or 0.0 for need in needs.values()), default=0.0) + PROGRAM_GIB[device]
+        self.say(f"memory: {each:.1f} GiB a run, from its replay (memory_per_run)")
+        return each * self.runs_per_job + 0.5  # of the sweep
 
 
 @dataclass

@@ -17,6 +17,8 @@ from sweeping.turns import LOOK_AGAIN, Complete, Elsewhere, GivenUp, Turn, begin
 from utils.args import ConfigError
 from utils.logging import brief
 
+RENEWED = 1.0  # seconds that a claim must be younger than it would be if nobody had renewed it
+
 
 class Work:
     """The runs of a sweep: waiting, running, done, failed. done_elsewhere: those that another sweep has done meanwhile.
@@ -118,7 +120,7 @@ class Work:
         since, age = self._first_look.setdefault(run, (now, held.age))
         self._next_look[run] = now + LOOK_AGAIN
         # A claim that gets younger is renewed. One that only gets older may be that of a machine that is gone.
-        if not self.wait and held.age < age + (now - since) - 1:
+        if not self.wait and held.age < age + (now - since) - RENEWED:
             self.waiting.remove(run)
             self.elsewhere[run] = str(held)
 

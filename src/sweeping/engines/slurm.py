@@ -14,15 +14,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sweeping.estimate import Estimate, duration
-from sweeping.submission import FOLDER, Order, Submission
+from sweeping.submission import FOLDER, SPARE, Order, Submission
 from utils.args import ConfigError, nearest
 from utils.identity import identity
 from utils.logging import unwritable
 from utils.runs import read_json
 
 INSTALL = "apt-get install slurm-wlm"
-PROGRAM_GIB = {"cpu": 1.0, "cuda": 4.0}  # of a run's process: Python, torch, and CUDA's host memory
-SPARE = 1.25  # of what is estimated
 SHARED_SECONDS = 60  # NFS may show a folder of a minute ago
 MOST_TASKS = 1000  # Slurm's MaxArraySize is 1001 unless it is configured
 
@@ -70,7 +68,11 @@ def start(order: Order) -> int:
     flags = _checked_flags(order)
     _refuse_another_plan(order)
     submission, script = _write(order, flags)
-    job = _ask("sbatch", "--parsable", str(script)).strip().partition(";")[0]
+    try:
+        job = _ask("sbatch", "--parsable", str(script)).strip().partition(";")[0]
+    except ConfigError:
+        shutil.rmtree(submission.folder, ignore_errors=True)
+        raise
     order.say(
         f"submitted: job {job}, {flags['array']} of {len(order.left)} runs; its script and output: {script.parent}"
     )
@@ -96,7 +98,7 @@ def status(order: Order) -> int:
     jobs = _queue(order, "--states=all")
     counts = Counter(state for _, state, _, _ in jobs)
     order.say("jobs: " + (", ".join(f"{n} {state.lower()}" for state, n in counts.items()) or "none in the queue"))
-    reasons = Counter(reason for _, state, reason, _ in jobs if state == "PENDING")
+    reasons = Counter(reason for _, state, reason, _ in jobs if state == "PENDING" and reason != "None")
     for reason, n in reasons.items():
         order.say(f"  {n} pending: {reason}")
     told = dict.fromkeys(comment for _, _, _, comment in jobs if comment.startswith("error:"))
@@ -150,7 +152,7 @@ def _flags(order: Order, nodes: list["_Node"]) -> dict:
     tasks = math.ceil(len(order.left) / order.runs_per_job)
     tasks = max(1, min(tasks, order.cluster.jobs or tasks, MOST_TASKS))
     flags = {"array": f"0-{tasks - 1}", "cpus-per-task": order.cores_per_run * order.runs_per_job}
-    if gib := _memory(order):
+    if gib := order.memory_per_job("cuda" if order.gpus_per_job else "cpu"):
         flags["mem"] = f"{math.ceil(gib * 1024)}M"
     if seconds := _seconds(order, tasks, nodes):
         flags["time"] = str(math.ceil(seconds / 60))  # minutes
@@ -165,24 +167,6 @@ def _flags(order: Order, nodes: list["_Node"]) -> dict:
     return flags | own
 
 
-def _memory(order: Order) -> float | None:
-    """GiB of a job, or None where it is not known."""
-    if order.cluster.memory_per_run:
-        return order.cluster.memory_per_run * order.runs_per_job
-    device = "cuda" if order.gpus_per_job else "cpu"
-    firsts = {(run.algorithm, run.environment): run for run in order.left}
-    needs = {pair: order.memory(run, device) for pair, run in firsts.items()}
-    if unknown := [" on ".join(pair) for pair, need in needs.items() if need is None]:
-        order.say(
-            f"memory: not known of {', '.join(unknown[:3])}, as the game cannot be made here; give memory_per_run, or "
-            "the partition's default applies"
-        )
-        return None
-    each = SPARE * max((need or 0.0 for need in needs.values()), default=0.0) + PROGRAM_GIB[device]
-    order.say(f"memory: {each:.1f} GiB a run, from its replay (memory_per_run)")
-    return each * order.runs_per_job + 0.5  # of the sweep
-
-
 def _seconds(order: Order, tasks: int, nodes: list["_Node"]) -> float | None:
     """Time limit of a job, or None for the partition's."""
     if order.cluster.hours:
@@ -193,7 +177,7 @@ def _seconds(order: Order, tasks: int, nodes: list["_Node"]) -> float | None:
         order.say("time: no run is complete to go by; give hours, or the partition's limit applies")
         return None
     one_after_another = math.ceil(len(order.left) / (tasks * order.runs_per_job))
-    seconds = SPARE * one_after_another * max(time or 0.0 for time in times) + order.cluster.warning_seconds + 600
+    seconds = SPARE * one_after_another * max(time or 0.0 for time in times) + order.warning_seconds + 600
     limits = [node.seconds for node in nodes if node.seconds is not None]
     if limits and len(limits) == len(nodes):
         seconds = min(seconds, max(limits))  # a run that is cut off goes on in the next job
@@ -270,7 +254,8 @@ def _ask(*words: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigError(f"--engine slurm: {words[0]}: {error}") from error
     if run.returncode:
-        said = "; ".join(line.strip() for line in run.stderr.splitlines() if line.strip())
+        lines = [re.sub(r"^\w+: (error: |fatal: )?", "", line.strip()) for line in run.stderr.splitlines()]
+        said = "; ".join(filter(None, lines))
         hint = "; is there a cluster? `sinfo` must work here" if "contact" in said or "connect" in said.lower() else ""
         raise ConfigError(f"--engine slurm: {words[0]} refused: {said or f'exit status {run.returncode}'}{hint}")
     return run.stdout
@@ -291,16 +276,16 @@ def _write(order: Order, flags: dict) -> tuple[Submission, Path]:
 
 def script_of(submission: Submission, flags: dict) -> str:
     """The job script. flags: of sbatch, beside those that it needs to come back."""
-    order, cluster = submission.order, submission.order.cluster
+    order = submission.order
     flags = {
         "job-name": submission.id,
         "requeue": True,
         "open-mode": "append",
         "output": "/dev/null",  # the script writes beside the results, once it has seen that they are there
-        "signal": f"B:USR2@{cluster.warning_seconds}",
+        "signal": f"B:USR2@{order.warning_seconds}",
     } | flags
     lines = [
-        f"#SBATCH --{name}" + ("" if value is True else f"={value}")
+        f"#SBATCH --{name}" + ("" if value is True else f"={shlex.quote(str(value))}")
         for name, value in flags.items()
         if value is not False
     ]
@@ -316,7 +301,7 @@ def script_of(submission: Submission, flags: dict) -> str:
         folder=shlex.quote(str(submission.folder)),
         looks=SHARED_SECONDS,
         not_shared=shlex.quote(not_shared),
-        warning=cluster.warning_seconds,
+        warning=order.warning_seconds,
         command=" ".join(_contained(submission)),
     )
 
