@@ -32,8 +32,11 @@ ENVIRONMENT = {
     # Worker processes end with their actors by themselves. What cleans up behind an actor must outlive it.
     "RAY_kill_child_processes_on_worker_exit": "0",
 }
-# Deletes the folder "$0" when stdin ends; again, for what was dying then.
-CLEAN = 'read -r _; sleep 1; rm -rf "$0" || { sleep 2; rm -rf "$0"; }'
+# When stdin ends: ends Ray's processes (where this process was killed two of its agents would stay for a minute), and
+# deletes the folder "$0"; again, for what was dying then.
+CLEAN = """read -r _
+[ -e "$0/processes" ] && kill -9 $(cat "$0/processes")
+sleep 1; rm -rf "$0" || { sleep 2; rm -rf "$0"; }"""
 
 
 def check_installed(what: str) -> None:
@@ -65,6 +68,7 @@ class RayCluster:
             # The very code of this process: another version on a node would play other episodes.
             sent = {"working_dir": str(SOURCE), "excludes": ["**/__pycache__"], "env_vars": ENVIRONMENT}
             options |= {"address": address, "runtime_env": sent}
+        before = _descendants()
         try:
             with _as_before(), _without_signals():
                 import ray
@@ -77,6 +81,8 @@ class RayCluster:
         except BaseException:
             self.close()
             raise
+        if self.folder is not None:
+            Path(self.folder, "processes").write_text(" ".join(map(str, _descendants() - before)))
         self.dashboard: str | None = context.dashboard_url or None
 
     def resources(self) -> dict[str, float]:
@@ -98,6 +104,7 @@ class RayCluster:
 
                 ray.shutdown()
         if self.cleaner is not None:
+            Path(self.folder or "", "processes").unlink(missing_ok=True)  # others may have their numbers by now
             shutil.rmtree(self.folder or "", ignore_errors=True)
             self.cleaner.communicate()
             self.cleaner = None
@@ -132,6 +139,18 @@ def _temporary_folder() -> tuple[str, subprocess.Popen]:
             cwd="/", start_new_session=True,
         )  # fmt: skip
     return folder, process
+
+
+def _descendants() -> set[int]:
+    """Processes that this one, or one of them, has started (Linux)."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
+    found = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {os.getpid()}
 
 
 @contextlib.contextmanager
