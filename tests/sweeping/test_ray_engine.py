@@ -133,7 +133,7 @@ def test_the_nodes_do_not_share_the_results(tmp_path, monkeypatch, capsys):
         made.folder = made.folder.with_name("not-here")
         return made
 
-    monkeypatch.setattr("sweeping.engines.ray.SHARED_SECONDS", 0)
+    monkeypatch.setattr("sweeping.engines.ray_tasks.SHARED_SECONDS", 0)
     monkeypatch.setattr(Submission, "make", classmethod(somewhere_else))
     run = swept(capsys, study(tmp_path), "--engine", "ray")
     assert run.code == 2 and "is not there: the nodes do not share it; give --results DIR" in run.err, run.err

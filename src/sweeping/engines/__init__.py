@@ -16,7 +16,7 @@ from types import ModuleType
 
 from utils.args import ConfigError
 
-MODULES = {"slurm": "sweeping.engines.slurm", "ray": "sweeping.engines.ray", "k8s": "sweeping.engines.k8s"}
+MODULES = {"slurm": "sweeping.engines.slurm", "ray": "sweeping.engines.ray_tasks", "k8s": "sweeping.engines.k8s"}
 
 
 def find(name: str, action: str) -> ModuleType:
