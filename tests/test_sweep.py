@@ -173,19 +173,19 @@ def begun(path):
 
 
 def test_two_sweeps_share_a_study(tmp_path):
-    sweeps = [begun(study(tmp_path, "[vdn, qmix]", seeds="1-2")) for _ in range(2)]
+    sweeps = [begun(study(tmp_path, "[vdn]", seeds="1-3")) for _ in range(2)]
     outs = []
     for process in sweeps:
         out, err = process.communicate(timeout=120)
         assert process.returncode == 0 and err == "", out + err
-        assert "4 of 4 runs complete" in out and "started: " in out and "elsewhere: " in out
+        assert "3 of 3 runs complete" in out and "started: " in out and "elsewhere: " in out
         outs.append(out)
-    assert sum(out.count("started: ") for out in outs) == sum(out.count("\ndone: ") for out in outs) == 4
-    assert len(list(tmp_path.glob("results/two_step/*/two_step/seed*"))) == 4
+    assert sum(out.count("started: ") for out in outs) == sum(out.count("\ndone: ") for out in outs) == 3
+    assert len(list(tmp_path.glob("results/two_step/*/two_step/seed*"))) == 3
 
 
 def test_what_a_killed_sweep_was_at_is_gone_on_with_by_another(tmp_path):
-    path = study(tmp_path, "[qmix]", "[predator_prey]", seeds="1-2", t_max=400)
+    path = study(tmp_path, "[qmix]", "[predator_prey]", seeds="1-2", t_max=200)
     first = begun(path)
     (metrics,) = wait_until(lambda: list(tmp_path.glob("results/*/qmix/*/seed1_*/metrics.jsonl")), first)
     run = holder(metrics.parent).pid
