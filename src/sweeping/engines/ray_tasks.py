@@ -177,6 +177,7 @@ def _task() -> Any:
         """(exit status, host, what it said last). source: folder of the program, where this node has it; else it is in
         what was sent along, where this process is."""
         import contextlib
+        import importlib
         import os
         import re
         import socket
@@ -205,9 +206,7 @@ def _task() -> Any:
             contextlib.redirect_stderr(file),
         ):
             try:
-                import sweep
-
-                status = sweep.main(words)
+                status = importlib.import_module("sweep").main(words)
             except SystemExit as error:  # argparse
                 status = error.code if isinstance(error.code, int) else 1
         with open(output, encoding="utf-8", errors="replace") as file:
