@@ -23,17 +23,19 @@ PROCESS = 18 * 2**20  # bytes that a worker process takes at least
 
 
 def env_class(name):
-    return lookup("environment", REGISTRY, name, EXTRAS)
+    return lookup("environment", REGISTRY, name, EXTRAS, methods=("reset", "step"))
 
 
-def make(name, env_args, n_envs=1, seed=None, workers=False) -> VectorEnv:
+def make(name, env_args=None, n_envs=1, seed=None, workers=False) -> VectorEnv:
     """A VectorEnv of `n_envs` copies of the game `name`.
 
-    env_args: {key: value}, all the keys of the game's `Config`. seed: of the first; the others follow
-    from it; the game's own key `seed`, where it is given, takes its place. workers: one process for each copy.
+    env_args: {key: value} of the keys of the game's `Config`; the others have the values of config/envs. seed: of the
+    first; the others follow from it; the game's own key `seed`, where it is given, takes its place. workers: one
+    process for each copy.
     """
     cls = env_class(name)
     cls.check_installed()
+    env_args = _defaults(name) | (env_args or {})
     config = read_env_args(cls, env_args)
     if workers and cls.one_array:
         raise ConfigError(f"env_workers=True: {name} is compiled for all environments together; give env_workers=False")
@@ -49,6 +51,13 @@ def make(name, env_args, n_envs=1, seed=None, workers=False) -> VectorEnv:
     from envs.workers import WorkerEnv
 
     return WorkerEnv(cls, config, n_envs, seed)
+
+
+def _defaults(name: str) -> dict:
+    """The env_args of config/envs/`name`.yaml; none where there is no such file, as for a game of the user's own."""
+    from utils.config import env_args_of, names
+
+    return env_args_of(name) if name in names("envs") else {}
 
 
 def need(name: str, env_args: dict, n_envs: int = 1, workers: bool = False) -> Part:
