@@ -12,6 +12,7 @@ from command import ROOT, wait_until
 from test_sweep import study, swept
 
 from sweeping.engines import slurm
+from utils.claim import holder
 
 absent = real_slurm.missing()
 cluster = [pytest.mark.cluster, pytest.mark.skipif(absent is not None, reason=str(absent))]
@@ -133,7 +134,9 @@ class TestRealSlurm:
         (tmp_path / "slurm.conf").write_text("\n".join(kept + own))
         with monkeypatch.context() as patch:
             patch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+            rendered = swept(capsys, study(tmp_path), "--engine", "slurm", "--render")
             run = swept(capsys, study(tmp_path), "--engine", "slurm")
+        assert rendered.code == 0 and "not checked against a cluster" in rendered.err and "#SBATCH" in rendered.out
         assert (
             run.code == 2 and "is there a cluster? `sinfo` must work here" in run.err and run.err.count("error:") == 1
         )
@@ -153,6 +156,18 @@ class TestRealSlurm:
         assert run.code == 0 and "cancelled: 4 jobs" in run.out
         wait_until(lambda: not asked("squeue", "-h"))
         assert swept(capsys, study(tmp_path, lr=0.1), *options).code == 0
+
+    def test_what_is_cancelled_is_saved(self, real, tmp_path, capsys):
+        path = study(tmp_path, "[vdn]", "[predator_prey]", t_max=10**7)
+        options = ["--engine", "slurm", "--set", "memory_per_run=0.5"]
+        assert swept(capsys, path, *options).code == 0
+        (metrics,) = wait_until(lambda: list(tmp_path.glob("results/predator_prey/*/*/seed*/metrics.jsonl")))
+        wait_until(lambda: metrics.stat().st_size > 5000)
+        run = swept(capsys, path, *options, "--cancel")
+        assert run.code == 0 and "cancelled: 1 jobs" in run.out
+        wait_until(lambda: not asked("squeue", "-h"))
+        assert json.loads((metrics.parent / "summary.json").read_text())["status"] == "interrupted"
+        assert holder(metrics.parent) is None and "back into the queue" not in job_output(tmp_path)
 
     def test_a_results_folder_that_the_nodes_do_not_share(self, real, tmp_path, capsys, monkeypatch):
         monkeypatch.setattr(slurm, "SHARED_SECONDS", 1)
