@@ -59,6 +59,11 @@ def test_every_problem_is_told_at_once(beside):
         ("[1, 2]", "holds list, not `key: value` lines"),
         ("a: [", "not valid YAML"),
         ("engine: lsf", "engine: 'lsf' is not one of local, slurm, ray, k8s"),
+        ('slurm: {partition: "a\\nrm -r ."}', "must be text of one line"),
+        ('slurm: {"part ition": gpu}', "slurm: 'part ition' is no flag of sbatch"),
+        ("slurm: {1: 2}", "slurm: {1: 2} must have text as keys"),
+        ('python: "a\\nb"', "python: 'a\\nb' must be text of one line"),
+        ("hours: 1.0e+300", "hours: 1e+300 must be above 0 and at most 10000"),
         ("gpus_per_run: 0.3", "gpus_per_run 0.3: must be a fraction"),
     ],
 )

@@ -26,7 +26,7 @@ MOST_TASKS = 1000  # Slurm's MaxArraySize is 1001 unless it is configured
 
 SCRIPT = """\
 #!/bin/bash
-# Works on the study {study} until no run of it is left to begin. Submit it with: sbatch {script}
+# Works on a study until no run of it is left to begin. Submit it with: sbatch {script}
 {flags}
 
 folder={folder}
@@ -299,7 +299,6 @@ def script_of(submission: Submission, flags: dict) -> str:
         "give --results DIR on a shared file system"
     )
     return SCRIPT.format(
-        study=order.study,
         script=submission.folder / "job.sh",
         flags="\n".join(lines),
         folder=shlex.quote(str(submission.folder)),
