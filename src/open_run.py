@@ -1,6 +1,7 @@
 """One run that is under way: the places that its records go to, all open; training; and how it ended."""
 
 import contextlib
+import csv
 import logging
 import shutil
 import time
@@ -79,7 +80,9 @@ class OpenRun:
     def summary(self, status: str, reason: str | None = None) -> None:
         """Write summary.json."""
         parts = self.parts
-        self.directory.write_summary(status, parts.runner, parts.logger, reason, parts.learner.training_steps)
+        self.directory.write_summary(
+            status, parts.runner, parts.logger, reason, parts.learner.training_steps, parts.kernels
+        )
 
     def lost_records(self) -> str | None:
         """Which records metrics.jsonl lacks, once it is closed; None where it has all."""
@@ -156,11 +159,12 @@ def _run(experiment: OpenRun, sacred_run) -> None:
     logger, runner, learner = parts.logger, parts.runner, parts.learner
     logger.add_sink(SacredSink(sacred_run, parts.training.t_max), experiment.kept)
     if parts.experiment.evaluate:
-        test(parts.training, runner, render=parts.args.render)
+        episodes = test(parts.training, runner, render=parts.args.render)
+        lost = _write_episodes(directory.path / "episodes.csv", episodes)
         logger.print_recent_stats()
         if parts.experiment.save_replay:
             logger.console_logger.info(f"replay: {parts.env.save_replay()}")
-        _refuse_losses([_report_tables(parts, directory)])
+        _refuse_losses([lost, _report_tables(parts, directory)])
         return
     beat, trace = _Beat(lambda: experiment.summary("running")), experiment.trace
 
@@ -201,6 +205,19 @@ def _run(experiment: OpenRun, sacred_run) -> None:
         )
     checkpoint = f"checkpoint {runner.t_env} ({keeper.failure})" if keeper.failure else None
     _refuse_losses([checkpoint, _report_tables(parts, directory)])
+
+
+def _write_episodes(path: Path, episodes: list[dict[str, float]]) -> str | None:
+    """A table of the episodes of an evaluation, one a line. Returns what could not be written, or None."""
+    try:
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, episodes[0].keys())
+            table.writeheader()
+            table.writerows(episodes)
+    except OSError as error:
+        return f"{path.name} ({brief(error)})"
+    get_logger().info(f"each episode: {path}")
+    return None
 
 
 def _refuse_losses(losses):

@@ -1,5 +1,6 @@
 """What a run is made of: configuration → environment, controller, learner, runner, replay."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,9 @@ from components.episode_buffer import ReplayBuffer, make_scheme, nbytes
 from controllers import mac_class
 from envs.vector import EnvInfo
 from learners import learner_class
+from learners.value_learner import ValueLearner
 from modules.agents import agent_class
+from modules.agents.recurrence import choose
 from modules.mixers import mixer_class
 from runners import runner_class
 from runners.ray_env import RayEnv
@@ -71,8 +74,16 @@ class Experiment:
             "which of them: the nearest; 0: the last; best: the one that tested best",
             unit="environment steps", low=0, words=("best",),
         )  # fmt: skip
+        init_from: str = key(
+            "run directory or checkpoint whose weights a new run starts with, at step 0; empty: none. Its optimiser, "
+            "schedules and replay are not taken"
+        )
+        init_parts: str = key("which weights `init_from` takes", choices=("agent", "all"))
         evaluate: bool = key("play `test_nepisode` test episodes with the loaded checkpoint, and stop")
         save_replay: bool = key("after `evaluate`, save the environment's replay")
+        modules_path: str | None = key(
+            "folder of your own modules, for classes named MODULE:CLASS; null: the working directory"
+        )
         label: str = key("free text, kept with the results")
         hypergroup: str | None = key("free text, kept with the results (EPyMARL's search sets it)")
         repeat_id: int = key("number of a repetition, kept with the results")
@@ -86,6 +97,11 @@ class Experiment:
                 or len(self.name) > 100
             ):
                 yield f"name = {shown(self.name)} names a folder: 1 to 100 characters, no / and no \\"
+            if self.init_from and (self.checkpoint_path or self.evaluate):
+                yield (
+                    "init_from starts a new run; checkpoint_path goes on with an old one or, with evaluate=True, plays "
+                    "it: give one of the two"
+                )
 
 
 def readers(values):
@@ -112,10 +128,11 @@ def readers(values):
 class Parts:
     """All that a run is made of. Building it finds bad input before anything is written.
 
-    start: load the weights of `checkpoint_path`, if any; False where a state will be loaded instead.
+    start: load the weights of `checkpoint_path`, if any; False where a state will be loaded instead. kernels: what that
+    state was made with, which `kernels=auto` keeps to.
     """
 
-    def __init__(self, values, logger, start: bool = True):
+    def __init__(self, values, logger, start: bool = True, kernels: str | None = None):
         self.start = start
         self.values, self.logger = values, logger
         self.args = args = SimpleNamespace(**values)
@@ -133,6 +150,7 @@ class Parts:
         torch.set_num_threads(self.experiment.num_threads)
         keep_freed_memory()
         args.device = self.device = self._device()
+        args.kernels = self.kernels = self._kernels(args, kernels)
         own = values["env_args"].get("seed")
         args.game_seed = self.experiment.seed if own is None else own
         self.env = self._env(args.game_seed)
@@ -175,6 +193,7 @@ class Parts:
         seed_weights(self.experiment.seed)
         self.mac = mac_class(args.mac)(self.scheme, self.groups, args)
         self.learner = learner_class(args.learner)(self.mac, self.scheme, self.logger, args)
+        self._refuse_what_no_state_holds()
         self.runner = runner_class(args.runner, self.env.in_processes)(
             self.env, self.mac, self.scheme, self.groups, self.logger, args
         )
@@ -182,12 +201,23 @@ class Parts:
             self.learner.cuda()
         if self.experiment.checkpoint_path and self.start:
             self._load()
+        elif self.experiment.init_from and self.start:
+            self._init()
         elif self.experiment.evaluate:
             raise ConfigError("evaluate=True needs checkpoint_path=FOLDER: what to evaluate")
         if self.experiment.evaluate and self.experiment.save_replay and not self._saves_replays():
             raise ConfigError(f"save_replay=True: {self.experiment.env} cannot save replays")
         self.updates = Tolerance("update", self.runner.config.on_nonfinite == "skip", self.logger.console_logger)
         self.buffer = None if self.experiment.evaluate else self._replay()
+
+    def _refuse_what_no_state_holds(self) -> None:
+        """ConfigError where a learner of the user's own keeps what a resumed run would not have."""
+        names = self.learner.not_in_state() if isinstance(self.learner, ValueLearner) else []
+        if names:
+            raise ConfigError(
+                f"{type(self.learner).__name__}: a resumed run would not have its {', '.join(names)}; return networks "
+                "from make_networks(args), and give what else learns a state_dict and a load_state_dict"
+            )
 
     def _refuse_what_does_not_fit(self, args) -> None:
         """Say what the networks, the game and batches take; ConfigError, with the sum, where a device has no room for
@@ -206,6 +236,24 @@ class Parts:
             self.logger.console_logger.warning("use_cuda=True but torch sees no GPU: running on the CPU")
         return "cuda" if self.experiment.use_cuda and torch.cuda.is_available() else "cpu"
 
+    def _kernels(self, args, before: str | None) -> str:
+        """ "fast" or "plain", for recurrent agents, which alone have a choice, with a line that says so.
+
+        args.kernels: of the configuration. before: what a resumed run was made with.
+        """
+        log = self.logger.console_logger
+        wanted = getattr(args, "kernels", "plain")
+        if not getattr(args, "use_rnn", False) or self.device != "cpu" or self.experiment.evaluate:
+            if wanted == "fast":
+                raise ConfigError(
+                    "kernels=fast is for learning on a CPU with agents that have a memory (use_rnn=True); "
+                    "give kernels=auto"
+                )
+            return "plain"
+        kind, why = ("plain", "as before") if (wanted, before) == ("auto", "plain") else choose(wanted)
+        log.info(f"kernels: {kind} ({why})")
+        return kind
+
     def _load(self):
         folder, step = find_checkpoint(self.experiment.checkpoint_path, self.experiment.load_step)
         check_same_algorithm(folder, self.values)
@@ -214,12 +262,32 @@ class Parts:
                 f"t_max = {self.training.t_max}: the checkpoint {folder} is that far already; "
                 "give a larger t_max to train on, or evaluate=True"
             )
+        other_keys = self._other_keys(folder)
         try:
             self.learner.load_models(folder)
         except ConfigError as error:
-            raise ConfigError(f"{error}{self._other_keys(folder)}") from error
+            raise ConfigError(f"{error}{other_keys}") from error
         self.runner.t_env = step
         self.logger.console_logger.info(f"loaded {folder}")
+        if other_keys:
+            self.logger.console_logger.warning(f"checkpoint_path = {self.experiment.checkpoint_path}:{other_keys}")
+
+    def _init(self) -> None:
+        """The weights of `init_from` for a new run."""
+        given, every = self.experiment.init_from, self.experiment.init_parts == "all"
+        folder = os.path.expanduser(given)
+        if not os.path.isfile(os.path.join(folder, "agent.th")):
+            folder, _ = find_checkpoint(given, says="init_from")
+        if every:
+            check_same_algorithm(folder, self.values)
+        other_keys = self._other_keys(folder)
+        try:
+            self.learner.load_weights(folder, None if every else {"agent"})
+        except ConfigError as error:
+            raise ConfigError(f"{error}{other_keys}") from error
+        self.logger.console_logger.info(f"init_from: {folder}, {self.experiment.init_parts}")
+        if other_keys:
+            self.logger.console_logger.warning(f"init_from = {given}:{other_keys}")
 
     def _other_keys(self, folder: str) -> str:
         """Which keys of the networks and the game the run of a checkpoint had other values of, as far as it says."""

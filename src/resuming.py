@@ -6,7 +6,7 @@ from pathlib import Path
 from utils.args import ConfigError
 from utils.checkpoint import maker
 from utils.claim import holder
-from utils.config import Config, load_from, task_folder
+from utils.config import ADDED, Config, load_from, task_folder
 from utils.disk import expanded
 from utils.identity import FIXED, MACHINE, NOT_SET, counts, flat, identity, may_change, short, text
 from utils.rundir import versions
@@ -110,10 +110,17 @@ def facts(parts, commit: str | None) -> dict:
             "processor": _processor(),
             "device": parts.device,
             "num_threads": parts.experiment.num_threads,
+            "kernels": parts.kernels,
             **versions(),
             **parts.env.versions,
         },
     }
+
+
+def kernels_of(saved: Saved) -> str | None:
+    """What a state was made with, of the key `kernels`; None where it does not say."""
+    machine = saved.facts.get("machine")
+    return machine.get("kernels") if isinstance(machine, dict) else None
 
 
 def check(saved: Saved, now: dict, where: Path, strict: bool) -> list[str]:
@@ -124,7 +131,8 @@ def check(saved: Saved, now: dict, where: Path, strict: bool) -> list[str]:
     if not is_step(saved.parts["runner"].get("t_env")):
         raise StateError(f"{where}: the state does not say how many steps were done; start a new run")
     longer = now["keys"]["t_max"] > saved.facts["keys"]["t_max"] and now["keys"].get("lr_decay_start") is None
-    problems = _differences(saved.facts["keys"], now["keys"], but=("t_max",) if longer else ())
+    before = {name: value for name, value in ADDED.items() if name in now["keys"]} | saved.facts["keys"]
+    problems = _differences(before, now["keys"], but=("t_max",) if longer else ())
     problems += _differences(saved.facts["shapes"], now["shapes"])
     if problems:
         by = f" (it was written by {writer(saved.facts)})"

@@ -30,6 +30,15 @@ def launch(config, profile: bool = False) -> int:
 
     Raises ConfigError for bad input, before anything is written.
     """
+    return _launch(config, profile)[1]
+
+
+def launch_here(config) -> Path:
+    """The same, called from Python; returns the run directory."""
+    return _launch(config, False)[0]
+
+
+def _launch(config, profile: bool) -> tuple[Path, int]:
     with _interruptible():
         console_logger, early = _console()
         if config.sources["seed"] == "chosen now":
@@ -52,7 +61,7 @@ def launch(config, profile: bool = False) -> int:
                 if directory is not None:
                     directory.discard()
                 raise
-        return guarded(experiment)
+        return directory.path, guarded(experiment)
 
 
 def resume(path: str, overrides: dict, strict: bool = False) -> int:
@@ -115,7 +124,8 @@ def _resume(directory: RunDirectory, run, strict: bool, secrets: dict) -> int:
         raise ConfigError(f"{run.path}: it is finished and holds no state, so it cannot be made longer")
     for note in saved.notes if saved else []:
         console_logger.warning(f"{states.folder}: {note}; the state before it is taken")
-    parts = Parts(directory.values, Logger(console_logger), start=saved is None)
+    kernels = resuming.kernels_of(saved) if saved else None
+    parts = Parts(directory.values, Logger(console_logger), start=saved is None, kernels=kernels)
     with _closed_if_it_fails(parts):
         differs = []
         if saved is not None:

@@ -116,7 +116,9 @@ def act(options, argv):
     from sweeping.turns import refuse_another_plan
     from sweeping.work import interruptions, writable
 
-    plan = read_plan(options.study, readers, options.results)
+    sent = Path(options.submission or os.devnull, "modules")  # of this study, to a cluster
+    modules = sent if sent.is_dir() and any(sent.iterdir()) else None
+    plan = read_plan(options.study, readers, options.results, modules)
     runs = plan.selected(options.algorithms, options.environments, options.seeds)
     flags = {"engine": options.engine, "gpus_per_run": options.gpus_per_run}
     cluster = read_cluster(Path(options.study), options.cluster, options.set, flags, options.sbatch)

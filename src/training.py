@@ -166,11 +166,13 @@ def _test(config, schedule, runner, keeper, progress) -> None:
         keeper.tested()
 
 
-def test(config, runner, render: bool = False) -> None:
-    """At least `test_nepisode` episodes without exploration; logs their means as `test_*`."""
+def test(config, runner, render: bool = False) -> list[dict[str, float]]:
+    """At least `test_nepisode` episodes without exploration; logs their means as `test_*`. Returns each of them."""
     for _ in _test_rounds(config, runner):
         runner.run(test_mode=True, render=render)
+    episodes = runner.stats["test_"].rows()
     runner.log_stats(test_mode=True)
+    return episodes
 
 
 def _test_rounds(config, runner) -> range:

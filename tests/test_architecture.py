@@ -13,7 +13,7 @@ SRC = Path(__file__).parents[1] / "src"
 FILES = sorted(path.relative_to(SRC) for path in SRC.rglob("*.py"))
 # Each layer imports from the layers below it and from itself; rooms of one layer not from each other.
 LAYERS = [
-    ["main", "sweep", "report", "doctor", "plugin", "sync"],
+    ["main", "qtran", "sweep", "report", "doctor", "plugin", "sync"],
     ["run"],
     ["open_run"],
     ["resuming", "keeper", "status", "checks"],

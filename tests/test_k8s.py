@@ -1,12 +1,14 @@
 """Kubernetes: the YAML of a study. Validated by kubernetes-validate, and, by name, against KubeRay's own definition."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from command import ROOT, files
-from test_sweep import study, swept
+from test_sweep import SWEEP, study, swept
 
 from sweeping.engines.k8s import indexed_job, name_of, ray_job
 
@@ -47,27 +49,49 @@ def test_an_indexed_job(tmp_path, capsys):
     assert config_map["metadata"]["name"] == job["metadata"]["name"]
 
 
-def test_what_the_pods_run_works_on_the_study(tmp_path, capsys):
-    """The command of a pod, its folders put back to those of this machine."""
+LEARNER = """
+from learners.q_learner import QLearner
+
+HELLO = "my own learner"
+
+
+class Mine(QLearner):
+    def loss(self, batch):
+        return super().loss(batch)
+"""
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["the study names the module", "found by its class"])
+def test_what_the_pods_run_works_on_the_study(named, tmp_path, capsys, monkeypatch):
+    """The command of a pod, its folders put back to those of this machine, where the module is not."""
+    module = f"my_learner_{named}".lower()
     (tmp_path / "games").mkdir()
-    (tmp_path / "games" / "my_game.py").write_text("HERE = 1\n")
-    path = study(tmp_path, "[vdn]")
-    path.write_text(path.read_text() + "modules: [games/my_game.py]\n")
+    (tmp_path / "games" / f"{module}.py").write_text(LEARNER)
+    path = study(tmp_path, f"{{mine: {{config: vdn, learner: '{module}:Mine'}}}}")
+    if named:
+        path.write_text(path.read_text() + f"modules: [games/{module}.py]\n")
+    else:
+        monkeypatch.chdir(tmp_path / "games")
     config_map, job = rendered(tmp_path, capsys, path=path)
     pod = job["spec"]["template"]["spec"]
     for item in pod["volumes"][1]["configMap"]["items"]:
         file = tmp_path / "pod" / item["path"]
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(config_map["data"][item["key"]])
-    assert files(tmp_path / "pod") == ["modules/my_game.py", "study.yaml", "submission.json"]
+    assert files(tmp_path / "pod") == [f"modules/{module}.py", "study.yaml", "submission.json"]
+    (tmp_path / "games").rename(tmp_path / "not on the node")
+    monkeypatch.chdir(tmp_path)
     words = pod["containers"][0]["command"][2:]
     here = {
         "/study/study.yaml": tmp_path / "pod/study.yaml",
         "/study": tmp_path / "pod",
         "/results/study": tmp_path / "volume",
     }
-    run = swept(capsys, *(here.get(word, word) for word in words))
-    assert run.code == 0 and "1 of 1 runs complete" in run.out, run.out + run.err
+    words = [str(here.get(word, word)) for word in words]
+    run = subprocess.run([sys.executable, SWEEP, *words], capture_output=True, text=True)
+    assert run.returncode == 0 and "1 of 1 runs complete" in run.stdout, run.stdout + run.stderr
+    (config,) = (tmp_path / "volume").glob("two_step/mine/two_step/*/config.yaml")
+    assert yaml.safe_load(config.read_text())["modules_path"] == str(tmp_path / "pod" / "modules")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Runs that older versions have left, tests/old/*.tar.xz: what loads, and whom the message of a refusal names.
 
-tests/old/pack.py adds the present version. Where a change of the keys makes a test of the configuration fail: raise
-VERSION in src/utils/version.py, pack a run of the new version, and name the old one in REFUSED.
+tests/old/pack.py adds the present version. A new key stands in ADDED of src/utils/config.py, with the value that stands
+for what runs did before. Where a key goes, or another change makes a test of the configuration fail: raise VERSION in
+src/utils/version.py, pack a run of the new version, and name the old one in REFUSED.
 """
 
 import json

@@ -41,6 +41,7 @@ def test_there_are_commands():
 @pytest.mark.parametrize("line", MAIN)
 def test_a_command_of_the_readme_runs(line, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     argv = shlex.split(line.split("src/main.py")[1], comments=True)
     run = here(capsys, shortened(argv))
     assert run.code == 0, run.err

@@ -12,6 +12,7 @@ from command import ROOT, wait_until
 from test_sweep import study, swept
 
 from sweeping.engines import slurm
+from utils.claim import holder
 
 absent = real_slurm.missing()
 cluster = [pytest.mark.cluster, pytest.mark.skipif(absent is not None, reason=str(absent))]
@@ -44,15 +45,14 @@ def job_output(folder):
     return "".join(path.read_text() for path in folder.glob("results/submissions/*/job_*.txt"))
 
 
-def wait_until_more_is_played(folder):
-    """Until a run has been started, or gone on with, and has written some records since."""
+def wait_until_two_play(folder):
+    """Until two runs have written more records than they have now: a run for each job that goes on."""
 
     def played():
-        return sum(path.stat().st_size for path in folder.glob("results/predator_prey/*/*/*/metrics.jsonl"))
+        return {path: path.stat().st_size for path in folder.glob("results/predator_prey/*/*/*/metrics.jsonl")}
 
-    before, started = played(), job_output(folder).count("started: ")
-    wait_until(lambda: job_output(folder).count("started: ") > started, seconds=120)
-    wait_until(lambda: played() > before + 5000, seconds=120)
+    before = played()
+    wait_until(lambda: sum(size > before.get(path, 0) + 3000 for path, size in played().items()) >= 2, seconds=120)
 
 
 def figures(folder):
@@ -76,7 +76,7 @@ def figures(folder):
 class TestRealSlurm:
     pytestmark = cluster
 
-    @pytest.mark.parametrize("steps, cuts", [(2000, 1), pytest.param(12000, 4, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("steps, cuts", [(4000, 1), pytest.param(12000, 4, marks=pytest.mark.slow)])
     def test_an_array_that_is_preempted_and_cut_off_ends_as_one_that_was_not(self, steps, cuts, real, tmp_path, capsys):
         path = study(tmp_path, "[vdn, qmix]", "[predator_prey]", "1-3", t_max=steps, test_interval=1000, **GAME)
         options = ["--engine", "slurm", "--set", "memory_per_run=0.5", "warning_seconds=55", "slurm.time=30"]
@@ -84,10 +84,10 @@ class TestRealSlurm:
         assert run.code == 0 and "submitted: job " in run.out, run.out + run.err
         job = run.out.partition("submitted: job ")[2].partition(",")[0]
         for number in range(cuts):
-            wait_until_more_is_played(tmp_path)
+            wait_until_two_play(tmp_path)
             asked("sbatch", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1")
             wait_until(lambda number=number: job_output(tmp_path).count("interrupted: ") > 2 * number)
-            wait_until_more_is_played(tmp_path)
+            wait_until_two_play(tmp_path)
             running = asked("squeue", "-h", "-r", f"--job={job}", "--states=RUNNING", "-o", "%i").split()[0]
             assert job_output(tmp_path).count("warned of the end") == number  # till here it was the preemption
             asked("scontrol", "update", f"JobId={running}", "TimeLimit=1")  # minute: the warning is due at once
@@ -99,7 +99,7 @@ class TestRealSlurm:
         run = swept(capsys, path, *options, "--status")
         assert run.code == 0 and "6 of 6 runs complete" in run.out, run.out
         summaries = [json.loads(p.read_text()) for p in tmp_path.glob("results/predator_prey/*/*/seed*/summary.json")]
-        assert sum(len(summary["resumed"]) for summary in summaries) >= 2
+        assert sum(len(summary["resumed"]) for summary in summaries) >= cuts
         run = swept(capsys, path, "--results", tmp_path / "undisturbed", "--workers", 2)
         assert run.code == 0
         got, expected = figures(tmp_path / "results"), figures(tmp_path / "undisturbed")
@@ -133,7 +133,9 @@ class TestRealSlurm:
         (tmp_path / "slurm.conf").write_text("\n".join(kept + own))
         with monkeypatch.context() as patch:
             patch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+            rendered = swept(capsys, study(tmp_path), "--engine", "slurm", "--render")
             run = swept(capsys, study(tmp_path), "--engine", "slurm")
+        assert rendered.code == 0 and "not checked against a cluster" in rendered.err and "#SBATCH" in rendered.out
         assert (
             run.code == 2 and "is there a cluster? `sinfo` must work here" in run.err and run.err.count("error:") == 1
         )
@@ -153,6 +155,18 @@ class TestRealSlurm:
         assert run.code == 0 and "cancelled: 4 jobs" in run.out
         wait_until(lambda: not asked("squeue", "-h"))
         assert swept(capsys, study(tmp_path, lr=0.1), *options).code == 0
+
+    def test_what_is_cancelled_is_saved(self, real, tmp_path, capsys):
+        path = study(tmp_path, "[vdn]", "[predator_prey]", t_max=10**7)
+        options = ["--engine", "slurm", "--set", "memory_per_run=0.5"]
+        assert swept(capsys, path, *options).code == 0
+        (metrics,) = wait_until(lambda: list(tmp_path.glob("results/predator_prey/*/*/seed*/metrics.jsonl")))
+        wait_until(lambda: metrics.stat().st_size > 5000)
+        run = swept(capsys, path, *options, "--cancel")
+        assert run.code == 0 and "cancelled: 1 jobs" in run.out
+        wait_until(lambda: not asked("squeue", "-h"))
+        assert json.loads((metrics.parent / "summary.json").read_text())["status"] == "interrupted"
+        assert holder(metrics.parent) is None and "back into the queue" not in job_output(tmp_path)
 
     def test_a_results_folder_that_the_nodes_do_not_share(self, real, tmp_path, capsys, monkeypatch):
         monkeypatch.setattr(slurm, "SHARED_SECONDS", 1)

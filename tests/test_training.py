@@ -20,6 +20,7 @@ class Recorder:
 
     seed, left_out, training_steps, log_stats_t = 1, 0, 0, -1
     clock = Clock()
+    stats = {"test_": SimpleNamespace(rows=list)}
 
     def __init__(self, steps_a_run=10, n_envs=2, holds=0, stop=None):
         self.t_env, self.episodes, self.rounds, self.calls, self.holds, self.stop = 0, 0, 0, [], holds, stop

@@ -13,10 +13,11 @@ from utils.args import key, read
 from utils.registry import lookup
 
 REGISTRY = {"epsilon_greedy": "components.action_selectors:EpsilonGreedy"}
+METHODS = ("begin", "epsilon", "explores_only", "select", "random")
 
 
 def selector_class(name):
-    return lookup("action selector", REGISTRY, name)
+    return lookup("action selector", REGISTRY, name, methods=METHODS)
 
 
 class EpsilonGreedy:

@@ -73,13 +73,13 @@ class BasicMAC:
         if not np.isfinite(q).all():
             raise TrainingError(f"t_env {t_env}: the agents' values are not finite; the weights have diverged")
 
-    def unroll(self, batch):
-        """q [B, T+1, N, A] and hidden [B, T+1, N, H] of a batch of episodes, in one call. They mean nothing where
-        the batch is not filled."""
+    def unroll(self, batch, index=None):
+        """q [R, N, A] and hidden [R, N, H] of a batch of episodes, in one call, at the steps `index`, int64 [R], which
+        counts all B·(T+1) one episode behind the other; without it q [B, T+1, N, A] and hidden [B, T+1, N, H]."""
         actions = batch["actions"].squeeze(-1).long()
         none_yet = torch.full_like(actions[:, :1], self.n_actions)
         last_actions = torch.cat([none_yet, actions[:, :-1]], dim=1)
-        return self.agent.unroll(batch["obs"], last_actions, self.agent_ids, _lengths(batch))
+        return self.agent.unroll(batch["obs"], last_actions, self.agent_ids, index)
 
     def parameters(self):
         return self.agent.parameters()
@@ -96,13 +96,3 @@ class BasicMAC:
 
     def load_models(self, path):
         load_weights(self.agent, f"{path}/agent.th")
-
-
-def _lengths(batch):
-    """Observations of each episode, as the agents' unroll wants them: on a CPU, where the longest come first (as the
-    replay samples them); else None."""
-    filled = batch["filled"]
-    if filled.is_cuda:  # one call for all is fastest there, and reading lengths would wait for the GPU
-        return None
-    lengths = filled.flatten(start_dim=1).sum(dim=1).tolist()
-    return lengths if lengths == sorted(lengths, reverse=True) else None

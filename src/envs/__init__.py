@@ -25,15 +25,17 @@ PROCESS = 18 * 2**20  # bytes that a worker process takes at least
 
 
 def env_class(name):
-    return lookup("environment", REGISTRY, name, EXTRAS)
+    return lookup("environment", REGISTRY, name, EXTRAS, methods=("reset", "step"))
 
 
-def make(name, env_args, n_envs=1, seed=None, workers=False) -> VectorEnv:
+def make(name, env_args=None, n_envs=1, seed=None, workers=False) -> VectorEnv:
     """A VectorEnv of `n_envs` copies of the game `name`.
 
-    env_args: {key: value}, all the keys of the game's `Config`. seed: of the first; the others follow
-    from it; the game's own key `seed`, where it is given, takes its place. workers: one process for each copy.
+    env_args: {key: value} of the keys of the game's `Config`; the others have the values of config/envs. seed: of the
+    first; the others follow from it; the game's own key `seed`, where it is given, takes its place. workers: one
+    process for each copy.
     """
+    env_args = _defaults(name) | (env_args or {})
     cls, config = _checked(name, env_args, n_envs, workers, "env_workers=True")
     seed = seed if env_args.get("seed") is None else env_args["seed"]  # of resets that are given none
     if not (workers or cls.own_process):
@@ -64,6 +66,13 @@ def _checked(name: str, env_args: dict, n_envs: int, workers: bool, what: str, h
     if here:
         refuse_if_too_large([need(name, env_args, n_envs, workers)], "cpu", free_memory("cpu"))
     return cls, config
+
+
+def _defaults(name: str) -> dict:
+    """The env_args of config/envs/`name`.yaml; none where there is no such file, as for a game of the user's own."""
+    from utils.config import env_args_of, names
+
+    return env_args_of(name) if name in names("envs") else {}
 
 
 def need(name: str, env_args: dict, n_envs: int = 1, workers: bool = False) -> Part:

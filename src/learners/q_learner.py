@@ -1,15 +1,15 @@
 """Q-learning on a joint value made from the agents' values: IQL, VDN, QMIX, Qatten.
 
-Axes: B episodes, T transitions, N agents, A actions.
+Axes: N agents, A actions; M transitions, R steps of the online network (`learners/transitions.py`).
 """
 
 import torch
 
 from learners.qtran_loss import mean_square
-from learners.transitions import chosen, greedy_actions, in_place, real_steps, unroll
+from learners.transitions import at, chosen, greedy_actions, unroll
 from learners.value_learner import ValueLearner
 from modules.mixers import mixer_class
-from utils.args import ConfigError
+from utils.args import ConfigError, TrainingError
 
 
 class QLearner(ValueLearner):
@@ -28,41 +28,52 @@ class QLearner(ValueLearner):
 
     def loss(self, batch):
         tr = self.transitions(batch)
-        q, _ = unroll(self.mac, self.online(batch))  # [B, T or T+1, N, A]
-        y = self.targets(tr, lambda: self._next_values(batch, tr, q))  # [B, T, 1 or N]
-        q_taken = chosen(q[:, : tr.actions.shape[1]], tr.actions)  # [B, T, N]
-        # From here on, where there is padding, B is 1 and T counts the real steps.
-        mask, y, q_taken, *seen = real_steps(tr.mask, tr.mask, y, q_taken, *self._seen(batch, slice(None, -1)))
-        q_tot = self._mix(self.mixer, q_taken, *seen)  # [B, T, 1 or N]
-        loss = mean_square(q_tot - y, mask)
+        q, _ = unroll(self.mac, batch, tr.steps.online)  # [R, N, A]
+        y = self.targets(batch, tr, lambda: self._next_values(batch, tr, q))  # [M, 1 or N]
+        q_taken = chosen(q[: len(tr.actions)], tr.actions)  # [M, N]
+        seen = self._seen(batch, tr.steps.now)
+        q_tot = self._mix(self.mixer, q_taken, *seen)  # [M, 1 or N]
+        loss = mean_square(q_tot - y, tr.mask)
         metrics = {"td_loss": loss, "td_error_abs": (q_tot - y).abs(), "q_taken_mean": q_tot, "target_mean": y}
         if hasattr(self.mixer, "regulariser"):
-            metrics["attention_loss"] = self.mixer.regulariser(*seen, mask)
+            metrics["attention_loss"] = self.mixer.regulariser(*seen, tr.mask)
             loss = loss + metrics["attention_loss"]
         return loss, metrics
 
     def _next_values(self, batch, tr, q_online):
-        q, _ = self.rollout_after(batch)
-        u_greedy = greedy_actions(q_online[:, 1:] if self.config.double_q else q, tr.avail[:, 1:])  # ū' [B, T, N]
-        steps = real_steps(tr.mask, chosen(q, u_greedy), *self._seen(batch, slice(1, None)))
-        return in_place(tr.mask, self._mix(self.target_mixer, *steps))
+        after = tr.steps.now + 1
+        q, _ = unroll(self.target_mac, batch, after)  # [M, N, A]
+        if self.config.double_q:
+            u_greedy = greedy_actions(q_online, tr.avail)[tr.steps.after]  # ū' [M, N]
+        else:
+            u_greedy = greedy_actions(q, self.avail(batch, after))
+        return self._mix(self.target_mixer, chosen(q, u_greedy), *self._seen(batch, after))
 
-    def _seen(self, batch, steps):
-        """What the mixer reads besides the agents' values: nothing, or state, or state and obs."""
-        names = () if self.mixer is None else self.mixer.reads
-        return [
-            batch[name][:, steps].flatten(start_dim=2) if name == "state" else batch[name][:, steps] for name in names
-        ]
+    def _seen(self, batch, index):
+        """What the mixer reads besides the agents' values at some steps: nothing, or state, or state and obs."""
+        names = () if self.mixer is None else getattr(self.mixer, "reads", ("state",))  # EPyMARL's read the state
+        return [self.state(batch, index) if name == "state" else at(batch[name], index) for name in names]
 
     def _mix(self, mixer, q_agents, *seen):
-        return q_agents if mixer is None else mixer(q_agents, *seen)
+        """[M, 1], or without a mixer [M, N]."""
+        if mixer is None:
+            return q_agents
+        q_tot = mixer(q_agents, *seen)
+        if q_tot.shape != (len(q_agents), 1):  # another shape would be spread over the targets without a word
+            raise TrainingError(
+                f"the mixer {type(mixer).__name__} gives values of the shape {list(q_tot.shape)} for agents' values of "
+                f"{list(q_agents.shape)}; it must be [{len(q_agents)}, 1]"
+            )
+        return q_tot
 
     @torch.no_grad()
     def values(self, batch):
-        q, _ = unroll(self.mac, batch)
-        q = q[:, :-1]
+        q = unroll(self.mac, batch).q[:, :-1]
         values = {"q": q}
         if self.mixer is not None:
             actions = batch["actions"][:, :-1].squeeze(-1).long()
-            values["q_jt"] = self.mixer(chosen(q, actions), *self._seen(batch, slice(None, -1)))
+            n_episodes, n_steps = batch["filled"].shape[:2]
+            now = torch.arange(n_episodes * n_steps, device=q.device).view(n_episodes, n_steps)[:, :-1].flatten()
+            q_jt = self._mix(self.mixer, chosen(q, actions).flatten(end_dim=1), *self._seen(batch, now))
+            values["q_jt"] = q_jt.unflatten(0, actions.shape[:2])
         return values

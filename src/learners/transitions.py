@@ -1,6 +1,8 @@
 """What learners read off a batch of episodes: transitions, values over time, TD(λ) targets.
 
-Axes: B episodes, T transitions (a batch has T+1 observations), N agents, A actions, H hidden, S state.
+Axes: B episodes, T transitions (a batch has T+1 observations), N agents, A actions, H hidden, S state. A batch's
+B·(T+1) steps are counted one episode behind the other. Of those that were played, M transitions, all that learning
+reads stands one behind the other, without the padding between: [M, ...].
 Plugin file: imports torch, the standard library and other plugin files; the batch and the controller
 (MAC) may be this project's, EPyMARL's or PyMARL's.
 """
@@ -8,38 +10,58 @@ Plugin file: imports torch, the standard library and other plugin files; the bat
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from learners.qtran_loss import td_target
 
 
 class Rollout(NamedTuple):
-    q: torch.Tensor  # Q_i(τ_i,·), [B, T+1, N, A]
-    h: torch.Tensor  # hidden states, [B, T+1, N, H]
+    q: torch.Tensor  # Q_i(τ_i,·), [R, N, A]
+    h: torch.Tensor  # hidden states, [R, N, H]
+
+
+class Steps(NamedTuple):
+    """Which steps of a batch are learned from."""
+
+    now: torch.Tensor  # int64 [M]: the step t of each transition; t+1 is the one behind it
+    online: torch.Tensor  # int64 [R], what the online network is asked for: `now`; for double-Q then each last step
+    after: torch.Tensor  # int64 [M]: where t+1 stands in `online`, for double-Q
+    goes_on: torch.Tensor  # bool [M, 1]: t+1 begins the next transition of the same episode
 
 
 class Transitions(NamedTuple):
     """A batch as the formulas need it."""
 
-    state: torch.Tensor  # [B, T+1, S]
-    avail: torch.Tensor  # bool [B, T+1, N, A]; where none is available (padding), all are
-    actions: torch.Tensor  # u, int64 [B, T, N]
-    reward: torch.Tensor  # [B, T, 1], or [B, T, N] without a common reward
-    terminated: torch.Tensor  # [B, T, 1]; nothing is bootstrapped past these
-    mask: torch.Tensor  # [B, T, 1]; 1 on real transitions, 0 on padding
+    state: torch.Tensor  # [M, S]
+    avail: torch.Tensor  # bool [R, N, A], of the steps `online`, the first of which are t
+    actions: torch.Tensor  # u, int64 [M, N]
+    reward: torch.Tensor  # [M, 1], or [M, N] without a common reward
+    terminated: torch.Tensor  # bool [M, 1]; nothing is bootstrapped past these
+    mask: torch.Tensor  # [M, 1]; 1, but on a GPU 0 where there is padding
+    steps: Steps
 
 
-def unroll(mac, batch):
-    """Rollout of `mac` over a batch. In one call where the MAC has `unroll`; else step by step, taking
-    hidden states of [B*N, H] (shared agents) and [B, N, H] (one network for each agent)."""
+def unroll(mac, batch, index=None):
+    """Rollout of `mac` over a batch, at the steps `index`, int64 [R]; without it q [B, T+1, N, A] and h [B, T+1, N, H].
+
+    In one call where the MAC has `unroll`; else step by step, taking hidden states of [B*N, H] (shared agents) and
+    [B, N, H] (one network for each agent).
+    """
     if hasattr(mac, "unroll"):
-        return Rollout(*mac.unroll(batch))
+        return Rollout(*mac.unroll(batch, index))
     mac.init_hidden(batch.batch_size)
     q, h = [], []
     for t in range(batch.max_seq_length):
         q.append(mac.forward(batch, t=t))  # [B, N, A]
         # [B*N, H] holds the agents of one episode next to each other, so this splits a merged axis.
         h.append(mac.hidden_states.reshape(batch.batch_size, q[-1].shape[1], -1))  # [B, N, H]
-    return Rollout(torch.stack(q, dim=1), torch.stack(h, dim=1))
+    q, h = torch.stack(q, dim=1), torch.stack(h, dim=1)
+    return Rollout(q, h) if index is None else Rollout(at(q, index), at(h, index))
+
+
+def at(x, index):
+    """The steps `index` [R] of x [B, T+1, ...]: [R, ...]."""
+    return x.flatten(end_dim=1).index_select(0, index)
 
 
 def transition_mask(batch):
@@ -54,24 +76,24 @@ def transition_mask(batch):
     return filled[:, :-1] * filled[:, 1:] * before
 
 
-def real_steps(mask, *tensors):
-    """The real steps of each tensor [B, T, ...] in a row, [1, M, ...]: what reads no history need not see padding.
-
-    mask: [B, T, 1]. Where all steps are real the tensors come back as they are.
-    """
-    real = mask.flatten().nonzero().squeeze(-1)  # [M]
-    if len(real) == mask.numel():
-        return tensors
-    return tuple(x.flatten(end_dim=1)[real].unsqueeze(0) for x in tensors)
-
-
-def in_place(mask, values):
-    """The opposite for one tensor: real steps [1, M, K] (or all, [B, T, K]) at their places in [B, T, K], else 0."""
-    if values.shape[:2] == mask.shape[:2]:
-        return values
-    placed = values.new_zeros(*mask.shape[:2], values.shape[-1])
-    placed[mask.bool().squeeze(-1)] = values[0]
-    return placed
+def learned_steps(mask, double_q):
+    """The Steps of a batch with the transition mask [B, T, 1]. On a GPU they are all: to know which of them are real
+    the processor would have to wait for it."""
+    b, t = mask.shape[:2]
+    index = torch.arange(b * (t + 1), device=mask.device).view(b, t + 1)
+    if mask.is_cuda:
+        now, ends = index[:, :-1].flatten(), index[:, -1]
+        last = torch.arange(t - 1, b * t, t, device=mask.device)
+        goes_on = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], dim=1).flatten(end_dim=1).bool()
+    else:
+        real = F.pad(mask.squeeze(-1).bool(), (0, 1)).flatten()  # behind the last transition there is no other
+        now = real.nonzero().squeeze(-1)
+        goes_on = real[now + 1].unsqueeze(-1)
+        last = (~goes_on).squeeze(-1).nonzero().squeeze(-1)
+        ends = now[last] + 1
+    after = torch.arange(1, len(now) + 1, device=mask.device)
+    after[last] = len(now) + torch.arange(len(last), device=mask.device)
+    return Steps(now, torch.cat([now, ends]) if double_q else now, after, goes_on)
 
 
 def greedy_actions(q, avail):
@@ -84,18 +106,20 @@ def chosen(q, actions):
     return q.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
 
-def lambda_target(reward, terminated, next_value, mask, gamma, td_lambda):
+def lambda_target(reward, terminated, next_value, goes_on, gamma, td_lambda, longest):
     """y_t = r_t + γ [(1-λ) V_{t+1} + λ y_{t+1}], and with V_{t+1} alone where t+1 is not a real transition.
 
-    reward, terminated, mask: [B, T, 1]; next_value V_{t+1}: [B, T, K]. λ = 0 is the one-step target.
+    reward, terminated, goes_on: [M, 1] (`Steps`); next_value V_{t+1}: [M, K]. λ = 0 is the one-step target. longest: at
+    least the transitions of the longest episode.
     """
     if td_lambda == 0:
         return td_target(reward, terminated, next_value, gamma)
-    last = td_target(reward[:, -1], terminated[:, -1], next_value[:, -1], gamma)
-    ys = [last]
-    for t in reversed(range(reward.shape[1] - 1)):
-        mixed = (1 - td_lambda) * next_value[:, t] + td_lambda * last
-        following = torch.where(mask[:, t + 1].bool(), mixed, next_value[:, t])
-        last = td_target(reward[:, t], terminated[:, t], following, gamma)
-        ys.append(last)
-    return torch.stack(ys[::-1], dim=1)
+    y = td_target(reward, terminated, torch.where(goes_on, (1 - td_lambda) * next_value, next_value), gamma)
+    weight = gamma * td_lambda * (goes_on & ~terminated.bool()).to(y.dtype)  # of the y behind, in y
+    ahead = 1
+    while ahead < longest:  # y and weight reach `ahead` steps, and twice as many after this
+        follows = torch.where(weight[:-ahead] > 0, weight[:-ahead] * y[ahead:], torch.zeros_like(y[ahead:]))
+        y = torch.cat([y[:-ahead] + follows, y[-ahead:]])
+        weight = torch.cat([weight[:-ahead] * weight[ahead:], torch.zeros_like(weight[-ahead:])])
+        ahead *= 2
+    return y

@@ -1,23 +1,29 @@
 """What every value-based learner does: unroll, targets, one gradient step, logging, saving.
 
-An algorithm is a subclass with one method, `loss(batch) -> (loss, metrics)`.
+An algorithm is a subclass with one method, `loss(batch) -> (loss, metrics)`; where it has more networks than the agents
+and a mixer, `make_networks` makes them.
 
-Axes: B episodes, T transitions (a batch has T+1 observations), N agents, A actions, H hidden, S state.
+Axes: B episodes, T transitions (a batch has T+1 observations), N agents, A actions, H hidden, S state; M transitions
+that were played, one behind the other.
 Plugin file: imports torch, the standard library and other plugin files; the batch and the controller
 (MAC) may be this project's, EPyMARL's or PyMARL's.
 """
 
 import copy
 import os
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from components.running_stats import RunningStats
-from learners.transitions import Rollout, Transitions, lambda_target, real_steps, transition_mask, unroll
-from utils.args import NotFinite, key, read
+from learners.transitions import Transitions, at, lambda_target, learned_steps, transition_mask, unroll
+from utils.args import ConfigError, NotFinite, key, read
 from utils.checkpoint import has_checksums, load_optimiser, load_weights, put_moments, save_weights, write_checksums
+
+FILES = {"agent", "mixer", "opt", "reward_stats", "meta", "checksums"}  # of a checkpoint
 
 
 class ValueLearner:
@@ -52,15 +58,20 @@ class ValueLearner:
     reads_too = ()  # the Configs of what `make_mixer` makes: a host's missing keys are told in one message
     config: Any  # of the subclass's own Config
     mixer: Any  # of its own kind, or None
+    networks: dict[str, Any]
 
     def __init__(self, mac, scheme, logger, args):
         self.config = read(type(self).Config, args, also=self.reads_too)
         self.args, self.mac, self.logger = args, mac, logger
         self.mixer = self.make_mixer(args)
+        self.networks = self.make_networks(args)
+        if taken := FILES.intersection(self.networks):
+            raise ConfigError(f"{type(self).__name__}: make_networks: a network cannot be called {', '.join(taken)}")
         self.target_mac = copy.deepcopy(mac)
         self.target_mixer = copy.deepcopy(self.mixer)
-        self.params = _parameters(mac, self.mixer)
-        self.target_params = _parameters(self.target_mac, self.target_mixer)  # in the same order
+        self.target_networks = copy.deepcopy(self.networks)
+        self.params = self._parameters("")
+        self.target_params = self._parameters("target_")  # in the same order
         self.optimiser = self._make_optimiser()
         n_rewards = 1 if self.config.common_reward else args.n_agents
         self.reward_stats = RunningStats((n_rewards,)) if self.config.standardise_rewards else None
@@ -68,19 +79,27 @@ class ValueLearner:
         self.last_target_update = 0  # in `target_update_unit`s
         self.log_stats_t = -self.config.learner_log_interval - 1
         self._unread = []  # of each update: (number, t_env, is it finite [], {name: scalar})
+        self._of_the_base = set(vars(self)) | {"_of_the_base"}
 
     def make_mixer(self, args):
         """The module that joins the agents' values, or None."""
         return None
 
-    def loss(self, batch):
-        """(loss, metrics) of a batch: a scalar, and {name: scalar, or values to be averaged over the real
-        transitions: [B, T, K], or [1, M, K] where the other steps are left out already}."""
-        raise NotImplementedError
+    def make_networks(self, args) -> dict[str, nn.Module]:
+        """What else learns, {name: network}: `self.networks`, with target copies in `self.target_networks`. They are
+        trained, saved as NAME.th, loaded and resumed with the others."""
+        return {}
 
+    @abstractmethod
+    def loss(self, batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """(loss, metrics) of a batch: a scalar, and {name: scalar, or values [M, K] of the transitions, whose mean is
+        logged}."""
+
+    @torch.no_grad()
     def values(self, batch):
-        """{name: value} of the joint actions in `batch`, without gradients, for tables and tests."""
-        raise NotImplementedError
+        """{name: value} of the joint actions in `batch`, for tables of one-step games: "q", Q_i(τ_i,·) [B, T, N, A]; a
+        learner that has them adds "q_jt" [B, T, 1], "v_jt" [B, T, 1] and "q_jt_heads" [B, T, N]."""
+        return {"q": unroll(self.mac, batch).q[:, :-1]}
 
     # ------------------------------------------------------------------ one update
 
@@ -113,7 +132,7 @@ class ValueLearner:
         self.training_steps += 1
         self._update_targets(episode_num)
         if t_env - self.log_stats_t >= self.config.learner_log_interval and finite:
-            self._log(metrics, transition_mask(batch), t_env)
+            self._log(metrics, transition_mask(batch).flatten(), t_env)
             self.log_stats_t = t_env
 
     def outcomes(self) -> list[NotFinite | None]:
@@ -146,43 +165,46 @@ class ValueLearner:
 
     def transitions(self, batch):
         """The batch as Transitions: rewards standardised, time limits apart from ends."""
-        reward = batch["reward"][:, :-1]
+        mask = transition_mask(batch)
+        steps = learned_steps(mask, self.config.double_q)
+        now = steps.now
+        reward = at(batch["reward"], now)
         if self.reward_stats is not None:
             reward = self.reward_stats.standardise(reward)
-        terminated = batch["terminated"][:, :-1].bool()
+        terminated = at(batch["terminated"], now).bool()
         if not self.config.bootstrap_on_truncation and "truncated" in batch.scheme:
-            terminated = terminated | batch["truncated"][:, :-1].bool()
-        avail = batch["avail_actions"].bool()
+            terminated = terminated | at(batch["truncated"], now).bool()
         return Transitions(
-            state=batch["state"].flatten(start_dim=2),
-            avail=avail | ~avail.any(dim=-1, keepdim=True),
-            actions=batch["actions"][:, :-1].squeeze(-1).long(),
+            state=self.state(batch, now),
+            avail=self.avail(batch, steps.online),
+            actions=at(batch["actions"], now).squeeze(-1).long(),
             reward=reward,
             terminated=terminated,
-            mask=transition_mask(batch),
+            mask=mask.flatten(end_dim=1) if mask.is_cuda else torch.ones_like(now, dtype=mask.dtype).unsqueeze(-1),
+            steps=steps,
         )
 
-    def online(self, batch):
-        """The part of a batch that the online network reads: the last observation is for double-Q's choice alone."""
-        return batch if self.config.double_q else batch[:, :-1]
+    def state(self, batch, index):
+        """The state at some steps: [R, S]."""
+        return at(batch["state"], index).flatten(start_dim=1)
 
-    def rollout_after(self, batch):
-        """Rollout of the target network at t = 1 … T; agents without a memory do not read what came before."""
-        if not getattr(self.target_mac.agent, "memory", True):
-            return unroll(self.target_mac, batch[:, 1:])
-        q, h = unroll(self.target_mac, batch)
-        return Rollout(q[:, 1:], h[:, 1:])
+    def avail(self, batch, index):
+        """What is available at some steps, bool [R, N, A]; where nothing is, everything."""
+        avail = at(batch["avail_actions"], index).bool()
+        return avail | ~avail.any(dim=-1, keepdim=True)
 
-    def targets(self, tr, next_values):
-        """y [B, T, K] from next_values(), the values [B, T, K] at t+1; one-step or TD(λ). No gradient.
+    def targets(self, batch, tr, next_values):
+        """y [M, K] from next_values(), the values [M, K] at t+1; one-step or TD(λ). No gradient.
 
-        Where every transition is an end, as in one-step games, y = r and nothing else is computed.
+        Where every transition is an end, as in one-step games, y = r and nothing else is computed (on a GPU it is: to
+        know the processor would have to wait).
         """
+        c = self.config
         with torch.no_grad():
-            if bool((tr.terminated | ~tr.mask.bool()).all()):
+            if not tr.mask.is_cuda and bool(tr.terminated.all()):
                 return tr.reward
             return lambda_target(
-                tr.reward, tr.terminated, next_values(), tr.mask, self.config.gamma, self.config.td_lambda
+                tr.reward, tr.terminated, next_values(), tr.steps.goes_on, c.gamma, c.td_lambda, batch.max_seq_length
             )
 
     def _make_optimiser(self):
@@ -211,17 +233,23 @@ class ValueLearner:
             self.last_target_update = now
 
     def _copy_to_targets(self):
-        for target, online in zip(self._modules("target_"), self._modules("")):
+        for target, online in zip(self.all_networks("target_").values(), self.all_networks().values()):
             target.load_state_dict(online.state_dict())
 
-    def _modules(self, prefix):
-        mac, mixer = getattr(self, prefix + "mac"), getattr(self, prefix + "mixer")
-        return [mac.agent] + ([mixer] if mixer is not None else [])
+    def all_networks(self, prefix: str = "") -> dict[str, nn.Module]:
+        """{name: network} of all that learns; prefix "target_": of the target networks, in the same order."""
+        mac, mixer, more = (getattr(self, prefix + name) for name in ("mac", "mixer", "networks"))
+        return {"agent": mac.agent} | ({} if mixer is None else {"mixer": mixer}) | more
+
+    def _parameters(self, prefix: str) -> list[nn.Parameter]:
+        _, *others = self.all_networks(prefix).values()
+        mac = getattr(self, prefix + "mac")  # a host's may have more parameters than its agent
+        return [*mac.parameters(), *(parameter for network in others for parameter in network.parameters())]
 
     def _log(self, metrics, mask, t_env):
         for name, value in metrics.items():
-            if value.shape[:2] == mask.shape[:2]:
-                (value,) = real_steps(mask, value)
+            if value.dim() > 0 and len(value) == len(mask):
+                value = value[mask.bool()]
             self.logger.log_stat(name, value.mean().item(), t_env)
 
     # ------------------------------------------------------------------ device and disk
@@ -229,18 +257,17 @@ class ValueLearner:
     def cuda(self):
         self.mac.cuda()
         self.target_mac.cuda()
-        if self.mixer is not None:
-            self.mixer.cuda()
-            self.target_mixer.cuda()
+        for network in [*self.all_networks().values(), *self.all_networks("target_").values()]:
+            network.cuda()
         if self.reward_stats is not None:
             self.reward_stats.to("cuda")
 
     def save_models(self, path):
-        """Write agent.th, mixer.th (where there is one) and opt.th into the folder `path`, as EPyMARL does,
-        reward_stats.th where rewards are standardised, and checksums.json of all that is in it."""
+        """Write agent.th, mixer.th (where there is one), NAME.th of each further network and opt.th into the folder
+        `path`, reward_stats.th where rewards are standardised, and checksums.json of all that is in it."""
         self.mac.save_models(path)
-        if self.mixer is not None:
-            save_weights(self.mixer.state_dict(), f"{path}/mixer.th")
+        for name, network in list(self.all_networks().items())[1:]:
+            save_weights(network.state_dict(), f"{path}/{name}.th")
         save_weights(self.optimiser.state_dict(), f"{path}/opt.th")
         if self.reward_stats is not None:
             save_weights(self.reward_stats.state_dict(), f"{path}/reward_stats.th")
@@ -249,23 +276,40 @@ class ValueLearner:
     def load_models(self, path):
         """Read what `save_models` wrote; the target networks start as copies. The optimiser's settings stay those of
         the configuration, which the user sees."""
-        for module, name in zip(self._modules(""), ("agent.th", "mixer.th")):
-            load_weights(module, f"{path}/{name}")  # the agent's too: a host's controller reads without checks
+        self.load_weights(path)
         load_optimiser(self.optimiser, f"{path}/opt.th")
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.lr
         if self.reward_stats is not None and os.path.lexists(f"{path}/reward_stats.th"):  # EPyMARL writes none
             load_weights(self.reward_stats, f"{path}/reward_stats.th")
-        self._copy_to_targets()
         console = getattr(self.logger, "console_logger", None)
         if console is not None and not has_checksums(path):
             console.info(f"{path} has no checksums.json: its weights are loaded unchecked")
 
+    def load_weights(self, path, names=None):
+        """The weights of the networks `names` (None: of all); the target networks start as copies."""
+        for name, network in self.all_networks().items():  # the agent too: a host's controller reads without checks
+            if names is None or name in names:
+                load_weights(network, f"{path}/{name}.th")
+        self._copy_to_targets()
+
+    def not_in_state(self) -> list[str]:
+        """Attributes that a subclass has added and that `state_dict` does not hold: networks, optimisers, tensors."""
+        if type(self).state_dict is not ValueLearner.state_dict:
+            return []
+        networks = [*self.all_networks().values(), *self.all_networks("target_").values()]
+        held = {id(x) for network in networks for x in (*network.parameters(), *network.buffers())}
+        return [
+            name
+            for name, value in vars(self).items()
+            if name not in self._of_the_base and any(id(x) not in held for x in _tensors(value))
+        ]
+
     def state_dict(self):
         """Everything the next update depends on, but the batch: for an exact resume."""
         return {
-            "online": [m.state_dict() for m in self._modules("")],
-            "target": [m.state_dict() for m in self._modules("target_")],
+            "online": [network.state_dict() for network in self.all_networks().values()],
+            "target": [network.state_dict() for network in self.all_networks("target_").values()],
             "optimiser": self.optimiser.state_dict(),
             "reward_stats": None if self.reward_stats is None else self.reward_stats.state_dict(),
             "counters": [self.training_steps, self.last_target_update, self.log_stats_t],
@@ -273,8 +317,8 @@ class ValueLearner:
 
     def load_state_dict(self, state):
         for prefix, name in (("", "online"), ("target_", "target")):
-            for module, weights in zip(self._modules(prefix), state[name]):
-                module.load_state_dict(weights)
+            for network, weights in zip(self.all_networks(prefix).values(), state[name]):
+                network.load_state_dict(weights)
         put_moments(self.optimiser, state["optimiser"], "optimiser")
         for group in self.optimiser.param_groups:
             group["lr"] = float(state["optimiser"]["param_groups"][0]["lr"])
@@ -283,8 +327,14 @@ class ValueLearner:
         self.training_steps, self.last_target_update, self.log_stats_t = state["counters"]
 
 
-def _parameters(mac, mixer):
-    return list(mac.parameters()) + (list(mixer.parameters()) if mixer is not None else [])
+def _tensors(value: Any) -> list[Any]:
+    """What a value holds that learning may change: tensors, an optimiser."""
+    if isinstance(value, (torch.Tensor, torch.optim.Optimizer)):
+        return [value]
+    if isinstance(value, (list, tuple, dict)):
+        return [x for entry in (value.values() if isinstance(value, dict) else value) for x in _tensors(entry)]
+    weights = [*value.parameters()] if callable(getattr(value, "parameters", None)) else []
+    return weights + ([*value.buffers()] if isinstance(value, nn.Module) else [])
 
 
 def _not_finite(number: int, t_env: int, scalars: dict[str, torch.Tensor]) -> NotFinite:

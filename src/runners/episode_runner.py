@@ -265,6 +265,23 @@ class EpisodeStats:
         for name, values in ends.items():
             self.ends.setdefault(name, []).append(values)
 
+    def rows(self) -> list[dict[str, float]]:
+        """Each episode: its return (one for each agent, where they are paid one by one), length and end figures."""
+        if not self.returns:
+            return []
+        returns, lengths = np.concatenate(self.returns), np.concatenate(self.lengths)
+        ends = {name: np.concatenate(values) for name, values in self.ends.items()}
+        names = ["return"] if returns.shape[1] == 1 else [f"agent_{i}_return" for i in range(returns.shape[1])]
+        return [
+            {
+                "episode": k,
+                **{name: float(value) for name, value in zip(names, returns[k])},
+                "length": int(lengths[k]),
+                **{name: float(values[k]) for name, values in ends.items() if len(values) == len(lengths)},
+            }
+            for k in range(len(lengths))
+        ]
+
     def take(self):
         """{metric: value}, EPyMARL's names; starts afresh."""
         if not self.returns:

@@ -5,7 +5,7 @@ from collections.abc import Hashable
 
 from utils.args import ConfigError
 
-MOST_RUNS_A_CARD = 4  # by default: small networks leave most of a card idle, and each process takes half a GiB of it
+MOST_RUNS_A_CARD = 4  # by default: small networks leave most of a card idle, but each process has CUDA's own memory
 
 
 class Cards:

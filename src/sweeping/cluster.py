@@ -1,5 +1,6 @@
 """cluster.yaml: what a study's runs need of the machines that they run on. Read and checked like any configuration."""
 
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,11 +45,13 @@ class Kubernetes:
     secret: str | None = key("Secret whose entry `password` is MongoDB's; null: none")
     gpu_resource: str = key("name of a GPU as a resource")
     node_selector: dict = key("labels of the nodes, {LABEL: VALUE}")
-    grace_seconds: int | None = key("from the eviction of a pod to its end; null: as warning_seconds", low=1)
-    retries_per_index: int = key("how often a pod that failed is started again", low=0)
+    grace_seconds: int | None = key(
+        "from the eviction of a pod to its end; null: as warning_seconds", low=1, high=1_000_000
+    )
+    retries_per_index: int = key("how often a pod that failed is started again", low=0, high=1000)
     ray_image: str | None = key("image for runner=ray, with ray in it; null: `image`")
     ray_version: str | None = key("version of ray in it; null: KubeRay finds out")
-    ray_workers: int = key("pods beside the head, for runner=ray", low=0)
+    ray_workers: int = key("pods beside the head, for runner=ray", low=0, high=100_000)
 
 
 @dataclass(frozen=True)
@@ -56,18 +59,27 @@ class Cluster:
     """What a run needs, and where it gets it. `slurm` holds any flag of sbatch: {partition: gpu, exclusive: true}."""
 
     engine: str = key("who runs the study", choices=ENGINES)
-    jobs: int | None = key("jobs at a time; null: as many as the cluster gives", low=1)
-    runs_per_job: int | None = key("runs side by side in one job; null: as many as share a GPU, else one", low=1)
+    jobs: int | None = key("jobs at a time; null: as many as the cluster gives", low=1, high=1_000_000)
+    runs_per_job: int | None = key(
+        "runs side by side in one job; null: as many as share a GPU, else one", low=1, high=1000
+    )
     gpus_per_run: float | None = key(
         "GPUs of a run: 0.25 puts four runs on one; null: locally shared out, else none", low=0
     )
     gpu_type: str | None = key("kind of GPU, as Slurm's gres names it")
-    cores_per_run: int | None = key("cores of a run; null: num_threads, and one for each environment process", low=1)
-    memory_per_run: float | None = key("main memory of a run; null: from its replay", unit="GiB", above=0)
-    hours: float | None = key("time limit of a job; null: from the pace of runs that are complete", above=0)
+    cores_per_run: int | None = key(
+        "cores of a run; null: num_threads, and one for each environment process", low=1, high=100_000
+    )
+    memory_per_run: float | None = key(
+        "main memory of a run; null: from its replay", unit="GiB", above=0, high=1_000_000
+    )
+    hours: float | None = key(
+        "time limit of a job; null: from the pace of runs that are complete", above=0, high=10_000
+    )
     warning_seconds: int | None = key(
         "from the warning to the end of a job, for a round and the state; null: the runs' stop_seconds and a minute",
         low=10,
+        high=100_000,
     )
     python: str | None = key("Python on the nodes; null: this one, or `python` in a container")
     slurm: dict = key("flags of sbatch, {FLAG: VALUE}")
@@ -136,11 +148,22 @@ def _read(cls: Any, raw: Any, where: str, problems: list[str]) -> dict[str, Any]
         else:
             try:
                 values[name] = convert(value, *known[name])
+                _one_line(values[name])
             except ValueError as error:
                 problems.append(f"{where}{name}: {shown(value)} {error}")
     if cls is Cluster:
         problems += _wrong_flags(values.get("slurm", {}))
     return values
+
+
+def _one_line(value: Any) -> None:
+    """ValueError for what is not text of one line, a number, true or false; or a mapping of these."""
+    if isinstance(value, str) and not value.isprintable():
+        raise ValueError("must be text of one line")
+    for name, inner in value.items() if isinstance(value, dict) else ():
+        if not isinstance(name, str) or not isinstance(inner, (str, int, float)):
+            raise ValueError("must have text as keys, and text, a number, true or false as values")
+        _one_line(inner)
 
 
 def _flags_of_sbatch(text: str | None) -> dict[str, Any]:
@@ -163,7 +186,9 @@ def _wrong_flags(flags: dict) -> list[str]:
     ours = {"array": "jobs", "signal": "warning_seconds", "requeue": "", "open-mode": "", "output": "", "job-name": ""}
     problems = []
     for name, value in flags.items():
-        if str(name).lstrip("-") in ours:
+        if not re.fullmatch(r"(--)?[A-Za-z][\w-]*", str(name), re.ASCII):
+            problems.append(f"slurm: {shown(name)} is no flag of sbatch; write {{partition: gpu, exclusive: true}}")
+        elif str(name).lstrip("-") in ours:
             hint = ours[str(name).lstrip("-")]
             problems.append(f"slurm.{name}: is set by the sweep" + (f"; give {hint}" if hint else ""))
         elif not isinstance(value, (str, int, float, bool)):

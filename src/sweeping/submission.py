@@ -173,7 +173,6 @@ class Received:
 
     folder: Path
     id: str
-    environment: dict[str, str]  # for the runs
 
     def stop(self, message: str) -> ConfigError:
         """The ConfigError that ends this job, and every other one of the study with the same message."""
@@ -187,7 +186,7 @@ def receive(folder: Path, plan: Plan) -> Received:
     `submissions/<id>/stopped` by another job, GPUs that this node's Python cannot use, a study that has changed."""
     try:
         told = read_json(folder / "submission.json")
-        received = Received(folder, str(told["id"]), python_path([folder / "modules"]))
+        received = Received(folder, str(told["id"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"--submission {folder}: is none, or this node does not share the folder: {error}") from error
     with suppress(OSError):
@@ -219,10 +218,3 @@ def copy_modules(modules: list[Path], folder: Path) -> None:
             shutil.copytree(path, folder / path.name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(path, folder / path.name)
-
-
-def python_path(folders: list[Path]) -> dict[str, str]:
-    """The environment variable that lets runs import what lies in `folders`."""
-    before = os.environ.get("PYTHONPATH")
-    paths = [*dict.fromkeys(map(str, folders)), *([before] if before else [])]
-    return {"PYTHONPATH": os.pathsep.join(paths)} if folders else {}

@@ -326,16 +326,16 @@ def _read_plain(path: str | os.PathLike, most: int) -> bytes:
 # ---------------------------------------------------------------------- finding
 
 
-def find_checkpoint(path, load_step=0):
+def find_checkpoint(path: str, load_step: int | str = 0, says: str = "checkpoint_path") -> tuple[str, int]:
     """(folder, t_env) of the checkpoint to load from `path`.
 
     path: a run directory, its `checkpoints` folder, or any folder of folders named by their step, as
     EPyMARL's `checkpoint_path`. load_step: the nearest step is taken; 0 takes the last one, "best" the one that tested
-    best.
+    best. says: the key, for messages.
     """
     path = os.path.expanduser(path)
     if not os.path.isdir(path):
-        raise ConfigError(f"checkpoint_path: {path!r} is not a folder")
+        raise ConfigError(f"{says}: {path!r} is not a folder")
     if os.path.isdir(os.path.join(path, "checkpoints")):
         path = os.path.join(path, "checkpoints")
     if load_step == "best":
@@ -343,14 +343,14 @@ def find_checkpoint(path, load_step=0):
     try:
         names = os.listdir(path)
     except OSError as error:
-        raise ConfigError(f"checkpoint_path: {path!r} cannot be read: {error}") from error
+        raise ConfigError(f"{says}: {path!r} cannot be read: {error}") from error
     steps = sorted(int(name) for name in names if is_step(name) and os.path.isdir(os.path.join(path, name)))
     if not steps:
         instead = "it is one itself: give its parent folder, and load_step" if "agent.th" in names else ""
         raise ConfigError(
-            f"checkpoint_path: {path!r} holds no checkpoint ({instead or 'a folder named by its step, such as 50000'})"
+            f"{says}: {path!r} holds no checkpoint ({instead or 'a folder named by its step, such as 50000'})"
         )
-    step = min(steps, key=lambda s: abs(s - load_step)) if load_step else steps[-1]
+    step = min(steps, key=lambda s: abs(s - int(load_step))) if load_step else steps[-1]
     return os.path.join(path, str(step)), step
 
 

@@ -15,11 +15,12 @@ import os
 import random
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from utils import own_modules
 from utils.args import ConfigError, convert, declared, nearest
 from utils.identity import short
 from utils.logging import without_password, without_passwords
@@ -28,6 +29,10 @@ from utils.yaml_file import not_plain, read_text, read_yaml
 
 FOLDER = Path(__file__).resolve().parent.parent / "config"
 CHOICES = ("env", "runner", "mac", "agent", "action_selector", "learner", "mixer")  # keys that name classes
+DEFAULT = "config/default.yaml"
+# Keys that came after version 0.22.0, each with the value that stands for what runs did before there was the key.
+ADDED = {"kernels": "auto", "modules_path": None, "init_from": "", "init_parts": "agent"}
+ADDED |= {"ray_address": None, "ray_actors": 2}
 MOST_TOLD = 30  # problems in one message
 
 
@@ -79,6 +84,11 @@ def environment_of(name):
     return env
 
 
+def env_args_of(name: str) -> dict:
+    """The env_args of config/envs/`name`.yaml."""
+    return {k: v for _, values in _read_named("envs", name) for k, v in (values.get("env_args") or {}).items()}
+
+
 def load(alg, env, overrides, readers, said="command line"):
     """The Config of --config=alg --env-config=env with overrides ({dotted key: value}).
 
@@ -88,6 +98,7 @@ def load(alg, env, overrides, readers, said="command line"):
     [(key, problem)] of the keys that name no class.
     """
     check_choices(("config", "algs", alg), ("env-config", "envs", env))
+    own_modules.search(overrides.get("modules_path"))
     env_layers, alg_layers = _read_named("envs", env), _read_named("algs", alg)
     preset = overrides.get("preset", next((v["preset"] for _, v in reversed(env_layers) if "preset" in v), None))
     known = {str(name) for source, values in alg_layers for name in _mapping(values, "presets", source)}
@@ -95,13 +106,13 @@ def load(alg, env, overrides, readers, said="command line"):
         raise ConfigError(
             f"{said}: preset = {shown(preset)} is none of {alg}'s: {', '.join(sorted(known)) or 'it has none'}"
         )
-    layers = [("config/default.yaml", _read_mapping(FOLDER / "default.yaml")), *env_layers]
+    layers = [(DEFAULT, _read_mapping(FOLDER / "default.yaml")), *env_layers]
     for source, values in alg_layers:
         presets = _mapping(values, "presets", source)
         layers.append((source, {k: v for k, v in values.items() if k != "presets"}))
         if isinstance(preset, str):  # what is none is told with the other keys
             layers.append((f"{source} [{preset}]", _mapping(presets, preset, f"{source}: presets")))
-    return _assemble([*layers, (said, overrides)], readers)
+    return _assemble([*layers, (said, overrides)], readers, {source for source, _ in env_layers} | {DEFAULT})
 
 
 def load_from(path, overrides, readers):
@@ -110,8 +121,11 @@ def load_from(path, overrides, readers):
     if os.path.isdir(path):
         path = os.path.join(path, "config.yaml")
     own = _read_mapping(path)
+    layers = [("before there was the key", ADDED), (str(path), own)]
+    if overrides.get("evaluate") is True and not overrides.get("checkpoint_path"):
+        layers.append(("evaluate=True", {"checkpoint_path": os.path.dirname(path) or ".", "init_from": ""}))
     try:
-        return _assemble([(str(path), own), ("command line", overrides)], readers)
+        return _assemble([*layers, ("command line", overrides)], readers, {"before there was the key"})
     except ConfigError as error:
         raise ConfigError(f"{error}{_another_version(path, own, readers)}") from error
 
@@ -120,7 +134,7 @@ def _another_version(path: str | os.PathLike, own: dict, readers: Callable) -> s
     """Which version made the config.yaml at `path`, which holds `own`, and what to do; the empty string where it fits
     this one, or its run does not say."""
     try:
-        _assemble([(str(path), own)], readers)
+        _assemble([("before there was the key", ADDED), (str(path), own)], readers, {"before there was the key"})
         return ""  # the command line is to blame
     except ConfigError:
         from utils.checkpoint import maker  # brings torch
@@ -223,7 +237,8 @@ def explain(config):
 def task_name(values):
     """The map, key or environment that a run is about."""
     env_args = values["env_args"]
-    return str(env_args.get("map_name") or env_args.get("key") or values["env"]).replace("/", "_")
+    of_env = str(values["env"]).rpartition(":")[2]  # MODULE:CLASS of a user's own
+    return str(env_args.get("map_name") or env_args.get("key") or of_env).replace("/", "_")
 
 
 def task_folder(values: dict) -> str:
@@ -235,14 +250,25 @@ def task_folder(values: dict) -> str:
 # ---------------------------------------------------------------------- from layers to values
 
 
-def _assemble(layers, readers):
-    """The Config of [(source, values)], later ones first in rank."""
+def _assemble(layers, readers, for_all: Collection[str] = ()) -> Config:
+    """The Config of [(source, values)], later ones first in rank. for_all: the sources whose keys are for all
+    algorithms: those that the chosen classes do not read are left out."""
     layers = [(source, _flatten(values, source)) for source, values in layers]
     flat, sources = _merge(layers, {})
     last = layers[-1][0]
+    own_modules.search(flat.get("modules_path"))
+    folder = own_modules.folder_of(flat.get(name) for name in (*CHOICES, "env_args.key"))
+    if folder and flat.get("modules_path", "") is None:
+        flat["modules_path"] = folder
+        layers.insert(-1, ("the working directory", {"modules_path": folder}))
     classes, unknown = readers(flat)
     schema, aliases = _schema(classes)
     flat, sources = _merge(layers, aliases)
+    unread = [name for name in flat.keys() - schema.keys() if sources[name] in for_all]
+    if unread and not unknown:
+        known = _keys_of_algorithms() | _flatten(_read_mapping(FOLDER / "default.yaml")).keys()
+        for name in known.intersection(unread):
+            del flat[name], sources[name]
     secrets = _take_passwords(flat)
     if flat.get("seed", 0) is None:
         flat["seed"], sources["seed"] = random.SystemRandom().randrange(2**31), "chosen now"
@@ -351,6 +377,11 @@ def _hint(name, schema, classes):
     return f"; did you mean {others[close[0]]!r}?" if close else ""
 
 
+def _keys_of_algorithms() -> set[str]:
+    """The keys that some file of config/algs sets."""
+    return {name for alg in names("algs") for name in _own_keys("algs", alg)}
+
+
 def _own_keys(kind, name):
     """The keys of config/kind/name.yaml itself; none where it cannot be read: it is not the file that is used."""
     try:
@@ -374,6 +405,9 @@ def check_choices(*choices):
         known = names(kind)
         if not name:
             problems.append(f"missing --{flag}=NAME; known: {', '.join(known)}")
+        elif _is_path(name):
+            if not Path(name).is_file():
+                problems.append(f"--{flag}={name}: there is no such file")
         elif name not in known:
             problems.append(f"--{flag}={name}: unknown; known: {', '.join(known)}{nearest(name, known)}")
     if problems:
@@ -381,7 +415,12 @@ def check_choices(*choices):
 
 
 def _path(kind, name):
-    return FOLDER / kind / f"{name}.yaml"
+    return Path(name) if _is_path(name) else FOLDER / kind / f"{name}.yaml"
+
+
+def _is_path(name: object) -> bool:
+    """Whether --config or --env-config names a file of the user's own."""
+    return str(name).endswith((".yaml", ".yml"))
 
 
 def _read_named(kind, name):
@@ -391,11 +430,13 @@ def _read_named(kind, name):
         if name in seen:
             raise ConfigError(f"config/{kind}: {' extends '.join([*seen, name])}: a circle")
         seen.append(name)
-        values, source = _read_mapping(_path(kind, name)), f"config/{kind}/{name}.yaml"
+        values, source = _read_mapping(_path(kind, name)), name if _is_path(name) else f"config/{kind}/{name}.yaml"
+        if kind == "algs" and _is_path(name):
+            values = {"name": Path(name).stem} | values
         left_out = {"extends", "in_hosts", *_mapping(values, "in_hosts", source)}
         layers.insert(0, (source, {k: v for k, v in values.items() if k not in left_out}))
         name = values.get("extends")
-        if name is not None and name not in names(kind):
+        if name is not None and name not in names(kind) and not _is_path(name):
             known = ", ".join(names(kind))
             raise ConfigError(f"{source}: extends = {shown(name)}: unknown; known: {known}{nearest(name, names(kind))}")
     return layers

@@ -5,7 +5,9 @@ that is missing breaks only what needs it.
 """
 
 import importlib
+from collections.abc import Sequence
 
+from utils import own_modules
 from utils.args import ConfigError, nearest
 
 
@@ -13,15 +15,24 @@ class MissingPackage(ConfigError):
     """An optional package is not installed; the message holds the pip line that installs it."""
 
 
-def lookup(kind, table, name, extras=None):
-    """The object that `table[name]` ("module:attribute") names.
+def lookup(kind, table, name, extras=None, methods: Sequence[str] = ()):
+    """The object that `table[name]` ("module:attribute") names, or `name` itself, of a user's own module.
 
     kind: what the table holds, for the message ("mixer"). extras: {top-level package: requirements
-    file} for packages that are optional.
+    file} for packages that are optional. methods: what a user's own class must have.
     Raises ConfigError for an unknown name, with the nearest one; MissingPackage with the pip line.
     """
+    if ":" in name and name not in table:
+        found = own_modules.load(kind, name)
+        missing = own_modules.missing_methods(found, methods)
+        if missing:
+            raise ConfigError(f"{kind} {name!r} lacks the method {', '.join(missing)}")
+        return found
     if name not in table:
-        raise ConfigError(f"unknown {kind} {name!r}; known: {', '.join(sorted(table))}{nearest(name, table)}")
+        raise ConfigError(
+            f"unknown {kind} {name!r}; known: {', '.join(sorted(table))}, and MODULE:CLASS of your own"
+            f"{nearest(name, table)}"
+        )
     module, attribute = table[name].split(":")
     try:
         return getattr(importlib.import_module(module), attribute)

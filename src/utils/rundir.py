@@ -130,8 +130,11 @@ class RunDirectory:
     def wall_seconds(self) -> float:
         return self.wall_before + time.time() - self.started
 
-    def write_summary(self, status: str, runner, logger, reason: str | None = None, updates: int = 0) -> None:
-        """summary.json: how the run went. status: running, finished, failed or interrupted. updates: made so far."""
+    def write_summary(
+        self, status: str, runner, logger, reason: str | None = None, updates: int = 0, kernels: str | None = None
+    ) -> None:
+        """summary.json: how the run went. status: running, finished, failed or interrupted. updates: made so far.
+        kernels: what the key of that name came to."""
         self.claim.look()
         wall = self.wall_seconds
         summary = {
@@ -144,6 +147,7 @@ class RunDirectory:
             "t_env": runner.t_env,
             "episodes": runner.episodes,
             "updates": updates,
+            "kernels": kernels,
             "wall_time_s": round(wall, 3),
             "seconds": {part: round(s, 3) for part, s in runner.clock.seconds.items()},
             "env_steps_per_s": round((runner.t_env - self.t_start) / wall, 1) if wall > 0 else None,

@@ -196,7 +196,7 @@ def test_the_record_holds_the_loss_and_keeps_its_interval():
     assert [t for t, _ in stats["loss"]] == [100, 400, 700]
     assert stats["loss"][0][1] == pytest.approx(loss.item())
     assert stats["td_loss"][0][1] == pytest.approx(metrics["td_loss"].item())
-    assert metrics["v_mean"].shape == (1, len(real_transitions(some[0])), 1)  # padding is left out
+    assert metrics["v_mean"].shape == (len(real_transitions(some[0])), 1)  # padding is left out
     assert stats["v_mean"][0][1] == pytest.approx(metrics["v_mean"].mean().item(), rel=1e-5)
     assert stats["grad_norm"][0][1] > 0
 

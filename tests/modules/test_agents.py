@@ -121,18 +121,21 @@ def test_names_and_shapes_are_epymarls(use_rnn):
 
 
 @every_agent
-@pytest.mark.parametrize("lengths", [[T] * B, [T, *[1] * (B - 1)], [3, *[2] * (B - 1)], [1] * B, [0] * B], ids=str)
-def test_what_comes_after_an_episode_changes_neither_values_nor_gradients(name, lengths):
-    agent, args = make_agent(name)
+@pytest.mark.parametrize("kernels", ["plain", "auto"])
+@pytest.mark.parametrize("use_rnn", [True, False])
+@pytest.mark.parametrize("lengths", [[T] * B, [T, *[1] * (B - 1)], [3, *[2] * (B - 1)], [1, 0, 3], [0] * B], ids=str)
+def test_only_the_steps_that_are_asked_for_count(name, kernels, use_rnn, lengths):
+    agent, args = make_agent(name, kernels=kernels, use_rnn=use_rnn)
     obs, last, ids = inputs(args)
     real = torch.tensor([[t < length for t in range(T)] for length in lengths])  # [B, T]
+    index = real.flatten().nonzero().squeeze(-1).flip(0)
+    noisy = torch.where(real[..., None, None], obs, 1e3)
+    all_steps = [x.flatten(end_dim=1)[index] for x in agent.unroll(obs, last, ids)]
     found = []
-    for given in (None, lengths):
+    for q, h in (all_steps, agent.unroll(noisy, last, ids, index)):
         agent.zero_grad()
-        q, h = agent.unroll(obs, last, ids, given)
-        (q[real].square().sum() + h[real].sum()).backward()
-        found.append([q[real], h[real], *(p.grad.clone() for p in agent.parameters())])
-        assert q.shape[:2] == h.shape[:2] == (B, T)
+        (q.square().sum() + h.sum()).backward()
+        found.append([q, h, *(p.grad.clone() for p in agent.parameters())])
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
 
 

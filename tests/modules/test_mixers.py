@@ -123,6 +123,8 @@ CASES = [
     {"joint_use_state": True, "v_input": "state_hidden"},
     {"joint_use_state": True, "v_input": "state", "agent_pool": "mean"},
     {"v_input": "none"},
+    {"hidden_dim": 5},
+    {"hidden_dim": 1, "agent_pool": "mean"},
 ]
 qtran_cases = pytest.mark.parametrize("overrides", CASES, ids=str)
 both = pytest.mark.parametrize("name", ["qtran_base", "qtran_alt"])

@@ -6,7 +6,8 @@ REGISTRY = {
     "rnn": "modules.agents.rnn_agent:RNNAgent",
     "rnn_ns": "modules.agents.rnn_ns_agent:RNNNSAgent",
 }
+METHODS = ("init_hidden", "forward", "acting", "unroll")
 
 
 def agent_class(name):
-    return lookup("agent", REGISTRY, name)
+    return lookup("agent", REGISTRY, name, methods=METHODS)

@@ -1,7 +1,7 @@
 """The individual value network f_q: τ_i ↦ Q_i(τ_i,·), one set of weights for all agents.
 
 Parameter names and shapes are EPyMARL's (`fc1`, `rnn`, `fc2`), so `agent.th` goes either way.
-Axes: B batch, T steps, N agents, O observation, A actions, H hidden.
+Axes: B batch, T steps, N agents, O observation, A actions, H hidden, R rows, that is steps that are asked for.
 """
 
 from dataclasses import dataclass
@@ -11,10 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from modules.agents.agent import Agent
+from modules.agents.recurrence import KERNELS, choose, hidden_states
 from utils.args import key, read
 
 
-class RNNAgent(nn.Module):
+class RNNAgent(Agent):
     """Linear, ReLU, GRU cell (or Linear and ReLU where `use_rnn` is False), `head_layers` of Linear and ReLU, Linear.
 
     The hidden state h, which QTRAN's joint network shares, is what the GRU cell gives; the head is f_q's own.
@@ -29,15 +31,21 @@ class RNNAgent(nn.Module):
         use_rnn: bool = key("GRU over the history; False: feed-forward on the last observation")
         obs_last_action: bool = key("each agent reads its own last action")
         obs_agent_id: bool = key("each agent reads its number")
+        kernels: str = key(
+            "plain: torch's operations; fast: C++ of our own for learning on a CPU, which the compiler of this machine "
+            "makes; auto: fast where it can be had",
+            choices=KERNELS,
+        )
         head_layers: int = key(
             "layers of hidden_dim between the hidden state and the values; EPyMARL: 0", unit="layers", low=0, high=64
         )
+
+    rnn: Any  # a GRUCell, or a Linear
 
     def __init__(self, args):
         super().__init__()
         self.config = config = read(self.Config, args)
         self.n_actions = args.n_actions
-        self.memory = config.use_rnn or config.obs_last_action  # its values depend on more than the observation
         h = config.hidden_dim
         self.widths = [  # of the parts of the input
             args.obs_shape,
@@ -48,10 +56,6 @@ class RNNAgent(nn.Module):
         self.rnn = nn.GRUCell(h, h) if config.use_rnn else nn.Linear(h, h)
         self.head = nn.Sequential(*(nn.Sequential(nn.Linear(h, h), nn.ReLU()) for _ in range(config.head_layers)))
         self.fc2 = nn.Linear(h, args.n_actions)
-
-    def init_hidden(self, *lead):
-        """Zeros [*lead, H] on the network's device."""
-        return self.fc1.weight.new_zeros(*lead, self.config.hidden_dim)
 
     def forward(self, obs, last_action, agent_ids, hidden):
         """One step: q [..., N, A] and the new hidden [..., N, H].
@@ -90,19 +94,36 @@ class RNNAgent(nn.Module):
 
         return step
 
-    def unroll(self, obs, last_action, agent_ids, lengths=None):
-        """T steps from a zero hidden state: q [B, T, N, A] and hidden [B, T, N, H].
+    def unroll(self, obs, last_action, agent_ids, index=None):
+        """T steps from a zero hidden state: q [R, N, A] and hidden [R, N, H] at the steps `index`, int64 [R], which
+        counts all B·T one episode behind the other; without it q [B, T, N, A] and hidden [B, T, N, H].
 
-        One product for all inputs. obs [B, T, N, O]. lengths: observations of each episode, a list of B that descends;
-        what q and hidden hold after an episode's end then means nothing. None: all T steps are computed.
+        obs [B, T, N, O], last_action [B, T, N]. `index` names no step twice; behind the last one that it names of an
+        episode nothing is computed.
         """
-        x = self._first(obs, last_action, agent_ids)  # [B, T, N, H]
-        hidden = self._gru(x, lengths) if self.config.use_rnn else F.relu(self.rnn(x))
+        shape = obs.shape[:2]
+        if index is None:
+            q, hidden = self.unroll(obs, last_action, agent_ids, torch.arange(shape.numel(), device=obs.device))
+            return q.unflatten(0, shape), hidden.unflatten(0, shape)
+        if not self.config.use_rnn:  # each step stands for itself
+            obs, last_action = (x.flatten(end_dim=1).index_select(0, index) for x in (obs, last_action))
+            hidden = F.relu(self.rnn(self._first(obs, last_action, agent_ids)))
+        elif self._is_fast():
+            hidden = hidden_states(obs, *self._first_in_parts(last_action, agent_ids), index, self.rnn)
+        else:
+            hidden = self._gru(self._first(obs, last_action, agent_ids), _lengths(index, shape))
+            hidden = hidden.flatten(end_dim=1).index_select(0, index)
         return self.fc2(self.head(hidden)), hidden
+
+    def _is_fast(self):
+        weight = self.fc1.weight
+        return (
+            weight.device.type == "cpu" and weight.dtype == torch.float32 and choose(self.config.kernels)[0] == "fast"
+        )
 
     def _gru(self, x, lengths):
         """Hidden states [B, T, N, H] of inputs x [B, T, N, H]: one call for each stage of time, for the episodes that
-        go on in it."""
+        go on in it. What they hold after an episode's end means nothing."""
         x = x.transpose(0, 1)  # [T, B, N, H]
         n_steps, n_episodes, n_agents, _ = x.shape
         cell = self.rnn
@@ -126,6 +147,27 @@ class RNNAgent(nn.Module):
         if self.config.obs_agent_id:
             x = x + w_id.t()[agent_ids]  # [N, H]
         return F.relu(x)
+
+    def _first_in_parts(self, last_action, agent_ids):
+        """The last action, and what the first layer adds up: weights of the observation [H, O], a row for each last
+        action [A+1, H], and one for each agent [N, H]."""
+        w_obs, w_action, w_id = self.fc1.weight.split(self.widths, dim=1)
+        own = self.fc1.bias.expand(len(agent_ids), -1)
+        if self.config.obs_agent_id:
+            own = own + w_id.t()[agent_ids]
+        if not self.config.obs_last_action:
+            last_action = torch.zeros_like(last_action)  # "none yet", the only row
+        return last_action, w_obs, F.pad(w_action.t(), (0, 0, 0, 1)), own
+
+
+def _lengths(index, shape):
+    """Of each episode, the steps up to the last that `index` asks for: on a CPU, where they descend, as the replay
+    samples them; else None. `shape`: B, T."""
+    if index.is_cuda:  # one call for all is fastest there, and reading lengths would wait for the GPU
+        return None
+    n_episodes, n_steps = shape
+    lengths = index.new_zeros(n_episodes).scatter_reduce(0, index // n_steps, index % n_steps + 1, "amax").tolist()
+    return lengths if lengths == sorted(lengths, reverse=True) else None
 
 
 def _stages(lengths, n_steps, count=4):

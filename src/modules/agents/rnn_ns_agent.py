@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from modules.agents.agent import Agent
 from modules.agents.rnn_agent import RNNAgent
 
 
-class RNNNSAgent(nn.Module):
+class RNNNSAgent(Agent):
     """N independent RNNAgents with the interface of one."""
 
     Config = RNNAgent.Config
@@ -17,7 +18,6 @@ class RNNNSAgent(nn.Module):
     def __init__(self, args):
         super().__init__()
         self.agents = nn.ModuleList(RNNAgent(args) for _ in range(args.n_agents))
-        self.memory = self.agents[0].memory
 
     def init_hidden(self, *lead):
         return self.agents[0].init_hidden(*lead)
@@ -27,12 +27,9 @@ class RNNNSAgent(nn.Module):
             lambda i, one: self.agents[i](obs[..., one, :], last_action[..., one], agent_ids[one], hidden[..., one, :])
         )
 
-    def acting(self, agent_ids):
-        return lambda obs, last_action, hidden: self(obs, last_action, agent_ids, hidden)
-
-    def unroll(self, obs, last_action, agent_ids, lengths=None):
+    def unroll(self, obs, last_action, agent_ids, index=None):
         return self._each(
-            lambda i, one: self.agents[i].unroll(obs[..., one, :], last_action[..., one], agent_ids[one], lengths)
+            lambda i, one: self.agents[i].unroll(obs[..., one, :], last_action[..., one], agent_ids[one], index)
         )
 
     def _each(self, run):

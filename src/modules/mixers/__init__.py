@@ -12,4 +12,4 @@ REGISTRY = {
 
 
 def mixer_class(name):
-    return lookup("mixer", REGISTRY, name)
+    return lookup("mixer", REGISTRY, name, methods=("forward",))

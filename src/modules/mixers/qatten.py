@@ -63,4 +63,4 @@ class QattenMixer(nn.Module):
         d, heads = self.config.attention_dim, self.config.n_attention_heads
         query = torch.stack([query(state) for query in self.query], dim=-2)  # [B, T, heads, d]
         keys = self.key(obs).unflatten(-1, (heads, d))  # [B, T, N, heads, d]
-        return torch.einsum("bthd,btnhd->bthn", query, keys) / d**0.5
+        return torch.einsum("...hd,...nhd->...hn", query, keys) / d**0.5

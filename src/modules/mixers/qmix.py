@@ -39,6 +39,6 @@ class QMixer(nn.Module):
     def forward(self, agent_qs, state, obs=None):
         """Q_tot [B, T, 1] of agent_qs [B, T, N] and state [B, T, S]. Observations are not used."""
         w_1 = self.hyper_w_1(state).abs().unflatten(-1, (self.n_agents, self.embed_dim))  # [B, T, N, M]
-        hidden = F.elu(torch.einsum("btn,btnm->btm", agent_qs, w_1) + self.hyper_b_1(state))  # [B, T, M]
+        hidden = F.elu(torch.einsum("...n,...nm->...m", agent_qs, w_1) + self.hyper_b_1(state))  # [B, T, M]
         w_final = self.hyper_w_final(state).abs()  # [B, T, M]
         return (hidden * w_final).sum(dim=-1, keepdim=True) + self.V(state)

@@ -12,8 +12,8 @@ and from these
 
 Unlike VDN and QMIX, Q_jt is not built from the Q_i: the losses (`learners/qtran_loss.py`) bind them.
 
-Axes: B episodes, T steps, N agents, A actions, H hidden, S state. Everything but the last axes may have
-any leading shape. Plugin file: imports torch, the standard library and `utils.args`.
+Axes: B episodes, T steps, N agents, A actions, H hidden, S state, E = H + A, W mixing_embed_dim. Everything but
+the last axes may have any leading shape. Plugin file: imports torch, the standard library and `utils.args`.
 """
 
 import math
@@ -37,8 +37,8 @@ class Encoded(NamedTuple):
     """What Q_jt needs and no joint action changes: computed once, used for u and for ū."""
 
     hidden: torch.Tensor  # the part of h_Q,i's first layer that reads τ_i: [B, T, N, E]
-    h_v: torch.Tensor | None  # h_V,i(τ_i): [B, T, N, H]; alt's heads read it
-    state: torch.Tensor | None  # [B, T, S]
+    v_first: torch.Tensor | None  # h_V,i's first layer after its ReLU, [B, T, N, H]; alt's heads read h_V,i
+    first: torch.Tensor  # the part of f_r's first layer that reads the state and h_V,i: [B, T, N or 1, W], or its bias
 
 
 class JointValue(nn.Module):
@@ -54,6 +54,7 @@ class JointValue(nn.Module):
         v_input: str = key("what V_jt reads", choices=("hidden", "state", "state_hidden", "none"))
         agent_pool: str = key("how agents' encodings are pooled", choices=("sum", "mean"))
 
+    heads_read_h_v = False
     encode_q: Any  # Linear, ReLU, Linear; torch's own types do not say what a Sequential holds
     encode_v: Any
     f_r: Any
@@ -67,61 +68,64 @@ class JointValue(nn.Module):
         self.state_dim = int(math.prod(args.state_shape)) if hasattr(args.state_shape, "__len__") else args.state_shape
         h, e = config.hidden_dim, config.hidden_dim + self.n_actions
         self.encode_q = _mlp(e, e, e)  # h_Q,i: reads [h_i, one-hot u_i]
-        self.encode_v = _mlp(h, h, h) if self._needs_h_v() else None  # h_V,i
+        needs_h_v = self.heads_read_h_v or "hidden" in config.v_input
+        self.encode_v = _mlp(h, h, h) if needs_h_v else None  # h_V,i
         v_in = self.state_dim * ("state" in config.v_input) + h * ("hidden" in config.v_input)
         self.f_v = _mlp(v_in, config.mixing_embed_dim, config.mixing_embed_dim, 1) if v_in else None
 
-    def _needs_h_v(self):
-        return "hidden" in self.config.v_input
-
     def encode(self, state, hidden):
         """All that Q_jt needs besides the joint action. state [B, T, S], hidden [B, T, N, H]."""
-        first = self.encode_q[0]
-        h = hidden.shape[-1]
-        return Encoded(
-            hidden=F.linear(hidden, first.weight[:, :h], first.bias),
-            h_v=self._h_v_for_heads(hidden),
-            state=state if self.config.joint_use_state else None,
-        )
+        w_state, w_h_v, _ = self._weights_of_f_r()
+        first, v_first = self.f_r[0].bias, None
+        if self.config.joint_use_state:
+            first = F.linear(state, w_state, first).unsqueeze(-2)  # multiplied once, not once for each agent
+        if self.heads_read_h_v:
+            v_first = self.encode_v[:2](hidden)
+            first = first + _composed(w_h_v, self.encode_v[2], v_first)
+        w_hidden = self.encode_q[0].weight[:, : hidden.shape[-1]]
+        return Encoded(F.linear(hidden, _wide(w_hidden.t()).t()), v_first, first)
 
-    def _h_v_for_heads(self, hidden):
-        return None
+    def _weights_of_f_r(self):
+        """The parts of f_r's first layer that read the state [W, S], h_V,i [W, H] and Σ h_Q [W, E]."""
+        weight, e = self.f_r[0].weight, self.encode_q[2].out_features
+        s = self.state_dim * self.config.joint_use_state
+        return weight.split([s, weight.shape[1] - s - e, e], dim=1)
 
-    def v_jt(self, state, hidden, h_v=None):
+    def v_jt(self, state, hidden, v_first=None):
         """V_jt(τ) = f_v(Σ_i h_V,i(τ_i)), [B, T, 1]; 0 where `v_input` is none (the authors' code).
 
-        h_v: the h_V,i of the same `hidden` where they are at hand already, [B, T, N, H].
+        v_first: as in Encoded, of the same `hidden`, where it is at hand already.
         """
         if self.f_v is None:
             return state.new_zeros(*state.shape[:-1], 1)
         parts = [state] if "state" in self.config.v_input else []
         if "hidden" in self.config.v_input:
-            parts.append(self._pool(self.encode_v(hidden) if h_v is None else h_v))  # [B, T, H]
+            v_first = self.encode_v[:2](hidden) if v_first is None else v_first
+            pooled, count = self._pooled(v_first.sum(dim=-2), self.n_agents)
+            parts.append(F.linear(pooled, self.encode_v[2].weight) + count * self.encode_v[2].bias)  # [B, T, H]
         return self.f_v(torch.cat(parts, dim=-1))
 
     def forward(self, state, hidden, actions):
         """JointValues of the joint action `actions` [B, T, N]; state [B, T, S], hidden [B, T, N, H]."""
         encoded = self.encode(state, hidden)
         q_jt, q_jt_cf = self.q_jt(encoded, actions)
-        return JointValues(q_jt, self.v_jt(state, hidden, encoded.h_v), q_jt_cf)
+        return JointValues(q_jt, self.v_jt(state, hidden, encoded.v_first), q_jt_cf)
 
     def _act(self, hidden, actions):
         """First layer of h_Q,i, after its ReLU: [B, T, N, E]. The one-hot product is a look-up."""
-        action_weight = self.encode_q[0].weight[:, -self.n_actions :].t()  # [A, E]
-        return F.relu(hidden + F.embedding(actions, action_weight))
+        first = self.encode_q[0]
+        rows = first.weight[:, -self.n_actions :].t() + first.bias  # [A, E]
+        return F.embedding(actions, _wide(rows)).add_(hidden).relu_()
 
-    def _second(self, pooled, count):
-        """Second layer of h_Q,i, after pooling: Σ_i (W x_i + b) = W Σ_i x_i + `count` b.
+    def _f_r(self, first, pooled, count):
+        """f_r of the `first` that `encode` made and of the sum over `count` agents of `_act`, `pooled` [..., E]."""
+        pooled, count = self._pooled(pooled, count)
+        return self.f_r[1:](first + _composed(self._weights_of_f_r()[2], self.encode_q[2], pooled, count))
 
-        It is linear, so pooling first is the same sum and costs N times less.
-        """
-        second = self.encode_q[2]
-        if self.config.agent_pool == "mean":
-            pooled, count = pooled / max(count, 1), min(count, 1)
-        return F.linear(pooled, second.weight) + count * second.bias
-
-    def _pool(self, x):
-        return x.sum(dim=-2) if self.config.agent_pool == "sum" else x.mean(dim=-2)
+    def _pooled(self, x, count):
+        """The sum x over `count` agents of what a last layer reads, pooled, and how often that layer's bias counts in
+        it: Σ_i (W x_i + b) = W Σ_i x_i + `count` b. The layer is linear, so pooling first costs N times less."""
+        return (x, count) if self.config.agent_pool == "sum" else (x / max(count, 1), min(count, 1))
 
 
 class QTranBase(JointValue):
@@ -135,14 +139,15 @@ class QTranBase(JointValue):
 
     def q_jt(self, encoded, actions):
         """Q_jt(τ,u) [B, T, 1], and None in place of counterfactuals. actions: [B, T, N] int64."""
-        summed = self._second(self._act(encoded.hidden, actions).sum(dim=-2), self.n_agents)  # [B, T, E]
-        parts = [summed] if encoded.state is None else [encoded.state, summed]
-        return self.f_r(torch.cat(parts, dim=-1)), None
+        summed = self._act(encoded.hidden, actions).sum(dim=-2, keepdim=True)  # [B, T, 1, E]
+        return self._f_r(encoded.first, summed, self.n_agents).squeeze(-2), None
 
 
 class QTranAlt(JointValue):
     """Q_jt(τ,·,u_-i) for all agents i in one batched pass: head i reads h_V,i(τ_i) and
     Σ_{j≠i} h_Q,j(τ_j,u_j), never u_i. The heads share their weights, as the agents do."""
+
+    heads_read_h_v = True
 
     def __init__(self, args):
         super().__init__(args)
@@ -150,19 +155,11 @@ class QTranAlt(JointValue):
         head_in = self.state_dim * self.config.joint_use_state + self.config.hidden_dim + self.encode_q[2].out_features
         self.f_r = _mlp(head_in, width, width, self.n_actions)
 
-    def _needs_h_v(self):
-        return True
-
-    def _h_v_for_heads(self, hidden):
-        return self.encode_v(hidden)
-
     def q_jt(self, encoded, actions):
         """Mean over heads of Q_jt(τ,u) [B, T, 1], and Q_jt(τ,·,u_-i) [B, T, N, A]."""
         own = self._act(encoded.hidden, actions)  # [B, T, N, E]
-        others = self._second(own.sum(dim=-2, keepdim=True) - own, self.n_agents - 1)  # Σ_{j≠i} [B, T, N, E]
-        parts = [encoded.h_v, others] if encoded.state is None else [encoded.state.unsqueeze(-2), encoded.h_v, others]
-        first, rest = self.f_r[0], self.f_r[1:]
-        q_jt_cf = rest(_linear_of_parts(first, parts))  # [B, T, N, A]
+        others = own.sum(dim=-2, keepdim=True) - own  # Σ_{j≠i} [B, T, N, E]
+        q_jt_cf = self._f_r(encoded.first, others, self.n_agents - 1)  # [B, T, N, A]
         return q_jt_cf.gather(-1, actions.unsqueeze(-1)).mean(dim=-2), q_jt_cf
 
 
@@ -173,7 +170,14 @@ def _mlp(*widths):
     return nn.Sequential(*layers[:-1])
 
 
-def _linear_of_parts(layer, parts):
-    """layer(cat(parts, -1)) where parts broadcast: the state is multiplied once, not once for each agent."""
-    weights = layer.weight.split([part.shape[-1] for part in parts], dim=1)
-    return sum(F.linear(part, weight) for part, weight in zip(parts, weights)) + layer.bias
+def _composed(weight, layer, x, count=1):
+    """`weight` (W x + `count` b), where W and b are those of a linear `layer`, as one product. x may be `_wide`."""
+    product = weight @ layer.weight
+    product = F.pad(product, (0, x.shape[-1] - product.shape[-1])) if x.shape[-1] > product.shape[-1] else product
+    return F.linear(x, product) + count * (weight @ layer.bias)
+
+
+def _wide(x, multiple=8):
+    """x [..., E] with zeros up to a multiple of 8: products of such a width take half the time, and end as 0."""
+    missing = -x.shape[-1] % multiple
+    return F.pad(x, (0, missing)) if missing else x

@@ -1,5 +1,6 @@
 """The local engine: runs as processes of this machine. It is also what each job of a cluster runs."""
 
+import os
 import signal
 import time
 
@@ -10,7 +11,7 @@ from sweeping.cards import Cards, shared_out
 from sweeping.cluster import Cluster
 from sweeping.jobs import cores
 from sweeping.plan import PlannedRun
-from sweeping.submission import Order, Received, python_path
+from sweeping.submission import Order, Received
 from sweeping.work import Work, interruptions
 
 
@@ -29,13 +30,14 @@ def places(runs: list[PlannedRun], cluster: Cluster, workers: int | None) -> tup
 def start(order: Order, workers: int, cards: Cards, received: Received | None, console: Console) -> int:
     """Run what is not complete; returns the exit status. received: of a job of a cluster, which does not wait for what
     other jobs are at."""
-    if received:
-        name, environment = received.id, received.environment
-    else:
-        name, environment = None, python_path([module.parent for module in order.plan.modules])
+    # One folder of modules is kept with each run (modules_path); a study may name some in others.
+    kept = order.runs[0].values["modules_path"]
+    others = {str(module.parent): None for module in order.plan.modules if str(module.parent) != kept}
+    path = os.pathsep.join([*others, *filter(None, [os.environ.get("PYTHONPATH")])])
     work = Work(
         order.left, workers, order.retries, order.plan.results, order.samples,
-        sweep=name, wait=received is None, cards=cards, environment=environment,
+        sweep=received.id if received else None, wait=received is None, cards=cards,
+        environment={"PYTHONPATH": path} if others else None,
     )  # fmt: skip
     done = len(order.runs) - len(order.left)
     with interruptions() as signals, Board(console) as board:

@@ -26,7 +26,7 @@ MOST_TASKS = 1000  # Slurm's MaxArraySize is 1001 unless it is configured
 
 SCRIPT = """\
 #!/bin/bash
-# Works on the study {study} until no run of it is left to begin. Submit it with: sbatch {script}
+# Works on a study until no run of it is left to begin. Submit it with: sbatch {script}
 {flags}
 
 folder={folder}
@@ -65,7 +65,7 @@ def start(order: Order) -> int:
     if not order.left:
         order.say("nothing to do")
         return 0
-    flags = _checked_flags(order)
+    flags = _checked_flags(order, _nodes())
     _refuse_another_plan(order)
     submission, script = _write(order, flags)
     try:
@@ -85,7 +85,12 @@ def render(order: Order, to: str) -> int:
     """Print the job script. It is also a file of the results folder, from where sbatch takes it."""
     if to:
         raise ConfigError(f"--engine slurm --render prints the script; drop {to!r}")
-    flags = _checked_flags(order) if shutil.which("sinfo") else _flags(order, [])
+    try:
+        nodes = _nodes()
+    except ConfigError as error:
+        order.say(f"not checked against a cluster: {error}")
+        nodes = []
+    flags = _checked_flags(order, nodes) if nodes else _flags(order, [])
     _, script = _write(order, flags)
     print(script.read_text(encoding="utf-8"), end="")
     order.say(f"submit it with: sbatch {script}")
@@ -121,9 +126,8 @@ def cancel(order: Order) -> int:
 # ---- what is asked for
 
 
-def _checked_flags(order: Order) -> dict:
+def _checked_flags(order: Order, nodes: list["_Node"]) -> dict:
     """The flags of sbatch. ConfigError where no node of the cluster has what they ask for."""
-    nodes = _nodes()
     wanted = str(order.cluster.slurm.get("partition") or order.cluster.slurm.get("p") or "")
     known = list(dict.fromkeys(node.partition for node in nodes))
     for name in filter(None, wanted.split(",")):
@@ -256,7 +260,7 @@ def _ask(*words: str) -> str:
     if run.returncode:
         lines = [re.sub(r"^\w+: (error: |fatal: )?", "", line.strip()) for line in run.stderr.splitlines()]
         said = "; ".join(filter(None, lines))
-        hint = "; is there a cluster? `sinfo` must work here" if "contact" in said or "connect" in said.lower() else ""
+        hint = "; is there a cluster? `sinfo` must work here" if words[0] == "sinfo" else ""
         raise ConfigError(f"--engine slurm: {words[0]} refused: {said or f'exit status {run.returncode}'}{hint}")
     return run.stdout
 
@@ -295,7 +299,6 @@ def script_of(submission: Submission, flags: dict) -> str:
         "give --results DIR on a shared file system"
     )
     return SCRIPT.format(
-        study=order.study,
         script=submission.folder / "job.sh",
         flags="\n".join(lines),
         folder=shlex.quote(str(submission.folder)),

@@ -1,0 +1,34 @@
+"""An action selector of one's own: actions are drawn with probabilities that grow with their values.
+
+python src/main.py --config=examples/boltzmann.yaml --env-config=two_step
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from components.action_selectors import EpsilonGreedy
+from utils.args import key, read
+
+
+class Boltzmann(EpsilonGreedy):
+    """p(u) ∝ exp(Q(u) / temperature) in place of ε-greedy; tests play greedily, as `evaluation_epsilon` says."""
+
+    @dataclass(frozen=True)
+    class Config(EpsilonGreedy.Config):
+        temperature: float = key("how equal the probabilities are", above=0)
+
+    def __init__(self, args):
+        super().__init__(args)
+        self.temperature = read(self.Config, args).temperature
+
+    def explores_only(self, t_env, test_mode):
+        return False
+
+    def select(self, q, avail, t_env, test_mode=False, rngs=None):
+        """Actions [E, N] of values q [E, N, A]; avail bool [E, N, A]. rngs: one for all environments, or one each."""
+        if test_mode:
+            return super().select(q, avail, t_env, test_mode, rngs)
+        rngs = rngs or self.rngs
+        draws = [rng.gumbel(size=(len(q) // len(rngs), *q.shape[1:])) for rng in rngs]
+        return np.where(avail, q / self.temperature + np.concatenate(draws), -np.inf).argmax(axis=-1)

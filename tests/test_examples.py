@@ -1,0 +1,245 @@
+"""What docs/extending.md shows, as it is written: trained, stopped and resumed, evaluated, loaded, reported."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from command import ROOT, here, outcome
+
+import report
+from parts import readers
+from utils.config import load
+
+ALGORITHMS = ["vdn_state", "weighted_sum", "window_agent", "boltzmann"]
+EXAMPLES = ROOT / "examples"
+TINY = [
+    "t_max=48", "batch_size=4", "buffer_size=16", "batch_size_run=2", "updates_per_run=1", "test_nepisode=2",
+    "test_interval=16", "learner_log_interval=1", "learning_starts=0", "use_cuda=False", "seed=1", "keep_replay=True",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def beside_the_examples(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def trained(capsys, folder, config, env_config, *more):
+    words = [f"--config={config}", f"--env-config={env_config}", "with", *TINY, f"local_results_path={folder}", *more]
+    run = here(capsys, words)
+    assert run.code == 0, run.err
+    return run
+
+
+CASES = [(f"examples/{name}.yaml", "two_step") for name in ALGORITHMS] + [("qtran_alt", "examples/meeting.yaml")]
+
+
+@pytest.mark.parametrize("config, env_config", CASES)
+def test_an_example_trains_resumes_and_is_evaluated(config, env_config, tmp_path, capsys):
+    whole = trained(capsys, tmp_path / "whole", config, env_config, "t_max=96")
+    half = trained(capsys, tmp_path / "half", config, env_config)
+    longer = here(capsys, ["--resume", half.path, "with", "t_max=96"])
+    assert longer.code == 0 and longer.figures == whole.figures  # also what its own networks learned
+    played = here(capsys, ["--from", whole.path, "with", "evaluate=True", f"local_results_path={tmp_path / 'e'}"])
+    assert played.code == 0 and played.summary["test"] == whole.summary["test"]
+    episodes = (played.path / "episodes.csv").read_text().splitlines()
+    assert len(episodes) == 1 + 2 and episodes[0].startswith("episode,return,length")
+
+
+def test_a_game_of_ones_own_in_worker_processes(tmp_path, capsys):
+    runs = [
+        trained(capsys, tmp_path / str(i), "vdn", "examples/meeting.yaml", "env_workers=True", "t_max=30")
+        for i in range(2)
+    ]
+    assert runs[0].figures == runs[1].figures and "test_met_mean" in runs[0].figures
+
+
+def test_a_report_shows_them_by_name(tmp_path, capsys):
+    for name in ("vdn_state", "weighted_sum"):
+        trained(capsys, tmp_path / "results", f"examples/{name}.yaml", "two_step")
+    told = outcome(report.main, capsys, [tmp_path / "results", "--out", tmp_path / "out", "--reps=100"])
+    assert told.code == 0 and "vdn_state" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_state_holds_an_own_network_and_a_checkpoint_too(tmp_path, capsys):
+    run = trained(capsys, tmp_path, "examples/vdn_state.yaml", "two_step")
+    assert (run.path / "checkpoints" / str(run.summary["t_env"]) / "v.th").is_file()
+
+
+@pytest.mark.parametrize("name", ALGORITHMS + ["meeting"])
+def test_an_example_is_short(name):
+    code = re.sub(r'""".*?"""', "", (EXAMPLES / f"{name}.py").read_text(), flags=re.DOTALL)
+    lines = [line for line in code.splitlines() if line.strip() and not line.startswith(("from", "import", "#"))]
+    assert len(lines) <= 40
+    assert name in (ROOT / "docs" / "extending.md").read_text()
+
+
+def test_the_notebook(tmp_path):
+    """Its cells, one after the other, without Jupyter."""
+    cells = json.loads((EXAMPLES / "train_and_play.ipynb").read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert code[1].startswith("run = train(")
+    code[0] = code[0].replace("Path.cwd()", f"Path({str(EXAMPLES)!r})")
+    script = "\n".join([*code, "assert run.test['test_return_mean'] == 8 and list(returns) == [8, 8], returns"])
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("results/*/two_step/*/summary.json"))) == 2
+
+
+OWN = """
+import torch
+from learners.q_learner import QLearner
+from learners.value_learner import ValueLearner
+
+class NoLoss(ValueLearner):
+    pass
+
+class Hidden(QLearner):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.second, self.smooth = torch.nn.Linear(2, 2), torch.zeros(1)
+        self.other = torch.optim.SGD(self.second.parameters(), lr=1.0)
+
+class Named(QLearner):
+    def make_networks(self, args):
+        return {"mixer": torch.nn.Linear(2, 2)}
+
+class Column(torch.nn.Module):
+    reads = ()
+    def __init__(self, args):
+        super().__init__()
+    def forward(self, q):
+        return q.sum(-1)
+
+class NoForward(torch.nn.Module):
+    pass
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch, capsys):
+    """own(*words): the outcome of a run whose working directory has the modules mine, broken and training."""
+    (tmp_path / "mine.py").write_text(OWN)
+    (tmp_path / "broken.py").write_text("import math\nmath.no_such_thing\n")
+    (tmp_path / "lacks.py").write_text("import no_such_package\n")
+    (tmp_path / "odd.py").write_text("class Odd(:\n")
+    (tmp_path / "training.py").write_text("class MyLearner: pass\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr("utils.own_modules._warned", set())
+    yield lambda *words: here(capsys, ["--config=vdn", "--env-config=two_step", "with", *TINY, *words])
+    for name in ("mine", "broken", "lacks", "odd"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    "word, said",
+    [
+        ("learner=mine:NoLoss", "learner 'mine:NoLoss' lacks the method loss"),
+        ("learner=mine:Hidden", "Hidden: a resumed run would not have its second, smooth, other; return networks from"),
+        ("learner=mine:Named", "Named: make_networks: a network cannot be called mixer"),
+        ("learner=mine:Missing", "mine.py has no Missing"),
+        ("learner=mine:Hiden", "did you mean 'Hidden'?"),
+        ("learner=mine:", "is not MODULE:CLASS, such as my_module:MyClass"),
+        ("learner=nowhere:X", "no module 'nowhere' in the working directory {here}"),
+        ("learner=broken:X", "broken.py, line 2: AttributeError: module 'math' has no attribute 'no_such_thing'"),
+        ("learner=lacks:X", "lacks.py, line 1: ModuleNotFoundError: No module named 'no_such_package'"),
+        ("learner=odd:Odd", "odd.py, line 1: SyntaxError: invalid syntax"),
+        ("learner=training:MyLearner", "a module 'training' of its own, which hides {here}/training.py"),
+        ("mixer=mine:NoForward", "mixer 'mine:NoForward' lacks the method forward"),
+        ("agent=mine:Column", "agent 'mine:Column' lacks the method init_hidden, acting, unroll"),
+    ],
+)
+def test_a_class_of_ones_own_that_cannot_be_used(word, said, own, tmp_path):
+    run = own(word)
+    assert run.code == 2 and said.format(here=tmp_path) in run.err and "Traceback" not in run.err
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_mixer_whose_values_have_another_shape(own):
+    run = own("mixer=mine:Column")
+    assert run.code == 1 and "Column gives values of the shape" in run.last_line
+
+
+def test_a_module_that_ours_hides_is_told(own, tmp_path):
+    run = own("learner=mine:Hidden")
+    assert f"{tmp_path / 'training.py'} cannot be imported as 'training'" in run.err
+
+
+def test_the_folder_of_ones_own_modules_is_kept_with_the_run(own, tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.py").write_text(OWN + "\nclass Fine(QLearner):\n    pass\n")
+    run = own("learner=mine:Fine")
+    assert run.code == 0, run.err
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    sys.modules.pop("mine")
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(tmp_path)])
+    longer = here(capsys, ["--resume", tmp_path / run.path, "with", "t_max=64"])
+    assert longer.code == 0, longer.err
+
+
+def test_what_default_yaml_sets_and_an_own_class_does_not_read_is_left_out_but_not_a_typo(tmp_path):
+    values = load("examples/window_agent.yaml", "two_step", {"seed": 1}, readers).values
+    assert "head_layers" not in values and "use_rnn" not in values and values["window"] == 4
+    for text, said in (("head_layer: 1", "unknown key 'head_layer'"), ("head_layers: 1", "unknown key 'head_layers'")):
+        own = f"extends: vdn\nagent: examples.window_agent:WindowAgent\nwindow: 4\n{text}\n"
+        (tmp_path / "my.yaml").write_text(own)
+        with pytest.raises(ValueError, match=said):
+            load(str(tmp_path / "my.yaml"), "two_step", {"seed": 1}, readers)
+
+
+@pytest.mark.parametrize("parts, same", [("agent", ["agent"]), ("all", ["agent", "mixer"])])
+def test_a_new_run_starts_with_the_weights_of_another(parts, same, tmp_path, capsys):
+    old = trained(capsys, tmp_path / "old", "qmix", "two_step")
+    more = [f"init_from={old.path}", f"init_parts={parts}", "learning_starts=1000", "gamma=0.5", "seed=2"]
+    new = trained(capsys, tmp_path / "new", "qmix", "two_step", *more)
+    weights = {
+        run.path: {
+            name: torch.load(f"{run.path}/checkpoints/{run.summary['t_env']}/{name}.th", weights_only=True)
+            for name in ("agent", "mixer")
+        }
+        for run in (old, new)
+    }
+    for name in ("agent", "mixer"):
+        theirs, ours = weights[old.path][name], weights[new.path][name]
+        assert all(torch.equal(theirs[k], ours[k]) for k in theirs) == (name in same)
+    assert new.metrics[0]["t_env"] < 48 and new.summary["updates"] == 0
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["init_from={old}", "checkpoint_path={old}"], "give one of the two"),
+        (["init_from=/nowhere"], "init_from: '/nowhere' is not a folder"),
+        (["init_from={old}", "hidden_dim=9"], "does not fit RNNAgent"),
+        (["init_from={old}", "init_parts=all"], "was written by 'qmix'"),
+        (["init_from={old}", "init_parts=most"], "is not one of agent, all"),
+    ],
+)
+def test_weights_that_a_new_run_cannot_start_with(words, said, tmp_path, capsys):
+    old = trained(capsys, tmp_path / "old", "qmix", "two_step").path
+    words = [word.format(old=old) for word in words] + [f"local_results_path={tmp_path / 'new'}"]
+    alg = "vdn" if "init_parts=all" in words else "qmix"
+    refused = here(capsys, [f"--config={alg}", "--env-config=two_step", "with", *TINY, *words])
+    assert refused.code == 2 and said in refused.err and not (tmp_path / "new").exists()
+
+
+def test_what_differs_is_told_when_a_checkpoint_plays_another_game(tmp_path, capsys):
+    old = trained(capsys, tmp_path / "old", "vdn", "examples/meeting.yaml").path
+    words = ["--config=vdn", "--env-config=examples/meeting.yaml", "with", *TINY, "env_args.length=9"]
+    words += [f"checkpoint_path={old}", "evaluate=True", f"local_results_path={tmp_path / 'new'}"]
+    played = here(capsys, words)
+    assert played.code == 0 and "its run has other keys: env_args.length = 7, here 9" in played.err
+
+
+def test_training_from_python_raises_for_bad_input(tmp_path, monkeypatch):
+    import qtran
+
+    with pytest.raises(qtran.ConfigError, match=r"train\(...\): gamma = 2 must be at least 0 and at most 1"):
+        qtran.train("qtran_alt", "two_step", gamma=2, local_results_path=str(tmp_path / "r"))
+    assert not (tmp_path / "r").exists()
+    with pytest.raises(qtran.ConfigError, match="cannot read"):
+        qtran.load_policy(tmp_path / "nowhere")
