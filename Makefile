@@ -41,8 +41,8 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.10 --no-emit-
 SMAX = sed 's/^[a-z]*==[0-9.]*/& ; python_version >= "3.11"/' requirements/smax.txt
 
 constraints:
-	$(SMAX) | $(COMPILE) --custom-compile-command='make constraints (requirements.txt, dev, gym, smax)' \
-		--output-file requirements/constraints.txt requirements/dev.txt requirements/gym.txt -
+	$(SMAX) | $(COMPILE) --custom-compile-command='make constraints (requirements.txt, dev, gym, smax, ray)' \
+		--output-file requirements/constraints.txt requirements/dev.txt requirements/gym.txt requirements/ray.txt -
 	sed '/^protobuf==/d' requirements/constraints.txt >requirements/constraints-sc2.txt
 	($(SMAX); echo dm-env-rpc) | $(COMPILE) --custom-compile-command='make constraints (requirements.txt, dev, gym, smax, sc2)' \
 		--no-emit-package smacv2 --output-file requirements/constraints-sc2.txt \

@@ -17,16 +17,18 @@ SUBCOMMANDS = {
     "update": ("one update of base and alt on shapes of battles", ("epymarl", "starry")),
     "act": ("playing without learning in games that cost nothing: select and store", ("epymarl",)),
     "collect": ("playing with 8 worker processes in a game that sleeps 5-15 ms a step", ("epymarl",)),
+    "carry": ("playing with 2 Ray actors on this machine beside worker processes; a step sleeps 5 ms", ()),
     "train": ("whole runs: lbforaging, predator-prey, SMAX, a matrix game", ("epymarl", "jaxmarl")),
     "memory": ("peak memory above the replay, on shapes of MMM2", ("epymarl",)),
     "grow": ("how cost grows with agents, actions, steps and environments", ("epymarl",)),
 }
 EXAMPLES = """\
-without a subcommand all but grow are run, each with the peers that it can take.
+without a subcommand all but grow and carry, which needs Ray, are run, each with the peers that it can take.
 
   python bench/run.py update --peer ../epymarl --only 2s3z
   python bench/run.py update --peer ../MARL-Algorithms --only alt full
   python bench/run.py collect --peer ../epymarl --staleness 0 2 --updates
+  python bench/run.py carry --staleness 0 2
   python bench/run.py train --peer ../JaxMARL --only smax
   python bench/run.py memory --minutes 30 -- --config=qtran_alt --env-config=predator_prey with t_max=100000000
 
@@ -44,7 +46,9 @@ def parser() -> argparse.ArgumentParser:
         epilog="".join(f"  {name:9s}{what}\n" for name, (what, _) in SUBCOMMANDS.items()) + "\n" + EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("what", nargs="*", metavar="SUBCOMMAND", help=f"{', '.join(SUBCOMMANDS)} (default: all but grow)")
+    p.add_argument(
+        "what", nargs="*", metavar="SUBCOMMAND", help=f"{', '.join(SUBCOMMANDS)} (default: all but grow, carry)"
+    )
     p.add_argument("--peer", action="append", default=[], metavar="PATH", help="a peer's checkout; may be repeated")
     p.add_argument(
         "--peer-python", default=sys.executable, metavar="PYTHON", help="its interpreter (default: this one)"
@@ -64,13 +68,13 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--staleness", nargs="+", type=int, choices=range(5), default=[0], metavar="S",
-        help="collect: our max_staleness; a row for each (default: 0)",
+        help="collect, carry: our max_staleness; a row for each (default: 0)",
     )  # fmt: skip
     p.add_argument(
         "--sleep", nargs=2, type=float, default=[5, 15], metavar=("LEAST", "MOST"),
         help="collect: milliseconds that a step of its game takes, drawn (default: 5 15)",
     )  # fmt: skip
-    p.add_argument("--updates", action="store_true", help="collect: with an update of 2s3z shapes a round")
+    p.add_argument("--updates", action="store_true", help="collect, carry: with an update of 2s3z shapes a round")
     p.add_argument("--minutes", type=float, help="memory: watch one run of ours for so long; its words follow --")
     p.add_argument("--figure", metavar="FILE", help="grow: draw it there")
     return p
@@ -83,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     asked, rest, notes = parser().parse_args(argv[:split]), tuple(argv[split + 1 :]), Notes()
     with stoppable() as caught:
         try:
-            names = asked.what or [name for name in SUBCOMMANDS if name != "grow"]
+            names = asked.what or [name for name in SUBCOMMANDS if name not in ("grow", "carry")]
             options = _options(asked, names, rest)
             print(machine(options.device, options.threads), flush=True)
             for peer in options.peers:

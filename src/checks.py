@@ -222,21 +222,12 @@ def memory(values):
     and its game on top, which the run has made by then."""
     import torch
 
-    import envs
-    from parts import Needed, with_sizes
     from utils.logging import brief
     from utils.memory import free_memory
 
     device = "cuda" if values["use_cuda"] and torch.cuda.is_available() else "cpu"
     try:
-        env = envs.make(values["env"], values["env_args"])
-        try:
-            info = env.env_info
-        finally:
-            env.close()
-        game = envs.need(values["env"], values["env_args"], values["batch_size_run"], values["env_workers"])
-        needed = Needed.of(with_sizes(SimpleNamespace(**values), info), info, values["common_reward"], device)
-        needed.batches.append(("cpu", game))
+        needed, steps = needed_memory(values, device)
         needed.refuse_what_does_not_fit()
     except ConfigError as error:
         return failed("memory", error)
@@ -248,7 +239,25 @@ def memory(values):
         of = f"of {free / 2**30:.1f} GiB free " if free is not None else ""
         total, each = sum(part.nbytes for part in parts), ", ".join(part.what for part in parts if part.nbytes)
         found.append(f"{total / 2**30:.3f} GiB {of}on {place} for {each}")
-    return Check("memory", "ok", f"{values['env']}, {info.episode_limit} steps: {'; '.join(found)}")
+    return Check("memory", "ok", f"{values['env']}, {steps} steps: {'; '.join(found)}")
+
+
+def needed_memory(values, device):
+    """(the Needed of the run which `values` configure, its game included; steps of its longest episode). Makes the
+    game, and raises what that raises."""
+    import envs
+    from parts import Needed, with_sizes
+
+    env = envs.make(values["env"], values["env_args"])
+    try:
+        info = env.env_info
+    finally:
+        env.close()
+    workers = values["env_workers"] or values["runner"] == "ray"
+    game = envs.need(values["env"], values["env_args"], values["batch_size_run"], workers)
+    needed = Needed.of(with_sizes(SimpleNamespace(**values), info), info, values["common_reward"], device)
+    needed.batches.append(("cpu", game))
+    return needed, info.episode_limit
 
 
 # ---- a game

@@ -19,6 +19,7 @@ from modules.agents import agent_class
 from modules.agents.recurrence import choose
 from modules.mixers import mixer_class
 from runners import runner_class
+from runners.ray_env import RayEnv
 from training import Training
 from utils.args import ConfigError, declared, key, read
 from utils.checkpoint import find_checkpoint
@@ -45,7 +46,18 @@ class Experiment:
         name: str = key("name of the algorithm in results and figures")
         env: str = key("environment")
         preset: str | None = key("which of an algorithm's presets the environment calls for; null: its own keys")
-        runner: str = key("who plays the episodes; `episode` and `parallel` (EPyMARL's names) mean the same")
+        runner: str = key(
+            "who plays the episodes; `episode` and `parallel` (EPyMARL's names) mean the same; ray: actors on any node "
+            "of a Ray cluster, as with env_workers=True to the bit"
+        )
+        ray_address: str | None = key(
+            "with runner=ray: host:port of the cluster, or auto for the one this machine is in; null: a Ray on this "
+            "machine, started and stopped by the run"
+        )
+        ray_actors: int = key(
+            "with runner=ray: actors, which share the environments and take a CPU each of the cluster; at most one for "
+            "each environment", low=1, high=1024,
+        )  # fmt: skip
         mac: str = key("controller")
         learner: str = key("learner")
         mixer: str | None = key("what makes a joint value from the agents' values; null: nothing (IQL)")
@@ -141,15 +153,23 @@ class Parts:
         args.kernels = self.kernels = self._kernels(args, kernels)
         own = values["env_args"].get("seed")
         args.game_seed = self.experiment.seed if own is None else own
-        self.env = envs.make(
-            self.experiment.env, values["env_args"], self.training.batch_size_run, args.game_seed,
-            workers=self.experiment.env_workers,
-        )  # fmt: skip
+        self.env = self._env(args.game_seed)
         try:
             self._build(args)
         except BaseException:
             self.env.close()
             raise
+
+    def _env(self, seed: int) -> envs.VectorEnv:
+        e, env_args, n_envs = self.experiment, self.values["env_args"], self.training.batch_size_run
+        if e.runner != "ray":
+            return envs.make(e.env, env_args, n_envs, seed, workers=e.env_workers)
+        for name in ("render", "save_replay"):
+            if getattr(self.args, name):
+                raise ConfigError(f"{name}=True: with runner=ray actors play, which cannot; give runner=parallel")
+        cls, config = envs.check_workers(e.env, env_args, n_envs, "runner=ray", here=e.ray_address is None)
+        own = env_args.get("seed")
+        return RayEnv(cls, config, n_envs, seed if own is None else own, e.ray_address, e.ray_actors)
 
     def _build(self, args) -> None:
         info = self.env.env_info
@@ -207,7 +227,7 @@ class Parts:
         needed.refuse_what_does_not_fit()
         networks = needed.networks[1]
         log.info(f"{networks.what}, {networks.nbytes / 2**30:.3f} GiB{networks.note} on {self.device}")
-        game = envs.need(e.env, self.values["env_args"], c.batch_size_run, e.env_workers)
+        game = envs.need(e.env, self.values["env_args"], c.batch_size_run, e.env_workers or e.runner == "ray")
         told = [("cpu", game), *needed.batches] if game.nbytes else needed.batches  # of some games it is not known
         log.info("; ".join(f"{part.what}, {part.nbytes / 2**30:.3f} GiB on {device}" for device, part in told))
 

@@ -1,4 +1,4 @@
-"""Command line: run a study, algorithms × environments × seeds, as processes of this machine.
+"""Command line: run a study, algorithms × environments × seeds, as processes of this machine or on a cluster.
 
 python src/sweep.py studies/NAME.yaml
 """
@@ -12,8 +12,8 @@ import argparse
 import os
 import shlex
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 from utils import command
 
@@ -35,6 +35,7 @@ a study is a YAML file:
   seeds: 1-5                                    # 3, 1-5, "1-3, 7" or a list
   allow_different: [batch_size_run]             # what may differ between algorithms, optional
   results: results/studies/predator_prey        # optional; by default results/studies/<name of the file>
+  modules: []                                   # files and folders of Python that the runs import, optional
 
 Each run is `python src/main.py --config=... --env-config=... with ...` with the algorithm's label as its name.
 Later layers win: default.yaml, config/envs, config/algs, overrides, the environment's changes, the algorithm's.
@@ -45,8 +46,15 @@ A run is complete when a run directory in the results folder has its configurati
 is kept. So the same command goes on after Ctrl-C, a crash or a failure: runs that were stopped are resumed from their
 last state, in their directories, and what a study adds is all that is begun.
 
+Several sweeps may work on one study at once, on one machine or on many that share the results folder. Each run is
+claimed by one of them; the others leave it alone, and go on with it when its process is dead.
+
   python src/sweep.py studies/NAME.yaml --dry-run
   python src/sweep.py studies/NAME.yaml --workers 4 --seeds 1-2 --algorithms qmix "qtran_alt, no V_jt"
+  python src/sweep.py studies/NAME.yaml --gpus-per-run 0.25
+  python src/sweep.py studies/NAME.yaml --engine slurm --set slurm.partition=gpu gpus_per_run=0.25
+  python src/sweep.py studies/NAME.yaml --engine slurm --status
+  python src/sweep.py studies/NAME.yaml --engine k8s --render FOLDER
 
 exit status: 0 all complete; 1 some failed; 2 bad input; 130, 143 interrupted (Ctrl-C, SIGTERM)
 """
@@ -74,6 +82,16 @@ def parser():
     p.add_argument("--environments", metavar="LABEL", nargs="+", help="only these of the study")
     p.add_argument("--seeds", metavar="SEEDS", help="only these of the study, such as 1-3,7")
     p.add_argument("--results", metavar="DIR", help="results folder in place of the study's")
+    p.add_argument("--gpus-per-run", metavar="N", type=float, help="GPUs of a run; 0.25: four runs share one")
+    c = p.add_argument_group("on a cluster (docs/clusters.md)")
+    c.add_argument("--engine", metavar="NAME", help="local (the default), slurm, ray or k8s")
+    c.add_argument("--cluster", metavar="FILE", help="what the runs need (default: cluster.yaml beside the study)")
+    c.add_argument("--set", metavar="KEY=VALUE", nargs="+", default=[], help="keys that replace those of that file")
+    c.add_argument("--sbatch", metavar="FLAGS", help='flags of sbatch, in one word: --sbatch="--partition=gpu --nice"')
+    c.add_argument("--render", metavar="DIR", nargs="?", const="", help="slurm: print the job script; k8s: write YAML")
+    c.add_argument("--status", action="store_true", help="jobs of this study that wait or run, and what is complete")
+    c.add_argument("--cancel", action="store_true", help="end the jobs of this study; their runs save first")
+    c.add_argument("--submission", metavar="DIR", help="for the jobs themselves: work on what was submitted")
     return p
 
 
@@ -90,22 +108,69 @@ def act(options, argv):
     from rich.console import Console
 
     from parts import readers
-    from sweeping.jobs import cores
+    from sweeping import engines
+    from sweeping.cluster import read_cluster
+    from sweeping.engines import local
     from sweeping.plan import read_plan
-    from sweeping.work import interruptions, locked
+    from sweeping.submission import Order, receive
+    from sweeping.turns import refuse_another_plan
+    from sweeping.work import interruptions, writable
 
-    plan = read_plan(options.study, readers, options.results)
+    sent = Path(options.submission or os.devnull, "modules")  # of this study, to a cluster
+    modules = sent if sent.is_dir() and any(sent.iterdir()) else None
+    plan = read_plan(options.study, readers, options.results, modules)
     runs = plan.selected(options.algorithms, options.environments, options.seeds)
-    threads = max(run.values["num_threads"] for run in runs)
-    workers = options.workers or max(1, cores() // threads)
-    console = Console(highlight=False, emoji=False)
-    if workers * threads > cores():
-        say(console, f"{workers} runs at a time with {threads} threads each share {cores()} cores")
-    with interruptions() as received:
-        if options.dry_run:
-            return dry_run(plan, runs, workers, console, received)
-        with locked(plan.results):
-            return sweep(plan, runs, workers, options.retries, console, received, command_line("sweep.py", *argv))
+    flags = {"engine": options.engine, "gpus_per_run": options.gpus_per_run}
+    cluster = read_cluster(Path(options.study), options.cluster, options.set, flags, options.sbatch)
+    received = receive(Path(options.submission), plan) if options.submission else None
+    render = options.render is not None
+    action = "render" if render else "status" if options.status else "cancel" if options.cancel else "start"
+    elsewhere = cluster.engine != "local" and not options.dry_run
+    engine: Any = engines.find(cluster.engine, action) if elsewhere or action != "start" else local
+    # Where a script is printed, it alone is on the standard output.
+    console = Console(highlight=False, emoji=False, stderr=render)
+    if not elsewhere:
+        workers, cards, said = local.places(runs, cluster, options.workers)
+        for line in said:
+            say(console, line)
+    if options.dry_run:
+        with interruptions() as signals:
+            return dry_run(plan, runs, workers, console, signals)
+    if action in ("start", "render"):
+        refuse_another_plan(runs, plan.results)
+        writable(plan.results)
+    lying = tell_plan(plan, runs, console)
+    order = Order(
+        study=Path(options.study),
+        plan=plan,
+        runs=runs,
+        left=[run for run in runs if run not in lying.complete],
+        cluster=cluster,
+        retries=options.retries,
+        samples=paces(lying),
+        memory=memory_of,
+        say=lambda text: say(console, text),
+        again=command_line("sweep.py", *argv),
+        report=command_line("report.py", plan.results),
+    )
+    if not elsewhere:
+        return local.start(order, workers, cards, received, console)
+    return engine.render(order, options.render) if render else getattr(engine, action)(order)
+
+
+def memory_of(run, device):
+    """GiB of main memory that a run takes which learns on the device, without Python and torch themselves; None where
+    its game cannot be made here."""
+    from checks import needed_memory
+    from utils.args import ConfigError
+
+    try:
+        needed, _ = needed_memory(run.values, device)
+    except ConfigError:
+        return None
+    except Exception:  # the game's own
+        return None
+    return sum(part.nbytes for part in needed.on().get("cpu", [])) / 2**30
 
 
 def say(console, text):
@@ -153,7 +218,7 @@ def tell_plan(plan, runs, console):
     from sweeping.plan import Lying
     from utils.runs import find_runs
 
-    lying = Lying(plan, find_runs(plan.results))
+    lying = Lying(plan.runs, find_runs(plan.results))
     say(console, plan.title)
     if plan.question:
         say(console, plan.question)
@@ -216,43 +281,6 @@ def paces(lying):
         for planned, run in lying.complete.items()
         if isinstance(run.summary.get("wall_time_s"), (int, float)) and run.summary["wall_time_s"] < 1e12
     ]
-
-
-# ---- the work
-
-
-def sweep(plan, runs, workers, retries, console, received, again):
-    """Run what is not complete; returns the exit status. again: the command that goes on."""
-    from sweeping.board import Board
-    from sweeping.work import Work
-
-    lying = tell_plan(plan, runs, console)
-    done = [run for run in runs if run in lying.complete]
-    failed = {planned: run.path for planned, run in lying.resumable.items() if run.status == "failed"}
-    left = [run for run in runs if run not in lying.complete]
-    work = Work(left, workers, retries, plan.results, paces(lying), failed)
-    with Board(console) as board:
-        try:
-            while work.left and not received:
-                work.step(board.event)
-                board.update(lambda: work.state(len(done)))
-                time.sleep(0.1)
-            if received:
-                say(console, "interrupted: waiting for the runs to save what they have")
-        finally:
-            work.stop(lambda: len(received) > 1)  # a second Ctrl-C has no patience
-    return conclude(plan, runs, len(done), work, console, received, again)
-
-
-def conclude(plan, runs, done_before, work, console, received, again):
-    done = done_before + len(work.done)
-    say(console, f"{done} of {len(runs)} runs complete")
-    for run, reason in work.failed.items():
-        say(console, f"failed: {run}: {reason}; its output: {work.log(run)}")
-    if done < len(runs):
-        say(console, f"{'interrupted' if received else 'to try again'}; go on with: {again}")
-    say(console, f"report: {command_line('report.py', plan.results)}")
-    return 128 + received[0] if received else int(bool(work.failed))
 
 
 if __name__ == "__main__":

@@ -41,6 +41,9 @@ else:
 name, seed, folder = values["name"], values["seed"], Path(os.environ["PRETENDED"])
 with open(folder / "starts", "a") as starts:
     starts.write(f"{name} {seed} {os.environ['OMP_NUM_THREADS']}\n")
+with open(folder / "environments", "a") as environments:
+    shown = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "PYTHONPATH")}
+    environments.write(json.dumps(shown) + "\n")
 if resumed:
     (folder / "resumed").write_text(str(resumed))
 times = (folder / "starts").read_text().count(f"{name} {seed} ")

@@ -8,9 +8,10 @@ import sys
 import time
 
 import pytest
-from command import ROOT, SHORT, Outcome, as_in_the_foreground, files
+from command import ROOT, SHORT, Outcome, as_in_the_foreground, files, wait_until
 
 import sweep
+from utils.claim import holder
 
 VALUES = {k: v for k, v in SHORT.items() if k != "seed"}
 SWEEP = ROOT / "src" / "sweep.py"
@@ -142,7 +143,7 @@ def test_a_run_that_only_its_game_refuses_fails_once(tmp_path, capsys):
     assert "tried again" not in run.out and run.out.count("started") == 1
 
 
-def test_ctrl_c_and_a_second_sweep(tmp_path, capsys):
+def test_ctrl_c_and_a_study_that_changed(tmp_path, capsys):
     path = study(tmp_path, "[qmix]", "[predator_prey]", seeds="1-3", t_max=10**7)
     process = subprocess.Popen(
         [sys.executable, SWEEP, path, "--workers", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -152,11 +153,51 @@ def test_ctrl_c_and_a_second_sweep(tmp_path, capsys):
     while not any(p.stat().st_size for p in tmp_path.glob("results/*/qmix/*/*/metrics.jsonl")):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.05)
-    second = swept(capsys, path)
-    assert second.code == 2 and f"another sweep is at work there (process {process.pid} holds" in second.err
+    second = swept(capsys, study(tmp_path, "[qmix]", "[predator_prey]", seeds="1-3", t_max=10**7, lr=0.1))
+    assert second.code == 2 and "started" not in second.out
+    assert f"qmix on predator_prey, seed 1: another sweep (process {process.pid} on " in second.err
+    assert "other settings: lr is 0.001, planned 0.1; the study changed while it runs" in second.err
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and err == "", err
     assert "0 of 3 runs complete" in out and f"interrupted; go on with: python {os.path.relpath(SWEEP)} {path}" in out
     summaries = list(tmp_path.glob("results/*/qmix/*/*/summary.json"))
     assert [json.loads(p.read_text())["status"] for p in summaries] == ["interrupted"]
+
+
+def begun(path):
+    """A sweep of a study, in a process of its own, one run at a time."""
+    return subprocess.Popen(
+        [sys.executable, SWEEP, path, "--workers", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_two_sweeps_share_a_study(tmp_path):
+    sweeps = [begun(study(tmp_path, "[vdn]", seeds="1-3")) for _ in range(2)]
+    outs = []
+    for process in sweeps:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0 and err == "", out + err
+        assert "3 of 3 runs complete" in out and "started: " in out and "elsewhere: " in out
+        outs.append(out)
+    assert sum(out.count("started: ") for out in outs) == sum(out.count("\ndone: ") for out in outs) == 3
+    assert len(list(tmp_path.glob("results/two_step/*/two_step/seed*"))) == 3
+
+
+def test_what_a_killed_sweep_was_at_is_gone_on_with_by_another(tmp_path):
+    path = study(tmp_path, "[qmix]", "[predator_prey]", seeds="1-2", t_max=200)
+    first = begun(path)
+    (metrics,) = wait_until(lambda: list(tmp_path.glob("results/*/qmix/*/seed1_*/metrics.jsonl")), first)
+    run = holder(metrics.parent).pid
+    os.kill(run, signal.SIGSTOP)  # so that it is not done before the second sweep looks
+    second = begun(path)
+    wait_until(lambda: list(tmp_path.glob("results/*/qmix/*/seed2_*/metrics.jsonl")), second)
+    first.kill()
+    os.kill(run, signal.SIGCONT)
+    out, err = second.communicate(timeout=120)
+    first.communicate()
+    assert second.returncode == 0 and err == "", out + err
+    assert "at work elsewhere: qmix on predator_prey, seed 1, process" in out and "2 of 2 runs complete" in out
+    runs = list(tmp_path.glob("results/*/qmix/*/seed*"))
+    assert len(runs) == 2 and metrics.parent in runs
+    assert len(json.loads((metrics.parent / "summary.json").read_text())["resumed"]) == 1

@@ -1,5 +1,7 @@
 """Environments by name. A table of strings: importing this package imports no game."""
 
+from typing import Any
+
 from envs.vector import GameError as GameError
 from envs.vector import VectorEnv
 from utils.args import ConfigError, convert, declared, nearest
@@ -33,24 +35,37 @@ def make(name, env_args=None, n_envs=1, seed=None, workers=False) -> VectorEnv:
     first; the others follow from it; the game's own key `seed`, where it is given, takes its place. workers: one
     process for each copy.
     """
-    cls = env_class(name)
-    cls.check_installed()
     env_args = _defaults(name) | (env_args or {})
-    config = read_env_args(cls, env_args)
-    if workers and cls.one_array:
-        raise ConfigError(f"env_workers=True: {name} is compiled for all environments together; give env_workers=False")
-    if n_envs > MOST_OBJECTS and (workers or cls.own_process or cls.one_object_each):
-        kind = "processes" if workers or cls.own_process else "objects"
-        raise ConfigError(f"batch_size_run = {n_envs}: {name} makes so many {kind}; give at most {MOST_OBJECTS}")
-    from utils.memory import free_memory  # imports torch, which worker processes do without
-
-    refuse_if_too_large([need(name, env_args, n_envs, workers)], "cpu", free_memory("cpu"))
+    cls, config = _checked(name, env_args, n_envs, workers, "env_workers=True")
     seed = seed if env_args.get("seed") is None else env_args["seed"]  # of resets that are given none
     if not (workers or cls.own_process):
         return cls(config, n_envs=n_envs, seed=seed)
     from envs.workers import WorkerEnv
 
     return WorkerEnv(cls, config, n_envs, seed)
+
+
+def check_workers(name: str, env_args: dict, n_envs: int, what: str, here: bool) -> tuple[type[VectorEnv], Any]:
+    """(class, config) of the game, which is to play in worker processes. here: on this machine. what: asks for them.
+    ConfigError where that cannot be."""
+    return _checked(name, env_args, n_envs, True, what, here)
+
+
+def _checked(name: str, env_args: dict, n_envs: int, workers: bool, what: str, here: bool = True) -> tuple:
+    cls = env_class(name)
+    cls.check_installed()
+    config = read_env_args(cls, env_args)
+    if workers and cls.one_array:
+        instead = "env_workers=False" if what == "env_workers=True" else "runner=episode"
+        raise ConfigError(f"{what}: {name} is compiled for all environments together; give {instead}")
+    if n_envs > MOST_OBJECTS and (workers or cls.own_process or cls.one_object_each):
+        kind = "processes" if workers or cls.own_process else "objects"
+        raise ConfigError(f"batch_size_run = {n_envs}: {name} makes so many {kind}; give at most {MOST_OBJECTS}")
+    from utils.memory import free_memory  # imports torch, which worker processes do without
+
+    if here:
+        refuse_if_too_large([need(name, env_args, n_envs, workers)], "cpu", free_memory("cpu"))
+    return cls, config
 
 
 def _defaults(name: str) -> dict:

@@ -18,6 +18,7 @@ import resource
 import select
 import shutil
 import time
+from collections.abc import Sequence
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
@@ -47,10 +48,13 @@ class WorkerEnv(VectorEnv):
 
     Where games are programs of their own, `config.timeout` is the seconds that they have for a step, and their workers
     are replaced every `config.restart_every` episodes (None: never), as memory tends to leak.
+
+    mine: the environments that have a process here; None: all. The others, whose rows stay as they are, play elsewhere.
     """
 
-    def __init__(self, env_class, config, n_envs, seed=None):
-        _refuse_too_many(n_envs)
+    def __init__(self, env_class, config, n_envs, seed=None, mine: Sequence[int] | None = None):
+        self.mine = list(range(n_envs) if mine is None else mine)
+        _refuse_too_many(len(self.mine))
         self.in_processes, self.shares_stream = True, False
         self.game, self.n_envs, self.own_process = (env_class, config), n_envs, env_class.own_process
         self.timeout: Any = config.timeout if self.own_process else None
@@ -59,7 +63,8 @@ class WorkerEnv(VectorEnv):
         self.begun = np.zeros(n_envs, dtype=int)  # episodes with this seed
         self.started = np.zeros(n_envs, dtype=int)  # processes
         self.states = [None] * n_envs  # of games that may fail, after their last reset
-        self.workers, self.arrays = [], {}
+        self.workers: list[Any] = [None] * n_envs
+        self.arrays = {}
         self.working: dict[int, float] = {}  # {environment that owes an answer: when it is late}
         self.poll, self.waker = select.poll(), -1
         self.memory: Any = None
@@ -67,18 +72,19 @@ class WorkerEnv(VectorEnv):
         atexit.register(self.close)  # before multiprocessing waits for workers that nobody told to end
         try:
             self.folder, self.cleaner = temporary_folder()
-            for i in range(n_envs):
-                self.workers.append(self._worker(i))
-            infos = [worker.receive() for worker in self.workers]
+            for i in self.mine:
+                self.workers[i] = self._worker(i)
+            infos = [self.workers[i].receive() for i in self.mine]
             self.env_info, self.common_reward, self.versions = infos[0]
             self.n_rewards = 1 if self.common_reward else self.env_info.n_agents
             size = layout(self.env_info, self.n_rewards, n_envs)[1]
             _refuse_without_room(size, n_envs)
             self.memory = SharedMemory(create=True, size=size)
             self.arrays = views_of(self.memory, self.env_info, self.n_rewards, n_envs)
-            for i in range(n_envs):
+            for i in self.mine:
                 self._attach(i)
-            self._answers()
+            for i in self.mine:
+                self.workers[i].settle()
         except (GameError, OSError) as error:
             self.close()
             raise ConfigError(f"{env_class.__name__}: a worker process cannot start: {error}") from error
@@ -177,6 +183,24 @@ class WorkerEnv(VectorEnv):
         logging.getLogger("qtran").warning(f"{error}\nthe episode is lost, the game starts again and plays it anew")
         self._replace(i, delay=BACKOFF * (2 ** (self.failures[i] - 1) - 1))
 
+    def take(self, i: int, state: dict | None, started: int) -> None:
+        """Carry environment i too: `state` of its game after its last episode, and the processes that it has had."""
+        self.states[i], self.failures[i] = state, 0
+        self.started[i] = max(self.started[i], started)
+        if i in self.mine:
+            self._replace(i)
+        else:
+            self.mine.append(i)
+            self.workers[i] = self._worker(i)
+
+    def leave(self, i: int) -> None:
+        """Carry environment i no more, whatever it does."""
+        if self.working.pop(i, None) is not None:
+            self.poll.unregister(self.workers[i].pipe.fileno())
+        self.mine.remove(i)
+        self.workers[i].end()
+        self.workers[i] = None
+
     def wake_by(self, fd: int) -> None:
         """Let `arrived` return when something is written into the pipe that is read at `fd`."""
         self.waker = fd
@@ -214,10 +238,11 @@ class WorkerEnv(VectorEnv):
 
     def close(self):
         atexit.unregister(self.close)
-        for worker in self.workers:
+        workers = [worker for worker in self.workers if worker is not None]
+        for worker in workers:
             worker.send(("close",))
         deadline = time.monotonic() + PATIENCE
-        for worker in self.workers:
+        for worker in workers:
             worker.process.join(timeout=max(0, deadline - time.monotonic()))
             worker.end()
         self.workers = []

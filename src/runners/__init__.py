@@ -1,11 +1,12 @@
 """Runners by name; EPyMARL's names. Who plays is the business of the environment (`env_workers`), so both names mean
-the same: `episode` where environments are arrays, `parallel` where they are processes."""
+the same: `episode` where environments are arrays, `parallel` where they are processes. `ray`: in actors of Ray."""
 
 from utils.registry import lookup
 
 REGISTRY = {
     "episode": "runners.episode_runner:EpisodeRunner",
     "parallel": "runners.parallel_runner:ParallelRunner",
+    "ray": "runners.ray_runner:RayRunner",
 }
 
 
@@ -13,4 +14,7 @@ def runner_class(name: str, processes: bool = False):
     """processes: whether the environments are."""
     if name in ("episode", "parallel"):
         name = "parallel" if processes else "episode"
-    return lookup("runner", REGISTRY, name)
+    found = lookup("runner", REGISTRY, name)
+    if name == "ray":
+        found.check()
+    return found

@@ -46,7 +46,7 @@ class EpisodeRunner:
         )
         max_staleness: int = key(
             "0: each round is played with the newest weights. S: with those of S rounds before, so that playing and "
-            "learning go on side by side; needs env_workers=True",
+            "learning go on side by side; needs env_workers=True or runner=ray",
             unit="rounds", low=0, high=64,
         )  # fmt: skip
         on_nonfinite: str = key(
@@ -226,9 +226,7 @@ class EpisodeRunner:
 
     def _reward(self, paid):
         """[E, 1], or [E, N] where each agent learns from its own; paid: [E] or [E, N]."""
-        if paid.ndim == 2 and self.config.common_reward:
-            paid = getattr(paid, self.config.reward_scalarisation)(axis=1)
-        return paid.reshape(len(paid), -1)
+        return learned_from(paid, self.config.common_reward, self.config.reward_scalarisation)
 
     def _not_finite(self, shown, names: tuple[str, ...], live: np.ndarray, t: int, test_mode: bool) -> dict:
         """{environment: NotFinite} of those `live` [E] in which one of the fields `names` of `shown` is not finite."""
@@ -244,6 +242,14 @@ class EpisodeRunner:
                     file = f"{'test' if test_mode else 'episode'}_{self.t_env}_{i}"
                     bad[i] = NotFinite(f"t_env {self.t_env}, {message}", file)
         return bad
+
+
+def learned_from(paid: np.ndarray, common_reward: bool, scalarisation: str) -> np.ndarray:
+    """Of what environments pay, [E] or [E, N], what the learner learns from: [E, 1], or [E, N]. scalarisation: sum or
+    mean, of the agents."""
+    if paid.ndim == 2 and common_reward:
+        paid = getattr(paid, scalarisation)(axis=1)
+    return paid.reshape(len(paid), -1)
 
 
 class EpisodeStats:

@@ -28,11 +28,13 @@ class Play:
     """A round while it is played.
 
     act: the agents that act in it (`BasicMAC.acting`). t_env: the step whose ε it has. test: without exploration.
-    games, explore: streams.
+    games, explore: streams. key: which round it is, where somebody must know.
     """
 
-    def __init__(self, batch: EpisodeBatch, act: Callable, t_env: int, test: bool, games, explore):
-        n_envs = batch.batch_size
+    def __init__(
+        self, batch: EpisodeBatch, act: Callable, t_env: int, test: bool, games, explore, key: tuple[int, ...] = ()
+    ):
+        n_envs, self.key = batch.batch_size, key
         self.batch, self.data = batch, batch.arrays()
         self.act, self.t_env, self.test, self.games = act, t_env, test, games
         self.rngs = [np.random.default_rng(stream(explore, i)) for i in range(n_envs)]
@@ -57,10 +59,17 @@ class Seats:
 
     free: called with an environment whose episode has ended; gives its next Play, or None. reward: from what
     environments pay, [E] or [E, N], to what the learner learns from. render: called after each step of environment 0.
+    ended: called with an environment and the Play that it has ended its episode of.
+
+    The arrays have a row for each of the E environments, also where some of them play elsewhere: where a row stands in
+    memory can change last bits.
     """
 
-    def __init__(self, env: WorkerEnv, mac, free: Callable[[int], Play | None], reward: Callable, render=None):
+    def __init__(
+        self, env: WorkerEnv, mac, free: Callable[[int], Play | None], reward: Callable, render=None, ended=None
+    ):
         self.env, self.mac, self.free, self.reward, self.render = env, mac, free, reward, render
+        self.ended: Callable[[int, Play], None] | None = ended
         e, info = env.n_envs, env.env_info
         self.clock = Clock()
         self.rows = min(e, BLOCK)
@@ -78,8 +87,8 @@ class Seats:
 
     def begin(self) -> None:
         """Let those that are free begin their next episodes."""
-        for i, play in enumerate(self.plays):
-            if play is None and (play := self.free(i)) is not None:
+        for i in self.env.mine:
+            if self.plays[i] is None and (play := self.free(i)) is not None:
                 self._begin(i, play)
 
     def go_on(self) -> None:
@@ -152,6 +161,8 @@ class Seats:
         for i in rows[done].tolist():
             self.plays[i] = None
             play.missing -= 1
+            if self.ended is not None:
+                self.ended(i, play)
         return rows[~done]
 
     def _look(self, play: Play, rows: np.ndarray, name: str) -> None:

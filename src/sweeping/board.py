@@ -18,7 +18,7 @@ MOST_FAILED = 10  # shown live; the end lists all
 class Board:
     """Use as a context. event(text): something began or ended; update(state): call as often as you like.
 
-    state(): {"done", "running", "waiting", "failed": numbers, "left": seconds or None,
+    state(): {"done", "running", "waiting", "elsewhere", "failed": numbers, "left": seconds or None,
     "jobs": [(run, t_env, steps a second or None, seconds left or None)], "failures": [(run, reason)]}.
     """
 
@@ -56,7 +56,8 @@ class Board:
 
 
 def totals(state):
-    numbers = ", ".join(f"{state[word]} {word}" for word in ("done", "running", "waiting", "failed"))
+    words = ("done", "running", "waiting", *(["elsewhere"] if state.get("elsewhere") else []), "failed")
+    numbers = ", ".join(f"{state[word]} {word}" for word in words)
     return f"{numbers}; time left: {duration(state['left'])}"
 
 

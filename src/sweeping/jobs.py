@@ -1,4 +1,4 @@
-"""The local engine: runs as child processes of this machine. One for a cluster would offer what Job does."""
+"""Runs as child processes of this machine."""
 
 import ctypes
 import os
@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sweeping.plan import differences, literal
+from utils.interrupts import ONE_STOP
 from utils.runs import find_runs, records
 
 MAIN = Path(__file__).resolve().parents[1] / "main.py"
@@ -21,23 +22,27 @@ TAIL = 8192  # bytes of metrics.jsonl that surely hold a record
 
 class Job:
     """One attempt at a planned run, in a process group of its own. It resumes the newest run of that configuration, or
-    starts one. log: where its console output goes. failed: the directory of a run that has failed: that one is resumed.
+    starts one. log: where its console output goes. this: the directory of a run that has failed, or whose process is
+    frozen: that one is resumed. environment: variables for the process, beside those of this one.
     """
 
-    def __init__(self, run, log, failed: Path | None = None, **changes):
+    def __init__(self, run, log, this: Path | None = None, environment: dict | None = None, **changes):
         self.run, self.log, self.started = run, Path(log), time.time()
         self.first = None  # record of metrics.jsonl
         self._directory = None
         self.log.parent.mkdir(parents=True, exist_ok=True)
         threads = str(run.values["num_threads"])
-        words = ["--resume", str(failed), *_secrets(run)] if failed else ["--resume=latest", *run.words(**changes)]
+        words = ["--resume", str(this), *_secrets(run)] if this else ["--resume=latest", *run.words(**changes)]
         with open(self.log, "wb") as out:
             self.process = subprocess.Popen(
                 [sys.executable, str(MAIN), *words],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env=os.environ | dict.fromkeys(THREADS, threads) | {"PYTHONIOENCODING": "utf-8"},
+                env=os.environ
+                | dict.fromkeys(THREADS, threads)
+                | {"PYTHONIOENCODING": "utf-8", ONE_STOP: "1"}
+                | (environment or {}),
                 start_new_session=True,
                 preexec_fn=_end_with_parent if sys.platform == "linux" else None,
             )

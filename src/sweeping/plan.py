@@ -3,13 +3,15 @@
 Who executes the runs, and where, is of no concern here. What is complete is read off the run directories alone.
 """
 
+import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sweeping.study import read_study, seeds
+from utils import own_modules
 from utils.args import ConfigError, nearest
-from utils.config import BadConfiguration, load, told
+from utils.config import CHOICES, BadConfiguration, load, told
 from utils.disk import expanded
 from utils.identity import FAIRNESS, NOT_SET, counts, flat, identity, short, text
 
@@ -49,6 +51,7 @@ class Plan:
     seeds: list
     results: Path
     runs: list
+    modules: list = field(default_factory=list)  # [Path]: the user's own, which the runs import
 
     def selected(self, algorithms=None, environments=None, wanted=None):
         """The runs of these labels and seeds ("1-3, 7"); None: of all. ConfigError for what the study lacks."""
@@ -76,12 +79,18 @@ class Plan:
         ]
 
 
-def read_plan(path, readers, results=None):
+def read_plan(path, readers, results=None, modules: Path | None = None):
     """The Plan of the study file `path`; ConfigError with every problem that it has.
 
-    readers: as for config.load. results: a folder in place of the study's own.
+    readers: as for config.load. results: a folder in place of the study's own. modules: the folder of the user's
+    modules, where it is not that of the study's `modules`.
     """
     study = read_study(path)
+    folders = [module.parent for module in study.modules] if modules is None else [modules]
+    for folder in folders:
+        own_modules.search(str(folder))
+    if folders:  # kept with each run, so that it finds them again wherever it is resumed
+        study.overrides = {"modules_path": str(folders[0])} | study.overrides
     results = expanded(results or study.results or Path("results", "studies", study.path.stem))
     firsts = _first_runs(study, results, readers)
     study.problems += _clashes(study, firsts) + _unfair(study, firsts)
@@ -92,8 +101,9 @@ def read_plan(path, readers, results=None):
         more = "give fewer seeds, or make several studies of it"
         raise ConfigError(f"{path}: {count} runs; at most {MOST_RUNS} are planned: {more}")
     runs = [_with_seed(run, seed) for seed in study.seeds for run in firsts]
+    own = list(dict.fromkeys([*study.modules, *_named_modules(firsts)]))
     title = study.title or study.path.stem
-    return Plan(title, study.question, [*study.algorithms], [*study.environments], study.seeds, results, runs)
+    return Plan(title, study.question, [*study.algorithms], [*study.environments], study.seeds, results, runs, own)
 
 
 def _first_runs(study, results, readers):
@@ -111,6 +121,17 @@ def _first_runs(study, results, readers):
                     found.setdefault(line, []).append((algorithm, environment))
     study.problems += [f"{problem} ({_of(pairs, study)})" for problem, pairs in found.items()]
     return runs
+
+
+def _named_modules(runs):
+    """The files and folders of the MODULE:CLASS that runs name, as far as they lie in the folder kept with the run."""
+    found = []
+    for run in runs:
+        names = [run.values.get(key) for key in CHOICES] + [run.values["env_args"].get("key")]
+        for name in [str(name).partition(":")[0].partition(".")[0] for name in names if ":" in str(name)]:
+            folder = Path(run.values.get("modules_path") or os.devnull)
+            found += [path for path in (folder / f"{name}.py", folder / name) if path.exists()][:1]
+    return found
 
 
 def _of(pairs, study):
@@ -191,10 +212,10 @@ class Lying:
     unfinished: list  # [Run]
     other: list  # [Run]
 
-    def __init__(self, plan, found):
+    def __init__(self, runs, found):
         self.complete, self.resumable, self.unfinished, self.other = {}, {}, [], []
-        planned = {identity(run.values): run for run in plan.runs}
-        settings = {identity(run.values, without=("seed",)) for run in plan.runs}
+        planned = {identity(run.values): run for run in runs}
+        settings = {identity(run.values, without=("seed",)) for run in runs}
         for run in found:
             match = planned.get(identity(run.config))
             if run.status != "finished":

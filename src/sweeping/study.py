@@ -10,10 +10,21 @@ from pathlib import Path
 
 from utils.args import ConfigError, nearest
 from utils.config import names, shown
+from utils.disk import expanded
 from utils.identity import FAIRNESS
 from utils.yaml_file import read_yaml
 
-KEYS = ("title", "question", "algorithms", "environments", "overrides", "seeds", "allow_different", "results")
+KEYS = (
+    "title",
+    "question",
+    "algorithms",
+    "environments",
+    "overrides",
+    "seeds",
+    "allow_different",
+    "results",
+    "modules",
+)
 NEEDED = ("algorithms", "environments", "seeds")
 SET_BY_THE_PLAN = ("name", "seed", "local_results_path")
 MOST_SEEDS = 10_000
@@ -33,6 +44,7 @@ class Study:
     seeds: list = field(default_factory=list)
     allow_different: list = field(default_factory=list)
     results: str = ""
+    modules: list = field(default_factory=list)  # [Path]: files and folders of Python that the runs import
     problems: list = field(default_factory=list)
 
 
@@ -59,6 +71,7 @@ def read_study(path):
     if "seeds" in raw:
         study.seeds = seeds(raw["seeds"], "seeds", study.problems)
     study.allow_different = _allowed(raw.get("allow_different"), study.problems)
+    study.modules = _modules(raw.get("modules"), path.parent, study.problems)
     return study
 
 
@@ -163,3 +176,22 @@ def _allowed(entry, problems):
             hint = f"compared are {', '.join(FAIRNESS)} and each env_args.KEY{nearest(key, FAIRNESS)}"
             problems.append(f"allow_different: {shown(key)} is not compared; {hint}")
     return entry or []
+
+
+def _modules(entry, folder, problems):
+    """The paths of `modules`, which are told from the study's folder."""
+    if entry is not None and not (isinstance(entry, list) and all(isinstance(name, str) for name in entry)):
+        problems.append(f"modules: {shown(entry)} must be a list of files and folders, such as [my_game.py]")
+        return []
+    found = []
+    for name in entry or []:
+        path = (folder / expanded(name)).absolute()
+        if not path.exists():
+            path = (folder / "modules" / path.name).absolute()  # of a study that was sent to a cluster
+        importable = path.suffix == ".py" and path.is_file() or path.is_dir()
+        if not importable or not path.stem.isidentifier():
+            hint = "give a file NAME.py or the folder of a package, told from the folder of the study"
+            problems.append(f"modules: {shown(name)}: {path} is no module of Python; {hint}")
+        else:
+            found.append(path)
+    return found

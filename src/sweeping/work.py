@@ -1,26 +1,54 @@
-"""The work of a sweep: runs that wait, that go on, that are done, that have failed and are tried again."""
+"""The work of a sweep: runs that wait, that go on, that are done, that have failed and are tried again.
 
-import fcntl
+Other sweeps may work on the same runs (`sweeping/turns.py`). What they are at is left to them, and looked at again.
+"""
+
 import os
 import signal
+import time
+import uuid
 from contextlib import contextmanager
 from pathlib import Path
 
+from sweeping.cards import Cards
 from sweeping.estimate import Estimate, makespan
 from sweeping.jobs import Job, stop
+from sweeping.turns import LOOK_AGAIN, Complete, Elsewhere, GivenUp, Turn, begin
 from utils.args import ConfigError
 from utils.logging import brief
 
+RENEWED = 1.0  # seconds that a claim must be younger than it would be if nobody had renewed it
+
 
 class Work:
-    """The runs of a sweep: waiting, running, done, failed. directories: {run: Path} of attempts that have failed."""
+    """The runs of a sweep: waiting, running, done, failed. done_elsewhere: those that another sweep has done meanwhile.
 
-    def __init__(self, runs, workers, retries, results, samples, directories=None):
+    sweep: a name that all jobs of one sweep share; None: this process is the sweep. wait: whether to wait for the runs
+    that other sweeps are at; else they end up in `elsewhere`, once it was seen that who is at them lives. cards: the
+    GPUs that runs share. environment: variables for the runs' processes.
+    """
+
+    def __init__(
+        self,
+        runs,
+        workers,
+        retries,
+        results,
+        samples,
+        sweep: str | None = None,
+        wait: bool = True,
+        cards: Cards | None = None,
+        environment: dict[str, str] | None = None,
+    ):
         self.waiting, self.jobs, self.done, self.failed = list(runs), [], [], {}
+        self.done_elsewhere, self.elsewhere = [], {}  # [run], {run: who is at it}
         self.workers, self.retries, self.results = workers, retries, results
         self.samples = samples  # of an Estimate
-        self.failures = {}  # {run: how often it has failed}
-        self.directories = dict(directories or {})
+        self.sweep, self.wait = sweep or uuid.uuid4().hex, wait
+        self.cards, self.environment = cards or Cards(), environment or {}
+        self._turns: dict[Job, Turn] = {}
+        self._failures = {}  # {run: how often it has failed}, where the results folder could not be written
+        self._next_look, self._first_look = {}, {}  # {run: when}, {run: (when, age of the claim in seconds)}
 
     @property
     def left(self):
@@ -34,29 +62,89 @@ class Work:
 
     def step(self, tell):
         """Start what there is room for, and take note of what has ended. tell(text): what happened."""
-        while self.waiting and len(self.jobs) < self.workers:
-            run = self.waiting.pop(0)
-            try:
-                self.jobs.append(Job(run, self.log(run), self.directories.get(run)))
-                tell(f"started: {run}")
-            except OSError as error:  # no process, no space on the disk
-                self._failed(run, brief(error), False, tell)
+        now = time.monotonic()
+        for run in [run for run in self.waiting if self._next_look.get(run, 0) <= now]:
+            if len(self.jobs) >= self.workers or time.monotonic() > now + 1:  # what has ended should not wait long
+                break
+            if not self._start(run, tell):
                 return
         for job in [job for job in self.jobs if job.poll() is not None]:
-            self.jobs.remove(job)
-            reason, hopeless = job.failure()
-            if reason is None:
-                self.done.append(job.run)
-                self.samples.append((job.run.algorithm, job.run.environment, job.seconds() / job.run.values["t_max"]))
-                tell(f"done: {job.run}, {job.elapsed:.0f} s")
-            else:
-                if job.directory is not None and job.directory.is_dir():
-                    self.directories[job.run] = job.directory
-                self._failed(job.run, reason, hopeless, tell)
+            self._end(job, tell)
+        for job, turn in self._turns.items():
+            if not turn.mine():  # this process was frozen for longer than its lease, and another sweep has the run
+                job.signal(signal.SIGTERM)
 
-    def _failed(self, run, reason, hopeless, tell):
-        self.failures[run] = self.failures.get(run, 0) + 1
-        if hopeless or self.failures[run] > self.retries:
+    def _start(self, run, tell) -> bool:
+        """Start a run, or take note of why it is not started; whether others may be started at once."""
+        try:
+            turn = begin(run, self.results, self.sweep, self.retries)
+        except Elsewhere as held:
+            self._leave_for_now(run, held, tell)
+            return True
+        except Complete:
+            self.waiting.remove(run)
+            self.done_elsewhere.append(run)
+            tell(f"done elsewhere: {run}")
+            return True
+        except GivenUp as reason:
+            self.waiting.remove(run)
+            self.failed[run] = str(reason)
+            tell(f"failed elsewhere: {run}: {reason}")
+            return True
+        except ConfigError as error:
+            self.waiting.remove(run)
+            self._failed(run, str(error), False, tell)
+            return False
+        self.waiting.remove(run)
+        for looks in (self._next_look, self._first_look):
+            looks.pop(run, None)
+        this = turn.found.path if turn.found and (turn.taken_over or turn.found.status == "failed") else None
+        environment = self.environment | self.cards.take(run)
+        try:
+            job = Job(run, self.log(run), this, environment)
+        except OSError as error:  # no process, no space on the disk
+            self.cards.give_back(run)
+            self._failed(run, brief(error), False, tell, turn)
+            turn.release()
+            return False
+        self.jobs.append(job)
+        self._turns[job] = turn
+        tell(f"started: {run}")
+        return True
+
+    def _leave_for_now(self, run, held: Elsewhere, tell):
+        """Look at the run later; or, not to wait for it, leave it to a process that was seen to live."""
+        now = time.monotonic()
+        if run not in self._first_look:
+            tell(f"at work elsewhere: {run}, {held}")
+        since, age = self._first_look.setdefault(run, (now, held.age))
+        self._next_look[run] = now + LOOK_AGAIN
+        # A claim that gets younger is renewed. One that only gets older may be that of a machine that is gone.
+        if not self.wait and held.age < age + (now - since) - RENEWED:
+            self.waiting.remove(run)
+            self.elsewhere[run] = str(held)
+
+    def _end(self, job, tell):
+        self.jobs.remove(job)
+        turn = self._turns.pop(job)
+        self.cards.give_back(job.run)
+        reason, hopeless = job.failure()
+        if reason is None:
+            self.done.append(job.run)
+            self.samples.append((job.run.algorithm, job.run.environment, job.seconds() / job.run.values["t_max"]))
+            tell(f"done: {job.run}, {job.elapsed:.0f} s")
+        elif not turn.claim.mine():
+            self.waiting.append(job.run)
+            tell(f"stopped, as another sweep has taken it over: {job.run}")
+        else:
+            self._failed(job.run, reason, hopeless, tell, turn)
+        turn.release()
+
+    def _failed(self, run, reason, hopeless, tell, turn: Turn | None = None):
+        self._failures[run] = self._failures.get(run, 0) + 1
+        if turn is not None:
+            turn.failed(self.sweep, reason, hopeless)
+        if hopeless or self._failures[run] > self.retries:
             self.failed[run] = reason
             tell(f"failed: {run}: {reason}")
         else:
@@ -74,10 +162,12 @@ class Work:
         estimate = Estimate(self.samples + going)
         jobs = [(job.run, t_env, rate, left) for job, t_env, rate, left in paces]
         lefts = [estimate(job.run) if left is None else left for job, _, _, left in paces]
+        at_others = sum(run in self._first_look for run in self.waiting)
         return {
-            "done": done_before + len(self.done),
+            "done": done_before + len(self.done) + len(self.done_elsewhere),
             "running": len(self.jobs),
-            "waiting": len(self.waiting),
+            "waiting": len(self.waiting) - at_others,
+            "elsewhere": at_others + len(self.elsewhere),
             "failed": len(self.failed),
             "left": makespan(lefts, [estimate(run) for run in self.waiting], self.workers),
             "jobs": jobs,
@@ -87,6 +177,8 @@ class Work:
     def stop(self, hurry):
         """End the runs that go on. hurry(): whether to give them no time."""
         stop(self.jobs, hurry)
+        for turn in self._turns.values():
+            turn.release()
 
 
 @contextmanager
@@ -101,24 +193,11 @@ def interruptions():
             signal.signal(number, handler)
 
 
-@contextmanager
-def locked(folder):
-    """Hold the results folder against a second sweep; a process that dies lets go of it."""
-    lock = folder / ".lock"
+def writable(results: Path) -> None:
+    """Make the results folder. ConfigError where it cannot be written."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.touch()
+        results.mkdir(parents=True, exist_ok=True)
+        if not os.access(results, os.W_OK):
+            raise PermissionError(13, "Permission denied")
     except OSError as error:
-        raise ConfigError(f"results: {folder} cannot be written: {error}; give --results DIR") from error
-    with open(lock, "r+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ConfigError(
-                f"{folder}: another sweep is at work there (process {file.read() or 'unknown'} holds {lock}); "
-                "wait for it, or give --results DIR"
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+        raise ConfigError(f"results: {results} cannot be written: {error}; give --results DIR") from error

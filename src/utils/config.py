@@ -32,6 +32,7 @@ CHOICES = ("env", "runner", "mac", "agent", "action_selector", "learner", "mixer
 DEFAULT = "config/default.yaml"
 # Keys that came after version 0.22.0, each with the value that stands for what runs did before there was the key.
 ADDED = {"kernels": "auto", "modules_path": None, "init_from": "", "init_parts": "agent"}
+ADDED |= {"ray_address": None, "ray_actors": 2}
 MOST_TOLD = 30  # problems in one message
 
 

@@ -9,7 +9,7 @@ NO_MATTER = {
     "checkpoint_path", "load_step", "evaluate", "render", "save_replay", "env_workers", "use_cuda",
     "buffer_cpu_only", "modules_path", "num_threads", "kernels", "use_tensorboard", "log_interval",
     "runner_log_interval", "learner_log_interval", "on_disk_full", "resume_minutes", "resume_interval",
-    "keep_replay", "keep_checkpoints", "lease_seconds", "stop_seconds",
+    "keep_replay", "keep_checkpoints", "lease_seconds", "stop_seconds", "ray_address", "ray_actors",
 }  # fmt: skip
 # Keys that no report compares, but that tell the runs of a study apart.
 TELLING = {"name", "seed", "env_args.seed", "checkpoint_path", "load_step", "evaluate"}

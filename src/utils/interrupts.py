@@ -21,6 +21,9 @@ from typing import Any
 from utils.args import ConfigError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+# In the environment of a run that a sweep started: several SIGTERMs are one. A scheduler sends it to every process of a
+# job, the sweep passes it on, and the run should save all the same. A sweep that cannot wait sends SIGKILL.
+ONE_STOP = "QTRAN_ONE_STOP"
 WAITS = b"\ninterrupted: the round ends and the state is saved; interrupt again to leave at once\n"
 
 
@@ -53,6 +56,8 @@ class _Interrupts:
 
     def arrive(self, signum, frame):
         if self.signum is not None:
+            if signum == signal.SIGTERM and ONE_STOP in os.environ:
+                return
             self.exit()
         self.signum = signum
         if self.holds:

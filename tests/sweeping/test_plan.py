@@ -178,7 +178,7 @@ def leave(run, status="finished", **changes):
 
 
 def lying(plan):
-    return Lying(plan, find_runs(plan.results))
+    return Lying(plan.runs, find_runs(plan.results))
 
 
 def test_a_run_is_complete_when_one_of_its_configuration_is_finished(tmp_path):

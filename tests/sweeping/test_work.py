@@ -1,11 +1,13 @@
 """A sweep's child processes: what is done, restarted, given up, stopped; with a stand-in for main.py."""
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -13,10 +15,13 @@ from command import ROOT, wait_until
 
 from parts import readers
 from sweeping import jobs
+from sweeping.cards import Cards
 from sweeping.jobs import Job, stop
 from sweeping.plan import read_plan
-from sweeping.work import Work, interruptions, locked
+from sweeping.turns import folder_of, refuse_another_plan
+from sweeping.work import Work, interruptions, writable
 from utils.args import ConfigError
+from utils.claim import take
 
 PRETENDED_MAIN = ROOT / "tests" / "pretended_main.py"
 
@@ -93,7 +98,7 @@ def test_a_run_that_failed_in_an_earlier_sweep_is_resumed(runs_of, tmp_path):
     (run,) = runs_of("fails once")
     worked([run], tmp_path, retries=0)
     (directory,) = (tmp_path / "results").glob("two_step/fails once/task/*")
-    again = Work([run], 1, 0, tmp_path / "results", [], {run: directory})
+    again = Work([run], 1, 0, tmp_path / "results", [])
     wait_until(lambda: again.step(lambda text: None) or not again.left)
     assert again.done == [run] and (tmp_path / "resumed").read_text() == str(directory)
 
@@ -115,7 +120,7 @@ def test_no_room_for_the_log(runs_of, tmp_path):
     runs = runs_of("good")
     (tmp_path / "results").write_text("a file")
     work, _ = worked(runs, tmp_path)
-    assert "NotADirectoryError" in work.failed[runs[0]] or "FileExistsError" in work.failed[runs[0]]
+    assert "cannot be written: [Errno 20] Not a directory" in work.failed[runs[0]]
 
 
 def started(run, folder):
@@ -196,11 +201,129 @@ def test_the_state_for_the_board(runs_of, tmp_path):
         state = work.state(done_before=5)
     finally:
         work.stop(lambda: True)
-    assert {k: state[k] for k in ("done", "running", "waiting", "failed")} == {
-        "done": 5, "running": 1, "waiting": 3, "failed": 0,
+    assert {k: state[k] for k in ("done", "running", "waiting", "elsewhere", "failed")} == {
+        "done": 5, "running": 1, "waiting": 3, "elsewhere": 0, "failed": 0,
     }  # fmt: skip
     assert state["jobs"][0][:2] == (runs[0], 200)
     assert 50 < state["left"] < 70  # 2 · 20 s of good, some 10 s of long now and 10 of the next
+
+
+# ---- several sweeps at once
+
+
+def stepped(work, until):
+    """What a Work tells until something is true."""
+    told = []
+    wait_until(lambda: work.step(told.append) or until())
+    return told
+
+
+def test_what_another_sweep_is_at_is_left_to_it(runs_of, tmp_path, monkeypatch):
+    monkeypatch.setattr("sweeping.work.LOOK_AGAIN", 0.05)
+    runs = runs_of("long", "good")
+    first, second = (Work(runs, workers, 1, tmp_path / "results", []) for workers in (1, 2))
+    try:
+        stepped(first, lambda: first.jobs)
+        told = stepped(second, lambda: second.done)
+        assert second.done == [runs[1]] and f"at work elsewhere: {runs[0]}, process {os.getpid()} on " in "".join(told)
+        assert second.state(0)["elsewhere"] == 1
+        first.stop(lambda: False)  # it saves, and lets go
+        stepped(second, lambda: len(starts(tmp_path)) == 3)
+    finally:
+        second.stop(lambda: True)
+    assert starts(tmp_path) == ["long", "good", "long"]
+
+
+def test_a_job_does_not_wait_for_a_process_that_was_seen_to_live(runs_of, tmp_path, monkeypatch):
+    monkeypatch.setattr("sweeping.work.LOOK_AGAIN", 0.05)
+    runs = runs_of("long")
+    claim = take(folder_made(runs[0], tmp_path / "results"), 0.6)
+    job = Work(runs, 1, 1, tmp_path / "results", [], wait=False)
+    monkeypatch.setattr("sweeping.work.RENEWED", 0.05)
+    stepped(job, lambda: not job.left)
+    assert list(job.elsewhere) == runs and job.elsewhere[runs[0]] == f"process {os.getpid()} on {socket.gethostname()}"
+    claim.release()
+
+
+def folder_made(run, results):
+    folder = folder_of(run, results)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_who_has_lost_a_run_stops_it(runs_of, tmp_path, monkeypatch):
+    """As if this process had been frozen for longer than its lease."""
+    (run,) = runs_of("long")
+    work = Work([run], 1, 1, tmp_path / "results", [])
+    try:
+        stepped(work, lambda: work.jobs and work.jobs[0].pace()[1])
+        (directory,) = (tmp_path / "results").glob("two_step/long/task/*")
+        monkeypatch.setattr("sweeping.turns.Claim.mine", lambda claim: False)
+        told = stepped(work, lambda: not work.jobs)
+        assert (
+            f"stopped, as another sweep has taken it over: {run}" in told and not work.failed and work.waiting == [run]
+        )
+        assert '"interrupted"' in (directory / "summary.json").read_text()
+    finally:
+        work.stop(lambda: True)
+
+
+def test_jobs_of_one_sweep_count_failures_together(runs_of, tmp_path):
+    runs = runs_of("fails", "bad input")
+    for sweep, count in (("a", 3), ("a", 3), ("b", 5)):
+        work = Work(runs, 1, 1, tmp_path / "results", [], sweep=sweep)
+        stepped(work, lambda work=work: not work.left)
+        assert work.failed == {
+            runs[0]: "failed: the loss is nan", runs[1]: "configuration: t_max = 1 is too short and so on",
+        }  # fmt: skip
+        assert len(starts(tmp_path)) == count + (sweep == "b")
+
+
+def test_what_another_sweep_has_done_is_done(runs_of, tmp_path):
+    runs = runs_of("good")
+    first, second = (Work(runs, 1, 1, tmp_path / "results", []) for _ in range(2))
+    stepped(first, lambda: not first.left)
+    told = stepped(second, lambda: not second.left)
+    assert second.done_elsewhere == runs and told == [f"done elsewhere: {runs[0]}"] and starts(tmp_path) == ["good"]
+
+
+def test_a_run_that_somebody_resumed_by_hand_is_left_alone(runs_of, tmp_path, monkeypatch):
+    monkeypatch.setattr("sweeping.work.LOOK_AGAIN", 0.05)
+    (run,) = runs_of("fails")
+    work = Work([run], 1, 0, tmp_path / "results", [])
+    stepped(work, lambda: not work.left)
+    (directory,) = (tmp_path / "results").glob("two_step/fails/task/*")
+    claim = take(directory)
+    again = Work([run], 1, 0, tmp_path / "results", [])
+    told = stepped(again, lambda: again.state(0)["elsewhere"])
+    assert "at work elsewhere" in told[0] and starts(tmp_path) == ["fails"]
+    claim.release()
+    stepped(again, lambda: not again.left)
+    assert starts(tmp_path) == ["fails", "fails"] and (tmp_path / "resumed").read_text() == str(directory)
+
+
+def test_another_plan_is_refused_while_somebody_works_by_it(runs_of, tmp_path):
+    (run,) = runs_of("long")
+    work = Work([run], 1, 1, tmp_path / "results", [])
+    changed = replace(run, values=run.values | {"lr": 7.0})
+    try:
+        stepped(work, lambda: work.jobs)
+        refuse_another_plan([run], tmp_path / "results")
+        with pytest.raises(ConfigError, match="lr is 1.0, planned 7.0; the study changed while it runs"):
+            refuse_another_plan([changed], tmp_path / "results")
+    finally:
+        work.stop(lambda: True)
+    refuse_another_plan([changed], tmp_path / "results")
+
+
+def test_runs_see_their_card_and_the_modules(runs_of, tmp_path):
+    runs = runs_of("good", "fine", "well")
+    cards = Cards(["GPU-a", "GPU-b"], 1)
+    work = Work(runs, 2, 1, tmp_path / "results", [], cards=cards, environment={"PYTHONPATH": "/my/games"})
+    stepped(work, lambda: not work.left)
+    shown = [json.loads(line) for line in (tmp_path / "environments").read_text().splitlines()]
+    assert {e["CUDA_VISIBLE_DEVICES"] for e in shown[:2]} == {"GPU-a", "GPU-b"} and len(shown) == 3
+    assert {e["PYTHONPATH"] for e in shown} == {"/my/games"}
 
 
 def test_signals_are_gathered_and_given_back():
@@ -212,14 +335,9 @@ def test_signals_are_gathered_and_given_back():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_results_folder_takes_one_sweep_at_a_time(tmp_path):
-    folder = tmp_path / "deep" / "results"
-    with locked(folder), pytest.raises(ConfigError) as error, locked(folder):
-        pass
-    assert f"process {os.getpid()} holds {folder / '.lock'}" in str(error.value)
-    with locked(folder):
-        pass
+def test_a_results_folder_that_cannot_be_written(tmp_path):
+    writable(tmp_path / "deep" / "results")
+    assert (tmp_path / "deep" / "results").is_dir()
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot be written"), locked(tmp_path / "file"):
-        pass
-    assert Path(tmp_path / "file").read_text() == ""
+    with pytest.raises(ConfigError, match="cannot be written"):
+        writable(tmp_path / "file")

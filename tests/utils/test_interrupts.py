@@ -90,6 +90,15 @@ def test_the_second_signal_leaves_at_once(first, second):
     assert run.stdout == "goes on\nthe last word: a second signal: it left at once\n"
 
 
+def test_of_a_run_that_a_sweep_started_several_sigterms_are_one():
+    """A scheduler sends it to each process of a job, and the sweep passes it on."""
+    for second, printed in (("SIGTERM", "goes on\nnever\n"), ("SIGINT", "goes on\nthe last word: a second signal:")):
+        code = LEAVE.format(first="SIGTERM", second=second)
+        env = os.environ | {interrupts.ONE_STOP: "1"}
+        run = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "src", env=env, capture_output=True, text=True)
+        assert run.stdout.startswith(printed), run.stdout + run.stderr
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP])
 def test_what_was_ignored_stays_ignored(signum):
     interrupts.release()
