@@ -18,13 +18,17 @@ from utils.nonfinite import Tolerance
 from utils.seeding import EXPLORATION, GAMES, GLOBALS, TEST, TRAINING, seed_globals, stream
 
 
+LARGE = 1000  # numbers beyond this are not what a network should read
+NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating)
+
+
 class Played(NamedTuple):
     """A round: one episode in each environment."""
 
     batch: EpisodeBatch  # [E, episode_limit + 1]
     returns: np.ndarray  # [E, 1 or N]
     lengths: np.ndarray  # [E]
-    ends: dict[str, np.ndarray]  # {name: [E]} of what the game says at their ends
+    ends: dict[str, np.ndarray]  # {name: [E]} of what the game says at their ends; None: nothing
     bad: dict[int, NotFinite]  # {environment: why} of episodes that are over because a number is not finite
 
 
@@ -72,6 +76,7 @@ class EpisodeRunner:
         self.tests = 0  # rounds of tests begun since the last round of training
         self.tolerance = Tolerance("episode", self.config.on_nonfinite == "skip", logger.console_logger)
         self.stats = {"": EpisodeStats(), "test_": EpisodeStats()}  # by prefix of the metric
+        self.kinds: dict[str, set[bool]] = {}  # of each figure of the games: whether it was a number
         self.log_stats_t = -self.config.runner_log_interval - 1
 
     def run(self, test_mode=False, render=False):
@@ -99,8 +104,12 @@ class EpisodeRunner:
             if not test_mode:
                 self.t_env += int(played.lengths[kept].sum())
         self.stats["test_" if test_mode else ""].add(
-            played.returns[kept], played.lengths[kept], {name: values[kept] for name, values in played.ends.items()}
+            played.returns[kept],
+            played.lengths[kept],
+            {name: self._numbers(name, values[kept]) for name, values in played.ends.items()},
         )
+        if self.rounds == 1 and not test_mode:
+            self._look_at_sizes(batch)
         if not test_mode:
             self.episodes += int(kept.sum())
             self.logger.episode = self.episodes
@@ -147,7 +156,7 @@ class EpisodeRunner:
             if not (done.any() or newly_bad):
                 continue
             for name, values in step.info.items():
-                ends.setdefault(name, np.zeros(n_envs))[done] = np.asarray(values, dtype=float)[done]
+                ends.setdefault(name, np.full(n_envs, None))[done] = np.asarray(values, dtype=object)[done]
             bad |= newly_bad
             done[list(newly_bad)] = True
             # The true last observation: what a time limit bootstraps on.
@@ -159,6 +168,33 @@ class EpisodeRunner:
                 obs[list(bad)] = 0
         clock.lap("storing")
         return Played(batch, returns, lengths, ends, bad)
+
+    def _numbers(self, name: str, values: np.ndarray) -> np.ndarray:
+        """What the game says at the ends of episodes as float64 [episodes]; NaN where it is not a number. A figure that
+        is a number in some episodes and something else in others is told once."""
+        figures = np.array([_number(value) for value in values])
+        kinds = self.kinds.setdefault(name, set())
+        before = len(kinds)
+        kinds |= {isinstance(value, NUMBERS) for value in values if value is not None}
+        if len(kinds) == 2 > before:
+            self.logger.console_logger.warning(
+                f"the game's info {name!r} is not a number in every episode; {name}_mean is the mean of those in which "
+                "it is"
+            )
+        return figures
+
+    def _look_at_sizes(self, batch: EpisodeBatch) -> None:
+        """Warn of large observations in the first round: networks learn badly from them."""
+        for name in ("obs", "state"):
+            values = batch.data[name]
+            largest = 0 if values.dtype == torch.uint8 else float(values.abs().max())
+            if largest > LARGE:
+                what = {"obs": "observations", "state": "the state"}[name]
+                self.logger.console_logger.warning(
+                    f"{what} hold numbers as large as {largest:.4g}, from which networks learn badly: scale them to "
+                    "about -1..1 in the game; in gymma env_args.scale_obs=True does it where they have bounds"
+                )
+                return
 
     def _begin_round(self, test_mode: bool) -> np.random.SeedSequence:
         """Seed exploration and the global generators for the next round; returns the stream of its games."""
@@ -246,6 +282,10 @@ class EpisodeRunner:
         return bad
 
 
+def _number(value) -> float:
+    return float(value) if isinstance(value, NUMBERS) else np.nan
+
+
 class EpisodeStats:
     """Returns, lengths and end-of-episode figures of a number of episodes, to be logged as means."""
 
@@ -273,7 +313,12 @@ class EpisodeStats:
         else:
             figures |= {"return_mean": returns.mean(), "return_std": returns.std()}
         figures["ep_length_mean"] = np.concatenate(self.lengths).mean()
-        figures |= {f"{name}_mean": np.concatenate(values).mean() for name, values in self.ends.items()}
+        for name, values in self.ends.items():
+            said = np.concatenate(values)
+            said = said[~np.isnan(said)]
+            if said.size:  # in some episode the game gave a number
+                own = f"{name}_mean" if f"{name}_mean" not in figures else f"info_{name}_mean"
+                figures[own] = said.mean()
         self.__init__()
         return {name: float(value) for name, value in figures.items()}
 
