@@ -21,6 +21,7 @@ from training import Training
 from utils.args import ConfigError, declared, key, read
 from utils.checkpoint import find_checkpoint
 from utils.config import shown
+from utils.film import FORMATS, check_format
 from utils.identity import flat
 from utils.logging import Logger
 from utils.memory import free_memory, keep_freed_memory
@@ -61,6 +62,7 @@ class Experiment:
             unit="environment steps", low=0, words=("best",),
         )  # fmt: skip
         evaluate: bool = key("play `test_nepisode` test episodes with the loaded checkpoint, and stop")
+        render_format: str = key("of the animation of `render`; mp4 needs ffmpeg", choices=FORMATS)
         save_replay: bool = key("after `evaluate`, save the environment's replay")
         label: str = key("free text, kept with the results")
         hypergroup: str | None = key("free text, kept with the results (EPyMARL's search sets it)")
@@ -120,6 +122,8 @@ class Parts:
         for name in ("render", "save_replay"):
             if getattr(args, name) and not self.experiment.evaluate:
                 logger.console_logger.warning(f"{name}=True does nothing without evaluate=True and a checkpoint_path")
+        if self.experiment.evaluate and args.render:
+            check_format(self.experiment.render_format)
         torch.set_num_threads(self.experiment.num_threads)
         keep_freed_memory()
         args.device = self.device = self._device()
@@ -128,7 +132,7 @@ class Parts:
         args.game_seed = self.experiment.seed if own is None else own
         self.env = envs.make(
             self.experiment.env, values["env_args"], self.training.batch_size_run, args.game_seed,
-            workers=self.experiment.env_workers,
+            workers=self.experiment.env_workers, draw=self.experiment.evaluate and args.render,
         )  # fmt: skip
         try:
             self._build(args)
@@ -152,6 +156,8 @@ class Parts:
                 f"batch_steps = {self.training.batch_steps} cuts episodes into stretches, which agents that look back "
                 f"cannot learn from: give {memory[0]}=False, or batch_steps=null for whole episodes"
             )
+        for note in self.env.notes:
+            self.logger.console_logger.info(note)
         with_sizes(args, info)
         self.scheme, self.groups = make_scheme(info, args.common_reward), {"agents": info.n_agents}
         self._refuse_what_does_not_fit(args)
@@ -255,6 +261,7 @@ def with_sizes(args: SimpleNamespace, info: EnvInfo) -> SimpleNamespace:
     """`args`, which gets the sizes of the game that networks are built by."""
     args.n_agents, args.n_actions, args.episode_limit = info.n_agents, info.n_actions, info.episode_limit
     args.obs_shape, args.state_shape = info.obs_shape, info.state_shape
+    args.obs_dims = info.obs_dims or (info.obs_shape,)
     return args
 
 

@@ -26,15 +26,17 @@ def env_class(name):
     return lookup("environment", REGISTRY, name, EXTRAS)
 
 
-def make(name, env_args, n_envs=1, seed=None, workers=False) -> VectorEnv:
+def make(name, env_args, n_envs=1, seed=None, workers=False, draw=False) -> VectorEnv:
     """A VectorEnv of `n_envs` copies of the game `name`.
 
     env_args: {key: value}, all the keys of the game's `Config`. seed: of the first; the others follow
     from it; the game's own key `seed`, where it is given, takes its place. workers: one process for each copy.
+    draw: pictures of it will be asked for.
     """
     cls = env_class(name)
     cls.check_installed()
     config = read_env_args(cls, env_args)
+    config = cls.drawn(config) if draw else config
     if workers and cls.one_array:
         raise ConfigError(f"env_workers=True: {name} is compiled for all environments together; give env_workers=False")
     if n_envs > MOST_OBJECTS and (workers or cls.own_process or cls.one_object_each):

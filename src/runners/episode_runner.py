@@ -14,6 +14,7 @@ from envs.vector import GameError
 from utils import interrupts
 from utils.args import ConfigError, NotFinite, key, read
 from utils.clock import Clock
+from utils.film import Film
 from utils.nonfinite import Tolerance
 from utils.seeding import EXPLORATION, GAMES, GLOBALS, TEST, TRAINING, seed_globals, stream
 
@@ -43,7 +44,9 @@ class EpisodeRunner:
     @dataclass(frozen=True)
     class Config:
         runner_log_interval: int = key("time between two records of training returns", unit="environment steps", low=1)
-        render: bool = key("with `evaluate`: print the first environment at each step")
+        render: bool = key(
+            "with `evaluate`: print the first environment at each step, and save an animation, render.gif or render.mp4"
+        )
         common_reward: bool = key("one reward for the team; False: one for each agent (IQL only)")
         reward_scalarisation: str = key(
             "how one team reward is made where an environment pays each agent", choices=("sum", "mean")
@@ -76,6 +79,7 @@ class EpisodeRunner:
         self.tests = 0  # rounds of tests begun since the last round of training
         self.tolerance = Tolerance("episode", self.config.on_nonfinite == "skip", logger.console_logger)
         self.stats = {"": EpisodeStats(), "test_": EpisodeStats()}  # by prefix of the metric
+        self.film = Film()  # of tests with `render`
         self.kinds: dict[str, set[bool]] = {}  # of each figure of the games: whether it was a number
         self.log_stats_t = -self.config.runner_log_interval - 1
 
@@ -151,7 +155,7 @@ class EpisodeRunner:
             obs, state, avail = step.obs, step.state, step.avail
             t += 1
             if render:
-                print(f"t {t}, actions {actions[0].tolist()}, reward {reward[0].tolist()}\n{self.env.render()}")
+                self._show_step(t, actions[0].tolist(), reward[0].tolist(), bool(live[0]))
             done = live & (step.terminated | step.truncated)
             if not (done.any() or newly_bad):
                 continue
@@ -182,6 +186,13 @@ class EpisodeRunner:
                 "it is"
             )
         return figures
+
+    def _show_step(self, t: int, actions: list, reward: list, live: bool = True) -> None:
+        """Print the first environment, and film it while it is `live`."""
+        text = self.env.render()
+        print(f"t {t}, actions {actions}, reward {reward}\n{text}")
+        if live:
+            self.film.add(self.env.frame(), text)
 
     def _look_at_sizes(self, batch: EpisodeBatch) -> None:
         """Warn of large observations in the first round: networks learn badly from them."""
