@@ -15,12 +15,24 @@ class Discrete:
 
 
 class Box:
-    def __init__(self, *shape):
-        self.shape = shape
+    def __init__(self, *dims, low=-np.inf, high=np.inf, dtype=np.float32, shape=None):
+        self.shape, self.dtype = dims if shape is None else shape, np.dtype(dtype)
+        self.low, self.high = (np.full(self.shape, bound, dtype=dtype) for bound in (low, high))
+
+
+class Dict:
+    def __init__(self, inner):
+        self.spaces = inner
 
 
 spaces = SimpleNamespace(
-    Tuple=Tuple, flatdim=lambda space: int(np.prod(space.shape)), flatten=lambda space, shown: np.ravel(shown)
+    Tuple=Tuple,
+    Dict=Dict,
+    Box=Box,
+    Discrete=Discrete,
+    flatdim=lambda space: int(np.prod(space.shape)),
+    flatten=lambda space, shown: np.ravel(shown),
+    flatten_space=lambda s: Box(s.low.size, low=s.low.ravel(), high=s.high.ravel(), dtype=s.dtype),
 )
 
 

@@ -83,9 +83,6 @@ class Sight:
         self.space, self.flatten = space, spaces.flatten
         self.size = spaces.flatdim(space)
         self.shape = tuple(getattr(space, "shape", None) or (self.size,))
-        if not hasattr(spaces, "flatten_space"):
-            self.pixels = False
-            return
         flat: Any = spaces.flatten_space(space)
         self.low, self.high = getattr(flat, "low", None), getattr(flat, "high", None)
         is_box = self.low is not None and flat.dtype == np.uint8
@@ -143,6 +140,13 @@ def gym_env(name: str, kwargs: dict) -> Any:
     """
     import gymnasium
 
+    with warnings.catch_warnings():
+        if "render_mode" in kwargs:  # it warns where a game cannot draw itself, which we say ourselves
+            warnings.simplefilter("ignore")
+        return _made(gymnasium, name, kwargs)
+
+
+def _made(gymnasium: Any, name: str, kwargs: dict) -> Any:
     spec: Any = gymnasium.registry[name]
     own = getattr(spec, "kwargs", None) or {}
     if "max_episode_steps" in kwargs and "max_episode_steps" in own:
@@ -257,7 +261,7 @@ class GymGame(Game):
         return _state(self, self.ask, self.shown.get(STATE))
 
     def frame(self):
-        return picture(self.env.render())
+        return _drawn(self.env)
 
     def close(self):
         self.env.close()
@@ -319,7 +323,7 @@ class ParallelGame(Game):
         return _state(self, self.ask, next((i[STATE] for i in told if isinstance(i, Mapping) and STATE in i), None))
 
     def frame(self):
-        return picture(self.env.render())
+        return _drawn(self.env)
 
     def close(self):
         self.env.close()
@@ -459,6 +463,17 @@ def entries(info: Mapping, prefix: str = "") -> dict[str, float | str]:
             single = array is not None and array.size == 1
             found[prefix + name] = float(np.ravel(array)[0]) if single else type(value).__name__
     return found
+
+
+def _drawn(env: Any) -> Any:
+    """What an environment draws of itself; None where it does not."""
+    whole = getattr(env, "unwrapped", env)
+    try:
+        if "mode" in inspect.signature(whole.render).parameters:  # the old way; without it lbforaging opens a window
+            return picture(whole.render(mode="rgb_array"))
+        return picture(env.render())
+    except (NotImplementedError, AttributeError):
+        return None
 
 
 def picture(drawn: Any) -> Any:

@@ -39,6 +39,35 @@ class BadConfiguration(ConfigError):
         super().__init__("configuration:\n  " + told(self.problems))
 
 
+_POLICY = "it is read by EPyMARL's COMA, IA2C, IPPO, MAA2C, MADDPG, MAPPO and PAC, which are not here: leave it out"
+_GRAPH = "it is read by EPyMARL's DCG, which is not here: leave it out"
+# Keys of EPyMARL that have no meaning here, and what does the same. Keys of another name are `aliases` of ours.
+EPYMARL = {
+    "agent_output_type": "agents give action values: leave it out",
+    "obs_individual_obs": "leave it out; whether the mixer reads the observations says env_args.use_game_state (gymma)",
+    "standardise_returns": "standardise_rewards=True scales rewards; returns are not scaled",
+    "test_greedy": "evaluation_epsilon=0.0 plays tests greedily",
+    "wandb_save_model": "checkpoints stay in the run directory: leave it out",
+    "max_episode_steps": "env_args.time_limit; env_args.kwargs.max_episode_steps for the game's own limit",
+    "max_cycles": "env_args.time_limit; env_args.kwargs.max_cycles for the game's own limit",
+    **dict.fromkeys(
+        (
+            "add_value_last_step", "critic_baseline_fn", "critic_q_fn", "critic_train_mode", "critic_train_reps",
+            "critic_type", "entropy_coef", "entropy_end_ratio", "epochs", "eps_clip", "final_entropy_coef",
+            "initial_entropy_coef", "mask_before_softmax", "q_nstep", "reg", "state_value_type",
+        ),
+        _POLICY,
+    ),
+    **dict.fromkeys(
+        (
+            "cg_edges", "cg_payoff_rank", "cg_payoffs_hidden_dim", "cg_utilities_hidden_dim", "duelling",
+            "msg_anytime", "msg_iterations", "msg_normalized",
+        ),
+        _GRAPH,
+    ),
+}  # fmt: skip
+
+
 @dataclass
 class Config:
     """values: nested, complete. sources: {dotted key: who set it}. schema: {dotted key: Declaration}.
@@ -340,6 +369,11 @@ def _hint(name, schema, classes):
     expected = {f"env_args.{k}": v for cls in classes for k, v in getattr(cls, "not_keys", {}).items()}
     if name in expected:
         return f"; {expected[name]}"
+    bare = str(name).removeprefix("env_args.")
+    if bare != name and bare in schema:
+        return f"; did you mean {bare!r}?"
+    if bare in EPYMARL and name not in schema:
+        return f"; EPyMARL's: {EPYMARL[bare]}"
     if f"env_args.{name}" in schema:
         return f"; did you mean 'env_args.{name}'?"
     owners = [n for kind in ("algs", "envs") for n in names(kind) if name in _own_keys(kind, n)]
