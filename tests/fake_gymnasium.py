@@ -93,7 +93,13 @@ class Single(Team):
         self.action_space, self.observation_space = Discrete(2), Box(1)
 
 
-registry = {"Team-v1": Team, "Single-v1": Single}
+class Continuous(Single):
+    def __init__(self):
+        super().__init__()
+        self.action_space = Box(1)
+
+
+registry = {"Team-v1": Team, "Single-v1": Single, "Continuous-v1": Continuous}
 
 
 def make(name, disable_env_checker=None, **kwargs):

@@ -63,8 +63,8 @@ class Game:
 class Sight:
     """How the observations of one agent are read. Those that are dicts may hold an `action_mask`.
 
-    size: numbers of an observation. shape: before it is made flat. pixels: numbers of 0..255 as uint8. low, high: bounds
-    of each number, or None.
+    size: numbers of an observation. shape: before it is made flat. pixels: numbers of 0..255 as uint8. low, high:
+    bounds of each number, or None.
     """
 
     low: Any = None
@@ -199,10 +199,10 @@ class GymGame(Game):
         self.sights = [Sight(space) for space in observations]
         self._limits(time_limit)
         self.ask, self.state_name = _state_of(env)
-        self.shown: dict = {}  # the last info
+        self.shown: Mapping = {}  # the last info
 
     def _limits(self, time_limit: int) -> None:
-        """Note the game's own limit. That of lbforaging and rware is moved beyond ours, as it would look like an end."""
+        """Note the game's own limit. That of lbforaging and rware is moved beyond ours: it would look like an end."""
         game = self.env.unwrapped
         for layer in _layers(self.env):
             own = getattr(layer, "_max_episode_steps", None)
@@ -283,7 +283,7 @@ class ParallelGame(Game):
         own = getattr(whole, "max_cycles", None)
         if isinstance(own, int):
             self.limit, self.limit_name = own, "max_cycles"
-        self.shown: dict = {}  # the last infos
+        self.shown: Mapping = {}  # the last infos
 
     def reset(self, seed):
         self.info = {}
@@ -307,7 +307,8 @@ class ParallelGame(Game):
 
     def _take(self, obs, infos):
         """The observations of the agents; sets `info` and `masks`. Of an agent that has left its last info stays."""
-        seen, self.shown = [], infos if isinstance(infos, Mapping) else {}
+        seen = []
+        self.shown = infos if isinstance(infos, Mapping) else {}
         for agent, sight in zip(self.agents, self.sights):
             own = self.shown.get(agent)
             own = own if isinstance(own, Mapping) else {}
@@ -450,7 +451,9 @@ def _state(game: Any, ask: Callable | None, told: Any) -> Any:
         shown = flatten(space, shown)
     array = numbers(shown)
     if array is None:
-        raise GameError(f"{name} of the game gives {_kind(shown)}, not numbers; env_args.use_game_state=False ignores it")
+        raise GameError(
+            f"{name} of the game gives {_kind(shown)}, not numbers; env_args.use_game_state=False ignores it"
+        )
     return array.astype(np.float32).ravel()
 
 
@@ -460,8 +463,8 @@ def entries(info: Mapping, prefix: str = "") -> dict[str, float | str]:
     for name, value in info.items():
         if isinstance(name, str) and name not in (MASK, STATE):
             array = numbers(value)
-            single = array is not None and array.size == 1
-            found[prefix + name] = float(np.ravel(array)[0]) if single else type(value).__name__
+            one = np.ravel(array) if array is not None else np.empty(0)
+            found[prefix + name] = float(one[0]) if one.size == 1 else type(value).__name__
     return found
 
 

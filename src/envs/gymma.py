@@ -11,7 +11,6 @@ import traceback
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -97,7 +96,9 @@ class Gymma(ArrayEnv):
     @classmethod
     def drawn(cls, config):
         has = getattr(config, "kwargs", None)
-        return config if has is None or "render_mode" in has else replace(config, kwargs=has | {"render_mode": PICTURES})
+        return (
+            config if has is None or "render_mode" in has else replace(config, kwargs=has | {"render_mode": PICTURES})
+        )
 
     def _set_up(self, n_envs, seed):
         game = self.games[0]
@@ -125,7 +126,7 @@ class Gymma(ArrayEnv):
         self.avail = np.repeat(self.has[None], n_envs, axis=0)  # [E, N, A]
         self.obs = np.zeros((n_envs, n, o), dtype=np.uint8 if pixels else np.float32)
         self.state = np.zeros((n_envs, info.state_shape), dtype=np.uint8 if info.state_pixels else np.float32)
-        self.low, self.span = self._bounds(game) if self.scale_obs and not pixels else (None, None)
+        self.bounds = self._bounds(game) if self.scale_obs and not pixels else None  # (low, span), [[O_i] each]
         self._tell(game, limit)
 
     def _bounds(self, game):
@@ -156,7 +157,11 @@ class Gymma(ArrayEnv):
             "state": f"{whole}, {size} numbers",
             "action_masks": "the game's own" if self.masked else "none, but for unequal numbers of actions",
             "episode_limit": f"{limit} steps, env_args.time_limit",
-            "observations": "uint8, read as 0..1" if self.env_info.pixels else "scaled to 0..1" if self.low else "as is",
+            "observations": "uint8, read as 0..1"
+            if self.env_info.pixels
+            else "scaled to 0..1"
+            if self.bounds
+            else "as is",
         }
         self.notes = (f"state: {self.facts['state']}",) if self.use_game_state else ()
         if limit < asked:
@@ -226,7 +231,10 @@ class Gymma(ArrayEnv):
         if [len(o) for o in obs] != sizes:
             raise GameError(f"the game shows observations of {[len(o) for o in obs]} numbers, not of {sizes}")
         for agent, o in enumerate(obs):
-            self.obs[i, agent, : len(o)] = o if self.low is None else (o - self.low[agent]) / self.span[agent]
+            if self.bounds is not None:
+                low, span = self.bounds
+                o = (o - low[agent]) / span[agent]
+            self.obs[i, agent, : len(o)] = o
         self._look(i, ended)
 
     def _look(self, i, ended=False):

@@ -18,7 +18,6 @@ from utils.film import Film
 from utils.nonfinite import Tolerance
 from utils.seeding import EXPLORATION, GAMES, GLOBALS, TEST, TRAINING, seed_globals, stream
 
-
 LARGE = 1000  # numbers beyond this are not what a network should read
 NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating)
 

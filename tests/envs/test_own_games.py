@@ -2,12 +2,13 @@
 
 import sys
 
+import command
 import fake_gymnasium
 import numpy as np
 import pytest
 import torch
 import yaml
-from command import CONFIG, here, words
+from command import CONFIG, here
 from PIL import Image
 from test_resume import stopped
 
@@ -40,6 +41,12 @@ def own(name, n_envs=2, time_limit=5, kwargs=None, **changes):
     env_args = yaml.safe_load((CONFIG / "envs" / "gymma.yaml").read_text())["env_args"]
     changes = {"key": f"own_games:{name}", "time_limit": time_limit, "kwargs": kwargs or {}} | changes
     return make("gymma", env_args | changes, n_envs, 1)
+
+
+def words(alg, env, folder, *values):
+    """The command line of a short run, of short episodes."""
+    limit = [] if any(v.startswith("env_args.time_limit") for v in values) else ["env_args.time_limit=6"]
+    return command.words(alg, env, folder, *limit, *values)
 
 
 def played(env, steps, actions):
@@ -93,9 +100,7 @@ def test_one_agent_trains(alg, tmp_path, capsys):
 # ---- state
 
 
-@pytest.mark.parametrize(
-    "tells, name", [("state", "state()"), ("get_state", "get_state()"), ("info", "info['state']")]
-)
+@pytest.mark.parametrize("tells, name", [("state", "state()"), ("get_state", "get_state()"), ("info", "info['state']")])
 def test_the_games_own_state_is_taken_wherever_it_is(tells, name):
     env = own("Signal", kwargs={"tells": tells})
     seen = env.reset()
