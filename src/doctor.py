@@ -86,7 +86,7 @@ def of_environments(algorithm, game, alone):
     """(Checks of every environment and what they need, whether this machine has it for the one of `game`). alone: of
     that one only."""
     import checks
-    from envs import REGISTRY, env_class
+    from envs import REGISTRY
     from utils import config as configuration
 
     configuration.check_choices(("config", "algs", algorithm), ("env-config", "envs", game))
@@ -94,7 +94,7 @@ def of_environments(algorithm, game, alone):
     games = [needed] if alone else REGISTRY
     of_games = {name: checks.environment(name, name == needed) for name in games}
     starcraft = needed.startswith("sc2")
-    files = [file for file in checks.extras() if not alone or file in (env_class(needed).install or "")]
+    files = [file for file in checks.extras() if not alone or file in checks.installed_by(needed)]
     found = [*of_games.values(), *(checks.packages(file, needed=False) for file in files)]
     if starcraft or not alone:
         found += [checks.protobuf(starcraft), *checks.starcraft(starcraft)]

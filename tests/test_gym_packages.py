@@ -1,9 +1,11 @@
 """gymma with the real packages (requirements/gym.txt): `pytest -m gym`. Their contract: test_vector_contract.py."""
 
+import re
+
 import numpy as np
 import pytest
 import yaml
-from command import CONFIG, here, words
+from command import CONFIG, ROOT, here, words
 from PIL import Image
 from test_resume import stopped
 
@@ -135,6 +137,15 @@ def test_games_of_ones_own_play_in_processes_as_they_do_here(tmp_path, capsys):
         if name == "Signal":
             assert whole.err.count("state: the game's own, state(), 3 numbers") == 1
             assert {value for _, value in whole.series["delivered_mean"]} == {4.0}
+
+
+def test_the_example_of_the_documentation_trains(tmp_path, capsys, monkeypatch):
+    page = (ROOT / "docs" / "environments.md").read_text()
+    (tmp_path / "mygame.py").write_text(re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    values = ("env_args.key=mygame:Meet", "env_args.time_limit=20", "env_args.scale_obs=True")
+    run = here(capsys, words("qmix", "gymma", tmp_path, *values))
+    assert run.code == 0 and "met_mean" in run.series and "the game's own, state(), 2 numbers" in run.err, run.err
 
 
 def test_smaclite_plays_where_it_is_installed():

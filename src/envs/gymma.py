@@ -41,8 +41,8 @@ def blaming(game, error_class):
 
 
 class Gymma(ArrayEnv):
-    """obs [E, N, O]: flattened, padded with zeros to the longest; state [E, S]: the game's own, or else all observations
-    in a row. Actions that an agent does not have, or that the game's mask bars, are not available. A time limit, also
+    """obs [E, N, O]: flattened, padded with zeros to the longest; state [E, S]: the game's own, or all observations in
+    a row. Actions that an agent does not have, or that the game's mask bars, are not available. A time limit, also
     the game's own, truncates. info: the single numbers of the game's last info.
 
     Where a game pays its agents one by one the reward is [E, N] and `common_reward` False.
@@ -155,7 +155,7 @@ class Gymma(ArrayEnv):
         whole = "the agents' observations in a row" if self._state_is_joined() else f"the game's own, {game.state_name}"
         self.facts = {
             "state": f"{whole}, {size} numbers",
-            "action_masks": "the game's own" if self.masked else "none, but for unequal numbers of actions",
+            "action_masks": "the game's own" if self.masked else "none of the game's own",
             "episode_limit": f"{limit} steps, env_args.time_limit",
             "observations": "uint8, read as 0..1"
             if self.env_info.pixels
@@ -245,9 +245,10 @@ class Gymma(ArrayEnv):
             return
         own = self.games[i].state()
         if own is None or len(own) != self.state_size:
+            shown = "no state" if own is None else f"a state of {len(own)} numbers"
             raise GameError(
-                f"the game shows {'no state' if own is None else f'a state of {len(own)} numbers'} at this step, before "
-                f"it was of {self.state_size}; env_args.use_game_state=False takes the observations in its place"
+                f"the game shows {shown} at this step, before it was of {self.state_size}; "
+                "env_args.use_game_state=False takes the observations in its place"
             )
         self.state[i] = own
 

@@ -63,6 +63,5 @@ class SMAClite(Gymma):
         self.avail[i] = np.array(game.get_avail_actions(), dtype=bool)
 
     def _info(self):
-        return super()._info() | {
-            "battle_won": np.array([float(not game.env.unwrapped.enemies) for game in self.games])
-        }
+        won = np.array([float(not game.env.unwrapped.enemies) for game in self.games])
+        return super()._info() | {"battle_won": won}
