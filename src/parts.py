@@ -127,7 +127,6 @@ class Parts:
         torch.set_num_threads(self.experiment.num_threads)
         keep_freed_memory()
         args.device = self.device = self._device()
-        args.kernels = self.kernels = self._kernels(args, kernels)
         own = values["env_args"].get("seed")
         args.game_seed = self.experiment.seed if own is None else own
         self.env = envs.make(
@@ -135,6 +134,7 @@ class Parts:
             workers=self.experiment.env_workers, draw=self.experiment.evaluate and args.render,
         )  # fmt: skip
         try:
+            args.kernels = self.kernels = self._kernels(args, kernels)
             self._build(args)
         except BaseException:
             self.env.close()

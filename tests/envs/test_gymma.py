@@ -202,7 +202,7 @@ def test_games_that_were_made_are_closed_when_another_cannot_be(monkeypatch):
 def test_the_absence_of_gymnasium_is_told_with_the_pip_line(monkeypatch, tmp_path, capsys):
     monkeypatch.delitem(sys.modules, "gymnasium")
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
-    run = here(capsys, words("qmix", "gymma", tmp_path, "env_args.key=Team-v1", "use_rnn=False"))
+    run = here(capsys, words("qmix", "gymma", tmp_path, "env_args.key=Team-v1"))
     assert run.code == 2 and run.err.count("\n") == 1
     assert "needs the package gymnasium" in run.err and "pip install -r requirements/gym.txt" in run.err
     check = checks.environment("gymma", needed=False)
@@ -211,7 +211,7 @@ def test_the_absence_of_gymnasium_is_told_with_the_pip_line(monkeypatch, tmp_pat
 
 def test_the_absence_of_smaclite_is_told_with_lines_that_work_around_its_pin(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
-    run = here(capsys, words("qmix", "smaclite", tmp_path, "use_rnn=False"))
+    run = here(capsys, words("qmix", "smaclite", tmp_path))
     assert run.code == 2 and run.err.count("\n") == 1
     assert "needs the package smaclite" in run.err and "pip install --no-deps git+https" in run.err
 
