@@ -78,6 +78,7 @@ class EpisodeRunner:
         self.tests = 0  # rounds of tests begun since the last round of training
         self.tolerance = Tolerance("episode", self.config.on_nonfinite == "skip", logger.console_logger)
         self.stats = {"": EpisodeStats(), "test_": EpisodeStats()}  # by prefix of the metric
+        self.cut_told = False  # that the game has a time limit of its own
         self.film = Film()  # of tests with `render`
         self.kinds: dict[str, set[bool]] = {}  # of each figure of the games: whether it was a number
         self.log_stats_t = -self.config.runner_log_interval - 1
@@ -113,6 +114,8 @@ class EpisodeRunner:
         )
         if self.rounds == 1 and not test_mode:
             self._look_at_sizes(batch)
+        if not self.cut_told:
+            self._look_at_cuts(batch, played.lengths, kept)
         if not test_mode:
             self.episodes += int(kept.sum())
             self.logger.episode = self.episodes
@@ -185,6 +188,16 @@ class EpisodeRunner:
                 "it is"
             )
         return figures
+
+    def _look_at_cuts(self, batch: EpisodeBatch, lengths: np.ndarray, kept: np.ndarray) -> None:
+        """Say where the game itself cuts episodes off before the time limit."""
+        limit = self.env.env_info.episode_limit
+        cut = kept & batch.data["truncated"].numpy().any(axis=(1, 2)) & (lengths < limit)
+        if cut.any():
+            self.cut_told, steps = True, int(lengths[cut].max())
+            said = f"the game itself cut an episode off after {steps} steps, before the time limit of {limit}"
+            self.logger.console_logger.info(said)
+            self.env.facts = {**self.env.facts, "cuts": said}
 
     def _show_step(self, t: int, actions: list, reward: list, live: bool = True) -> None:
         """Print the first environment, and film it while it is `live`."""

@@ -209,6 +209,17 @@ def test_a_limit_of_the_game_that_is_lower_is_told_and_recorded(tmp_path, capsys
     assert run.summary["game"]["episode_limit"] == "7 steps, the game's own max_cycles"
 
 
+def test_a_game_that_cuts_episodes_off_by_itself_is_told_once_and_recorded(tmp_path, capsys, monkeypatch):
+    def step(self, actions, play=fake_gymnasium.Team.step):
+        obs, reward, _, _, info = play(self, actions)
+        return obs, reward, False, self.t >= 3, info
+
+    monkeypatch.setattr(fake_gymnasium.Team, "step", step)
+    run = here(capsys, words("vdn", "gymma", tmp_path, "env_args.key=Team-v1"))
+    said = "the game itself cut an episode off after 3 steps, before the time limit of 6"
+    assert run.code == 0 and run.err.count(said) == 1 and run.summary["game"]["cuts"] == said
+
+
 # ---- what agents see
 
 
@@ -317,6 +328,26 @@ def test_render_saves_the_games_own_pictures(tmp_path, capsys):
         film.seek(1)
         assert film.convert("RGB").getpixel((5, 5)) == (80, 80, 80)
     assert f"animation: {run.path / 'render.gif'}" in run.err
+
+
+def stand_in(tmp_path, monkeypatch, script):
+    """A program ffmpeg."""
+    (tmp_path / "ffmpeg").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "ffmpeg").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+
+def test_mp4_is_written_by_ffmpeg(tmp_path, capsys, monkeypatch):
+    stand_in(tmp_path, monkeypatch, 'for file; do :; done; cat >"$file"')
+    run = rendered(capsys, tmp_path, "render_format=mp4")
+    assert run.code == 0 and (run.path / "render.mp4").stat().st_size == 4 * 30 * 20 * 4, run.err  # frames, RGBA
+
+
+def test_a_program_that_fails_is_told_in_one_line(tmp_path, capsys, monkeypatch):
+    stand_in(tmp_path, monkeypatch, "cat >/dev/null; exit 3")
+    run = rendered(capsys, tmp_path, "render_format=mp4")
+    assert run.code == 1 and "could not be written: animation (CalledProcessError" in run.last_line, run.err
+    assert "Traceback" not in run.err
 
 
 def test_a_program_that_is_not_there_is_told_before_anything_is_played(tmp_path, capsys, monkeypatch):
