@@ -411,11 +411,10 @@ class LastAgent(Game):
 
 def _layers(env: Any) -> list[Any]:
     """The wrappers of an environment, the outermost first, and the environment itself."""
-    layers = [env]
-    while (inner := vars(layers[-1]).get("env") if hasattr(layers[-1], "__dict__") else None) is not None:
-        layers.append(inner)
-    whole = getattr(env, "unwrapped", env)
-    return layers if any(layer is whole for layer in layers) else [*layers, whole]
+    layers, whole = [env], getattr(env, "unwrapped", env)
+    while layers[-1] is not whole:
+        layers.append(getattr(layers[-1], "__dict__", {}).get("env", whole))
+    return layers
 
 
 def _state_of(env: Any) -> tuple[Callable | None, str | None]:
