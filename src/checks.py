@@ -131,6 +131,16 @@ def environment(name, needed):
     return Check(title, "ok", "installed")
 
 
+def installed_by(name: str) -> str:
+    """The line that installs what the environment `name` needs; empty where it needs nothing, or cannot be asked."""
+    from envs import env_class
+
+    try:
+        return env_class(name).install or ""
+    except Exception:  # told by `environment`
+        return ""
+
+
 # ---- StarCraft II
 
 

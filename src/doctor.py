@@ -64,7 +64,8 @@ def act(options, words):
             f"--env-config={options.env_config} and --start {options.start}: give one of them, or the same"
         )
     game = options.env_config or options.start or EMBEDDED
-    rows, playable = of_environments(options.config, game)
+    alone = bool(options.env_config or options.start)
+    rows, playable = of_environments(options.config, game, alone)
     values = values_of(options.config, game, words) if playable else shared_values(options.config, words)
     found += [
         *rows,
@@ -81,18 +82,22 @@ def act(options, words):
     return conclude(found)
 
 
-def of_environments(algorithm, game):
-    """(Checks of every environment and what they need, whether this machine has it for the one of `game`)."""
+def of_environments(algorithm, game, alone):
+    """(Checks of every environment and what they need, whether this machine has it for the one of `game`). alone: of
+    that one only."""
     import checks
     from envs import REGISTRY
     from utils import config as configuration
 
     configuration.check_choices(("config", "algs", algorithm), ("env-config", "envs", game))
     needed = configuration.environment_of(game)
-    of_games = {name: checks.environment(name, name == needed) for name in REGISTRY}
+    games = [needed] if alone else REGISTRY
+    of_games = {name: checks.environment(name, name == needed) for name in games}
     starcraft = needed.startswith("sc2")
-    found = [*of_games.values(), *(checks.packages(file, needed=False) for file in checks.extras())]
-    found += [checks.protobuf(starcraft), *checks.starcraft(starcraft)]
+    files = [file for file in checks.extras() if not alone or file in checks.installed_by(needed)]
+    found = [*of_games.values(), *(checks.packages(file, needed=False) for file in files)]
+    if starcraft or not alone:
+        found += [checks.protobuf(starcraft), *checks.starcraft(starcraft)]
     return found, of_games[needed].state == "ok"
 
 
@@ -133,14 +138,19 @@ def show(found):
             )
         return
     colours = {"ok": "green", "missing": "yellow", "broken": "red"}
-    table = Table("what", "state", "found", "mend it with")
+    console = Console()
+    narrow = console.is_terminal  # a column for the commands would cut them there: they stand below, each in one piece
+    table = Table("what", "state", "found") if narrow else Table("what", "state", "found", "mend it with")
     for check in found:
         state = Text(check.state, style=colours[check.state])
-        table.add_row(Text(check.name), state, Text(check.detail), Text(check.fix))
-    console = Console()
-    if not console.is_terminal:
+        row = [Text(check.name), state, Text(check.detail)]
+        table.add_row(*row, *([] if narrow else [Text(check.fix)]))
+    if not narrow:
         console = Console(width=1000)  # as wide as its longest line: one line a row, to be searched
     console.print(table)
+    for check in found if narrow else ():
+        if check.fix:
+            print(f"{check.name}, mend it with: {check.fix}")
 
 
 if __name__ == "__main__":

@@ -118,15 +118,17 @@ def show_list():
     for name in configuration.names("algs"):
         table.add_row(name, Text(comment("algs", name)))
     console.print(table)
-    table = Table("environment  (--env-config=)", "what it is", "installed")
+    table, absent = Table("environment  (--env-config=)", "what it is", "installed"), {}
     for name in configuration.names("envs"):
         try:
             env_class(configuration.environment_of(name)).check_installed()
             installed = "yes"
         except ConfigError as error:
-            installed = str(error)
+            installed, absent[name] = "no", str(error)
         table.add_row(name, Text(comment("envs", name)), Text(installed))
     console.print(table)
+    for name, why in absent.items():  # below the table, whose columns would cut the command that installs it
+        print(f"{name}: {why}")
     return 0
 
 

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import logging
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -164,7 +165,8 @@ def _run(experiment: OpenRun, sacred_run) -> None:
         logger.print_recent_stats()
         if parts.experiment.save_replay:
             logger.console_logger.info(f"replay: {parts.env.save_replay()}")
-        _refuse_losses([lost, _report_tables(parts, directory)])
+        film = _save_film(parts, directory) if parts.args.render else None
+        _refuse_losses([lost, film, _report_tables(parts, directory)])
         return
     beat, trace = _Beat(lambda: experiment.summary("running")), experiment.trace
 
@@ -246,6 +248,16 @@ def _remove_checkpoints_of_interruptions(path: Path) -> None:
         with contextlib.suppress(OSError):  # damaged, which does not matter here
             if b'"interrupted": true' in read_bytes(meta):
                 shutil.rmtree(meta.parent, ignore_errors=True)
+
+
+def _save_film(parts, directory) -> str | None:
+    """The animation of `render`. Returns what could not be written, or None."""
+    try:
+        path = parts.runner.film.save(directory.path, parts.experiment.render_format)
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"animation ({brief(error)})"
+    parts.logger.console_logger.info(f"animation: {path}")
+    return None
 
 
 def _report_tables(parts, directory):

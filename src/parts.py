@@ -24,6 +24,7 @@ from training import Training
 from utils.args import ConfigError, declared, key, read
 from utils.checkpoint import find_checkpoint
 from utils.config import shown
+from utils.film import FORMATS, check_format
 from utils.identity import flat
 from utils.logging import Logger
 from utils.memory import free_memory, keep_freed_memory
@@ -80,6 +81,7 @@ class Experiment:
         )
         init_parts: str = key("which weights `init_from` takes", choices=("agent", "all"))
         evaluate: bool = key("play `test_nepisode` test episodes with the loaded checkpoint, and stop")
+        render_format: str = key("of the animation of `render`; mp4 needs ffmpeg", choices=FORMATS)
         save_replay: bool = key("after `evaluate`, save the environment's replay")
         modules_path: str | None = key(
             "folder of your own modules, for classes named MODULE:CLASS; null: the working directory"
@@ -147,14 +149,16 @@ class Parts:
         for name in ("render", "save_replay"):
             if getattr(args, name) and not self.experiment.evaluate:
                 logger.console_logger.warning(f"{name}=True does nothing without evaluate=True and a checkpoint_path")
+        if self.experiment.evaluate and args.render:
+            check_format(self.experiment.render_format)
         torch.set_num_threads(self.experiment.num_threads)
         keep_freed_memory()
         args.device = self.device = self._device()
-        args.kernels = self.kernels = self._kernels(args, kernels)
         own = values["env_args"].get("seed")
         args.game_seed = self.experiment.seed if own is None else own
         self.env = self._env(args.game_seed)
         try:
+            args.kernels = self.kernels = self._kernels(args, kernels)
             self._build(args)
         except BaseException:
             self.env.close()
@@ -163,7 +167,8 @@ class Parts:
     def _env(self, seed: int) -> envs.VectorEnv:
         e, env_args, n_envs = self.experiment, self.values["env_args"], self.training.batch_size_run
         if e.runner != "ray":
-            return envs.make(e.env, env_args, n_envs, seed, workers=e.env_workers)
+            draw = e.evaluate and self.args.render
+            return envs.make(e.env, env_args, n_envs, seed, workers=e.env_workers, draw=draw)
         for name in ("render", "save_replay"):
             if getattr(self.args, name):
                 raise ConfigError(f"{name}=True: with runner=ray actors play, which cannot; give runner=parallel")
@@ -187,6 +192,8 @@ class Parts:
                 f"batch_steps = {self.training.batch_steps} cuts episodes into stretches, which agents that look back "
                 f"cannot learn from: give {memory[0]}=False, or batch_steps=null for whole episodes"
             )
+        for note in self.env.notes:
+            self.logger.console_logger.info(note)
         with_sizes(args, info)
         self.scheme, self.groups = make_scheme(info, args.common_reward), {"agents": info.n_agents}
         self._refuse_what_does_not_fit(args)
@@ -323,6 +330,7 @@ def with_sizes(args: SimpleNamespace, info: EnvInfo) -> SimpleNamespace:
     """`args`, which gets the sizes of the game that networks are built by."""
     args.n_agents, args.n_actions, args.episode_limit = info.n_agents, info.n_actions, info.episode_limit
     args.obs_shape, args.state_shape = info.obs_shape, info.state_shape
+    args.obs_dims = info.obs_dims or (info.obs_shape,)
     return args
 
 

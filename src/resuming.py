@@ -1,6 +1,7 @@
 """Which run is resumed, and whether its state fits: for `--resume RUN_DIR`, `--resume=latest` and `--status`."""
 
 import platform
+from dataclasses import fields
 from pathlib import Path
 
 from utils.args import ConfigError
@@ -104,7 +105,8 @@ def facts(parts, commit: str | None) -> dict:
     keys = {k: v for k, v in flat(parts.values).items() if counts(k) or k == "env_workers"}
     return {
         "keys": keys,
-        "shapes": {name: getattr(info, name) for name in vars(info)},
+        # Fields that came later are told where a game uses them: states from before have none.
+        "shapes": {f.name: v for f in fields(info) if (v := getattr(info, f.name)) != f.default},
         "machine": {
             "commit": commit,
             "processor": _processor(),

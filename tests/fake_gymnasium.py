@@ -15,12 +15,24 @@ class Discrete:
 
 
 class Box:
-    def __init__(self, *shape):
-        self.shape = shape
+    def __init__(self, *dims, low=-np.inf, high=np.inf, dtype=np.float32, shape=None):
+        self.shape, self.dtype = dims if shape is None else shape, np.dtype(dtype)
+        self.low, self.high = (np.full(self.shape, bound, dtype=dtype) for bound in (low, high))
+
+
+class Dict:
+    def __init__(self, inner):
+        self.spaces = inner
 
 
 spaces = SimpleNamespace(
-    Tuple=Tuple, flatdim=lambda space: int(np.prod(space.shape)), flatten=lambda space, shown: np.ravel(shown)
+    Tuple=Tuple,
+    Dict=Dict,
+    Box=Box,
+    Discrete=Discrete,
+    flatdim=lambda space: int(np.prod(space.shape)),
+    flatten=lambda space, shown: np.ravel(shown),
+    flatten_space=lambda s: Box(s.low.size, low=s.low.ravel(), high=s.high.ravel(), dtype=s.dtype),
 )
 
 
@@ -81,7 +93,13 @@ class Single(Team):
         self.action_space, self.observation_space = Discrete(2), Box(1)
 
 
-registry = {"Team-v1": Team, "Single-v1": Single}
+class Continuous(Single):
+    def __init__(self):
+        super().__init__()
+        self.action_space = Box(1)
+
+
+registry = {"Team-v1": Team, "Single-v1": Single, "Continuous-v1": Continuous}
 
 
 def make(name, disable_env_checker=None, **kwargs):

@@ -336,3 +336,29 @@ def test_memory_is_what_the_run_refuses_by(values, told, capsys, monkeypatch):
     assert state(rows["memory"]) == "broken" and "in all, but cpu has 1.00 GiB free" in rows["memory"]
     *parts, _ = started.err.removeprefix("error: ").split(" in all")[0].split(", ")
     assert parts and [part for part in parts if part not in rows["memory"]] == []
+
+
+# ---- tables
+
+
+@pytest.mark.parametrize("flag", [["--env-config=matrix_game"], ["--start", "matrix_game"]])
+def test_a_check_of_one_environment_shows_that_one(flag, told):
+    _, rows = told(*flag)
+    assert [name for name in rows if name.startswith("environment")] == ["environment matrix_game"]
+    assert "StarCraft II" not in rows and "requirements/gym.txt" not in rows
+
+
+def test_of_one_that_needs_packages_these_are_shown(told):
+    _, rows = told("--env-config=gymma")
+    assert "requirements/gym.txt" in rows and "requirements/sc2.txt" not in rows
+
+
+def test_in_a_narrow_terminal_the_command_that_mends_stays_in_one_piece(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    fix = "pip install --no-deps git+https://example.org/a/very/long/address/that/no/column/holds.git"
+    doctor.show([checks.Check("a game", "missing", "it is not installed", fix)])
+    lines = capsys.readouterr().out.splitlines()
+    assert f"a game, mend it with: {fix}" in lines
+    assert all(len(line) <= 60 or fix in line for line in lines if "\x1b" not in line)

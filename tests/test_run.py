@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from command import CONFIG, files, full_disk, here, toy_config, words
+from PIL import Image
 
 import envs
 from envs import REGISTRY
@@ -233,7 +234,10 @@ def test_load_step_takes_the_nearest_and_training_goes_on_from_there(trained, tm
 
 def test_render_prints_the_game(trained, tmp_path, capsys):
     values = (f"checkpoint_path={trained.path}", "evaluate=True", "render=True")
-    assert "game state 0" in here(capsys, words("qmix", "matrix_game", tmp_path, *values)).out
+    run = here(capsys, words("qmix", "matrix_game", tmp_path, *values))
+    assert "game state 0" in run.out
+    with Image.open(run.path / "render.gif") as film:
+        assert film.size == (400, 400)
 
 
 def test_save_model_false_writes_none(tmp_path, capsys):

@@ -32,7 +32,7 @@ from envs.smac import SMAC
 from envs.starcraft import SMAC_MAPS
 env_args = json.loads(sys.argv[1])
 info = {name: SMAC(SMAC.Config(**env_args | {"map_name": name})).env_info for name in SMAC_MAPS}
-print(json.dumps({name: list(vars(i).values()) for name, i in info.items()}))
+print(json.dumps({name: list(vars(i).values())[:5] for name, i in info.items()}))
 """
 
 

@@ -19,9 +19,11 @@ def make_scheme(env_info, common_reward):
     """The fields of an episode and their types, as small as their values allow."""
     fits = [(2**8, torch.uint8), (2**15, torch.int16), (2**31, torch.int32)]  # so many actions
     small = next((dtype for most, dtype in fits if env_info.n_actions <= most), torch.int64)
+    pixels = {"dtype": torch.uint8, "pixels": True}
     return {
-        "state": {"vshape": (env_info.state_shape,)},
-        "obs": {"vshape": (env_info.obs_shape,), "group": "agents"},
+        "state": {"vshape": (env_info.state_shape,)} | (pixels if getattr(env_info, "state_pixels", False) else {}),
+        "obs": {"vshape": (env_info.obs_shape,), "group": "agents"}
+        | (pixels if getattr(env_info, "pixels", False) else {}),
         "actions": {"vshape": (1,), "group": "agents", "dtype": small},
         "avail_actions": {"vshape": (env_info.n_actions,), "group": "agents", "dtype": torch.bool},
         "reward": {"vshape": (1 if common_reward else env_info.n_agents,)},
@@ -30,10 +32,16 @@ def make_scheme(env_info, common_reward):
     }
 
 
+def scaled(pixels):
+    """Numbers of 0 to 255 (uint8) as networks read them: 0..1. The one place where this is done."""
+    return pixels.float() / 255
+
+
 class EpisodeBatch:
     """`batch_size` episodes of up to `max_seq_length` observations. New ones are zero and not filled.
 
-    scheme: {field: {"vshape": shape, "group": "agents" (adds the agent axis), "dtype": torch dtype}}.
+    scheme: {field: {"vshape": shape, "group": "agents" (adds the agent axis), "dtype": torch dtype, "pixels": True
+    (kept as uint8, and read as `scaled`)}}.
     groups: {"agents": N}. `filled` [B, T+1, 1] is added: 1 where an observation was stored.
     """
 
@@ -50,7 +58,7 @@ class EpisodeBatch:
     def __getitem__(self, item):
         """A field by name, or a smaller EpisodeBatch by (episodes, time) slices or indices."""
         if isinstance(item, str):
-            return self.data[item]
+            return scaled(self.data[item]) if self.scheme[item].get("pixels") else self.data[item]
         episodes, time = item if isinstance(item, tuple) else (item, slice(None))
         if isinstance(episodes, int):
             episodes = slice(episodes, episodes + 1)  # keep the axis

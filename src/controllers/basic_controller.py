@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from components.action_selectors import selector_class
+from components.episode_buffer import scaled
 from modules.agents import agent_class
 from utils.args import TrainingError, key, read
 from utils.checkpoint import load_weights, save_weights
@@ -65,7 +66,8 @@ class BasicMAC:
     def values(self, act, obs, last_actions, hidden):
         """Q_i(τ_i,·) [E, N, A] (numpy) and the next hidden states [E, N, H]. act: see `acting`; last_actions [E, N]."""
         device = self.agent_ids.device
-        q, hidden = act(obs.to(device), last_actions.to(device), hidden)
+        obs = obs.to(device)
+        q, hidden = act(scaled(obs) if obs.dtype == torch.uint8 else obs, last_actions.to(device), hidden)
         return q.cpu().numpy(), hidden
 
     def refuse_not_finite(self, q, t_env):

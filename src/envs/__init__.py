@@ -28,15 +28,16 @@ def env_class(name):
     return lookup("environment", REGISTRY, name, EXTRAS, methods=("reset", "step"))
 
 
-def make(name, env_args=None, n_envs=1, seed=None, workers=False) -> VectorEnv:
+def make(name, env_args=None, n_envs=1, seed=None, workers=False, draw=False) -> VectorEnv:
     """A VectorEnv of `n_envs` copies of the game `name`.
 
     env_args: {key: value} of the keys of the game's `Config`; the others have the values of config/envs. seed: of the
     first; the others follow from it; the game's own key `seed`, where it is given, takes its place. workers: one
-    process for each copy.
+    process for each copy. draw: pictures of it will be asked for.
     """
     env_args = _defaults(name) | (env_args or {})
     cls, config = _checked(name, env_args, n_envs, workers, "env_workers=True")
+    config = cls.drawn(config) if draw else config
     seed = seed if env_args.get("seed") is None else env_args["seed"]  # of resets that are given none
     if not (workers or cls.own_process):
         return cls(config, n_envs=n_envs, seed=seed)

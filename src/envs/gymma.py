@@ -1,4 +1,4 @@
-"""EPyMARL's `gymma`: lbforaging, rware, particle worlds, PettingZoo, VMAS, and any Gymnasium id with several agents.
+"""EPyMARL's `gymma`: lbforaging, rware, particle worlds, PettingZoo, VMAS, any Gymnasium id, and games of one's own.
 
 The games are objects of Python, stepped one after the other in this process; `env_workers=True` gives each a process,
 which pays where a step takes much more than 0.1 ms.
@@ -9,13 +9,12 @@ import importlib.metadata
 import logging
 import traceback
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from envs.gym_games import make_game, numbers
+from envs.gym_games import LARGE, Game, make_game, numbers
 from envs.gym_keys import INSTALL
 from envs.vector import ArrayEnv, EnvInfo, GameError, Observation
 from utils.args import ConfigError
@@ -23,6 +22,7 @@ from utils.args import key as declare  # `key` is one of the keys
 from utils.logging import brief
 
 EXAMPLES = "lbforaging:Foraging-8x8-2p-3f-v3, rware:rware-tiny-2ag-v2, pz-mpe-simple-spread-v3, vmas-balance"
+PICTURES = "rgb_array"  # Gymnasium's and PettingZoo's render_mode for games that are asked for pictures
 
 
 @contextmanager
@@ -41,15 +41,19 @@ def blaming(game, error_class):
 
 
 class Gymma(ArrayEnv):
-    """obs [E, N, O]: flattened, padded with zeros to the longest; state [E, N·O]: all of them in a row; actions that an
-    agent does not have are not available. A time limit, also the game's own, truncates.
+    """obs [E, N, O]: flattened, padded with zeros to the longest; state [E, S]: the game's own, or all observations in
+    a row. Actions that an agent does not have, or that the game's mask bars, are not available. A time limit, also
+    the game's own, truncates. info: the single numbers of the game's last info.
 
     Where a game pays its agents one by one the reward is [E, N] and `common_reward` False.
     """
 
     @dataclass(frozen=True)
     class Config:
-        key: str | None = declare(f"the game, as EPyMARL writes it: {EXAMPLES}")
+        key: str | None = declare(
+            f"the game, as EPyMARL writes it: {EXAMPLES}; or MODULE:NAME, a class or function of yours that returns a "
+            "Gymnasium environment or a PettingZoo ParallelEnv"
+        )
         time_limit: int = declare(
             "time limit; a lower one of the game's own counts", unit="steps", low=1, high=1_000_000
         )
@@ -58,20 +62,29 @@ class Gymma(ArrayEnv):
             choices=("FrozenTag", "RandomTag", "PretrainedTag", "PretrainedAdversary"),
         )
         kwargs: dict = declare("further arguments of the game, such as env_args.kwargs.max_cycles=50")
+        use_game_state: bool = declare(
+            "the mixer reads the game's own state (state(), get_state() or info['state']), where it offers one; False: "
+            "all observations in a row"
+        )
+        scale_obs: bool = declare("observations are scaled to 0..1 by their bounds, where they have bounds")
         seed: int | None = declare("of the games; null: from the run's seed", low=0, high=2**32 - 1)
 
     needs, install = ("gymnasium",), INSTALL
+    use_game_state, scale_obs = False, False  # of games whose Config has no such keys
     shares_stream, one_object_each = False, True
+    told = False  # that the game cannot draw itself
 
     def __init__(self, config, n_envs=1, seed=None):
         self.config = config
-        self.games: list[Any] = []
+        self.games: list[Game] = []
+        self.use_game_state = getattr(config, "use_game_state", self.use_game_state)
+        self.scale_obs = getattr(config, "scale_obs", self.scale_obs)
         try:
             for _ in range(n_envs):
                 with blaming(self._called(), ConfigError):
                     self.games.append(self._make_game())
-            self._set_up(n_envs, seed)
             with blaming(self._called(), ConfigError):
+                self._set_up(n_envs, seed)
                 self._try()
         except ConfigError:
             self.close()
@@ -80,15 +93,86 @@ class Gymma(ArrayEnv):
         with suppress(importlib.metadata.PackageNotFoundError):  # the user's own, which is not installed
             self.versions = {package: importlib.metadata.version(package)}
 
+    @classmethod
+    def drawn(cls, config):
+        has = getattr(config, "kwargs", None)
+        return (
+            config if has is None or "render_mode" in has else replace(config, kwargs=has | {"render_mode": PICTURES})
+        )
+
     def _set_up(self, n_envs, seed):
         game = self.games[0]
-        n, o = len(game.n_actions), max(game.obs_sizes)
+        sizes = [sight.size for sight in game.sights]
+        n, o = len(game.n_actions), max(sizes)
+        self.first = game.reset(0)  # some tell their state only now
+        own = game.state() if self.use_game_state else None
+        self.state_size = None if own is None else len(own)  # of the game's own state
+        self.masked = game.masks is not None
+        pixels = all(sight.pixels for sight in game.sights)
+        shapes = {sight.shape for sight in game.sights}
         limit = min(self.config.time_limit, game.limit or self.config.time_limit)
-        super().__init__(EnvInfo(n, max(game.n_actions), o, self._state_size(n, o), limit), n_envs, seed)
-        has = np.arange(max(game.n_actions)) < np.array(game.n_actions)[:, None]  # [N, A]
-        self.avail = np.repeat(has[None], n_envs, axis=0)  # [E, N, A]
-        self.obs = np.zeros((n_envs, n, o), dtype=np.float32)
-        self.state = np.zeros((n_envs, self.env_info.state_shape), dtype=np.float32)
+        info = EnvInfo(
+            n,
+            max(game.n_actions),
+            o,
+            self._state_size(n, o),
+            limit,
+            obs_dims=shapes.pop() if len(shapes) == 1 else (o,),
+            pixels=pixels,
+            state_pixels=pixels and self._state_is_joined(),
+        )
+        super().__init__(info, n_envs, seed)
+        self.has = np.arange(max(game.n_actions)) < np.array(game.n_actions)[:, None]  # [N, A]
+        self.avail = np.repeat(self.has[None], n_envs, axis=0)  # [E, N, A]
+        self.obs = np.zeros((n_envs, n, o), dtype=np.uint8 if pixels else np.float32)
+        self.state = np.zeros((n_envs, info.state_shape), dtype=np.uint8 if info.state_pixels else np.float32)
+        self.bounds = self._bounds(game) if self.scale_obs and not pixels else None  # (low, span), [[O_i] each]
+        self._tell(game, limit)
+
+    def _bounds(self, game):
+        """What is subtracted from the observations of each agent, and what they are then divided by: [[O_i] each]."""
+        lows, spans, some = [], [], False
+        for sight in game.sights:
+            low, span = np.zeros(sight.size, dtype=np.float32), np.ones(sight.size, dtype=np.float32)
+            if sight.low is not None:
+                bounded = (np.abs(sight.low) < LARGE) & (np.abs(sight.high) < LARGE) & (sight.high > sight.low)
+                low[bounded] = sight.low[bounded]
+                span[bounded] = (sight.high - sight.low.astype(np.float64))[bounded]
+                some |= bool(bounded.any())
+            lows.append(low)
+            spans.append(span)
+        if not some:
+            raise ConfigError(
+                f"{self._called()}: env_args.scale_obs = True, but the game gives no bounds of its observations; give "
+                "env_args.scale_obs=False and scale them in the game"
+            )
+        return lows, spans
+
+    def _tell(self, game, limit):
+        """Set `facts` and `notes`."""
+        asked = self.config.time_limit
+        size = self.env_info.state_shape
+        whole = "the agents' observations in a row" if self._state_is_joined() else f"the game's own, {game.state_name}"
+        self.facts = {
+            "state": f"{whole}, {size} numbers",
+            "action_masks": "the game's own" if self.masked else "none of the game's own",
+            "episode_limit": f"{limit} steps, env_args.time_limit",
+            "observations": "uint8, read as 0..1"
+            if self.env_info.pixels
+            else "scaled to 0..1"
+            if self.bounds
+            else "as is",
+        }
+        self.notes = (f"state: {self.facts['state']}",) if self.use_game_state else ()
+        if limit < asked:
+            self.facts["episode_limit"] = f"{limit} steps, the game's own {game.limit_name}"
+            self.notes += (
+                f"time limit: the game's own, {limit} steps, is lower than env_args.time_limit = {asked}; "
+                f"env_args.kwargs.{game.limit_name}={asked} moves it",
+            )
+
+    def _state_is_joined(self):
+        return self.state_size is None
 
     def _called(self):
         """What messages call the game."""
@@ -104,15 +188,22 @@ class Gymma(ArrayEnv):
                 f"env_args.pretrained_wrapper = {c.pretrained_wrapper!r} needs weights that come with EPyMARL only; "
                 "for simple-tag there are FrozenTag and RandomTag"
             )
-        return make_game(c.key, c.time_limit, c.kwargs, c.pretrained_wrapper)
+        try:
+            return make_game(c.key, c.time_limit, c.kwargs, c.pretrained_wrapper)
+        except Exception:
+            if c.kwargs.get("render_mode") != PICTURES:
+                raise
+            rest = {k: v for k, v in c.kwargs.items() if k != "render_mode"}  # a game that cannot draw itself
+            return make_game(c.key, c.time_limit, rest, c.pretrained_wrapper)
 
     def _state_size(self, n, o):
-        return n * o
+        return n * o if self.state_size is None else self.state_size
 
     def _try(self):
         """Play one step, to see how it pays, and whether it keeps to what it says of itself."""
         game = self.games[0]
-        self._show(0, game.reset(0))
+        self._show(0, self.first)
+        del self.first
         paid = game.step([int(row.argmax()) for row in self.avail[0]])[1]
         reward = numbers(paid)
         self.common_reward = reward is None or reward.ndim == 0
@@ -129,23 +220,65 @@ class Gymma(ArrayEnv):
         for i in np.flatnonzero(live):
             with blaming(self._called(), GameError):
                 obs, paid, over[i], cut = self.games[i].step(actions[i].tolist())
-                self._show(i, obs)
+                self._show(i, obs, over[i] or cut)
                 reward[i] = self._paid(paid)
             self.truncated[i] = cut and not over[i]
         return reward, over
 
-    def _show(self, i, obs):
-        """Take up what environment i shows: one observation an agent."""
-        sizes = self.games[i].obs_sizes
+    def _show(self, i, obs, ended=False):
+        """Take up what environment i shows: one observation an agent. ended: of the episode."""
+        sizes = [sight.size for sight in self.games[i].sights]
         if [len(o) for o in obs] != sizes:
             raise GameError(f"the game shows observations of {[len(o) for o in obs]} numbers, not of {sizes}")
         for agent, o in enumerate(obs):
+            if self.bounds is not None:
+                low, span = self.bounds
+                o = (o - low[agent]) / span[agent]
             self.obs[i, agent, : len(o)] = o
-        self._look(i)
+        self._look(i, ended)
 
-    def _look(self, i):
+    def _look(self, i, ended=False):
         """Set `state` and `avail` of environment i."""
-        self.state[i] = self.obs[i].ravel()
+        self.avail[i] = self._available(self.games[i].masks, ended)
+        if self.state_size is None:
+            self.state[i] = self.obs[i].ravel()
+            return
+        own = self.games[i].state()
+        if own is None or len(own) != self.state_size:
+            shown = "no state" if own is None else f"a state of {len(own)} numbers"
+            raise GameError(
+                f"the game shows {shown} at this step, before it was of {self.state_size}; "
+                "env_args.use_game_state=False takes the observations in its place"
+            )
+        self.state[i] = own
+
+    def _available(self, masks, ended):
+        """Which actions can be taken, bool [N, A]. masks: the game's own, or None. Behind the end anything can."""
+        if masks is None:
+            if self.masked and not ended:
+                raise GameError("the game shows no action_mask at this step, before it did")
+            return self.has
+        avail = self.has.copy()
+        for agent, mask in enumerate(masks):
+            if mask is None:
+                continue
+            bits, n = numbers(mask), self.games[0].n_actions[agent]
+            if bits is None or bits.shape != (n,):
+                has = "is no list of numbers" if bits is None else f"has the shape {list(bits.shape)}"
+                raise GameError(f"the action_mask of agent {agent} {has}, but it has {n} actions")
+            if bits.any():
+                avail[agent, :n] = bits.astype(bool)
+            elif not ended:
+                raise GameError(f"the action_mask of agent {agent} leaves it no action: all {n} are barred")
+        return avail
+
+    def _info(self):
+        ended = np.flatnonzero(self.terminated | self.truncated)
+        found = {}
+        for i in ended:
+            for name, value in self.games[i].info.items():
+                found.setdefault(name, np.full(self.n_envs, None))[i] = value
+        return found
 
     def _paid(self, paid):
         """The reward as an array. GameError where it is not of the kind that the first step's was."""
@@ -160,8 +293,18 @@ class Gymma(ArrayEnv):
         return Observation(self.obs.copy(), self.state.copy(), self.avail.copy())
 
     def render(self):
-        """What the agents of the first environment see; the games draw in windows only."""
+        """What the agents of the first environment see, as text."""
         return "\n".join(f"agent {i}: {o.round(2).tolist()}" for i, o in enumerate(self.obs[0]))
+
+    def frame(self):
+        try:
+            with blaming(self._called(), GameError):
+                return self.games[0].frame()
+        except GameError as error:  # a display is missing, a mode that it does not know
+            if not self.told:
+                self.told = True
+                logging.getLogger("qtran").warning(f"the game's own render: {error}; its text is drawn instead")
+            return None
 
     def close(self):
         games, self.games = self.games, []

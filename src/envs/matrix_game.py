@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from envs import pictures
 from envs.vector import ArrayEnv, EnvInfo, Observation, observed
 from utils.args import ConfigError, key
 from utils.identity import short
@@ -68,6 +69,7 @@ class MatrixGame(ArrayEnv):
         self._one_hot = np.eye(self.n_states, dtype=np.float32)  # [S, S]
         self._seen = self._one_hot[:, None] * sees[:, None].astype(np.float32)  # [S, N, S]
         self.game_state = np.zeros(n_envs, dtype=np.int64)  # [E]
+        self.taken: tuple[int, ...] | None = None  # the last joint action of the first environment
         super().__init__(_info(self.payoff), n_envs, seed)
 
     @classmethod
@@ -96,10 +98,17 @@ class MatrixGame(ArrayEnv):
             most = self.agent_actions[n] - 1
             raise ValueError(f"environment {e}: agent {n} has the actions 0..{most}, not {actions[e, n]}")
         reward = self.payoff[(self.game_state, *actions.T)]  # [E]
+        if live[0]:
+            self.taken = tuple(actions[0].tolist())
         return reward, np.ones(self.n_envs, dtype=bool)
 
     def render(self):
         return f"game state {self.game_state[0]}, payoff:\n{self.payoff[self.game_state[0]]}"
+
+    def frame(self):
+        """With the joint action that was taken last, for two agents."""
+        payoff: Any = self.payoff[self.game_state[0]]
+        return pictures.table(payoff, self.taken) if payoff.ndim == 2 else None  # type: ignore[arg-type]
 
 
 def _info(payoff) -> EnvInfo:

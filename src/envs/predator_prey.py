@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from envs import pictures
 from envs.vector import ArrayEnv, EnvInfo, Observation, observed
 from utils.args import ConfigError, key
 
@@ -198,6 +199,10 @@ class PredatorPrey(ArrayEnv):
         grid[self.cells[0, :n]] = np.arange(n).astype(str)
         grid[self.cells[0, n:]] = "x"
         return "\n".join(" ".join(row) for row in grid.reshape(self.config.map_size, -1))
+
+    def frame(self):
+        n, places = self.config.n_predators, np.stack(np.divmod(self.cells[0], self.config.map_size), axis=-1).tolist()
+        return pictures.grid(self.config.map_size, places[:n], places[n:])
 
 
 def _widths(config) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.gym_games import GymGame
+from envs.gym_games import GymGame, gym_env
 from envs.gymma import Gymma
 from utils.args import ConfigError, key
 
@@ -46,17 +46,22 @@ class SMAClite(Gymma):
                 "env_args.use_cpp_rvo2 = True needs the module rvo2, which is not installed; build it as SMAClite's "
                 "README says, or give env_args.use_cpp_rvo2=False"
             )
-        game = GymGame(f"smaclite/{c.map_name}-v0", c.time_limit, {"use_cpp_rvo2": c.use_cpp_rvo2})
+        name = f"smaclite/{c.map_name}-v0"
+        game = GymGame(gym_env(name, {"use_cpp_rvo2": c.use_cpp_rvo2}), name, c.time_limit)
         game.n_actions = [game.env.unwrapped.n_actions] * len(game.n_actions)  # its masks are that long
         return game
 
     def _state_size(self, n, o):
         return int(self.games[0].env.unwrapped.state_size)
 
-    def _look(self, i):
+    def _state_is_joined(self):
+        return False
+
+    def _look(self, i, ended=False):
         game = self.games[i].env.unwrapped
         self.state[i] = game.get_state()
         self.avail[i] = np.array(game.get_avail_actions(), dtype=bool)
 
     def _info(self):
-        return {"battle_won": np.array([float(not game.env.unwrapped.enemies) for game in self.games])}
+        won = np.array([float(not game.env.unwrapped.enemies) for game in self.games])
+        return super()._info() | {"battle_won": won}

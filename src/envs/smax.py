@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from envs import pictures
 from envs.vector import ArrayEnv, EnvInfo, Observation
 from utils import interrupts
 from utils.args import ConfigError, key
@@ -119,6 +120,12 @@ class SMAX(ArrayEnv):
         units = [f"{h:.0f} ({x:.1f}, {y:.1f})" for h, (x, y) in zip(health * self.alive[0], xy)]
         n = self.env_info.n_agents
         return f"agents:  {'  '.join(units[:n])}\nenemies: {'  '.join(units[n:])}"
+
+    def frame(self):
+        state = self._carry[1].state
+        health, xy = np.asarray(state.unit_health)[0], np.asarray(state.unit_positions)[0]
+        size = self.game.map_width, self.game.map_height
+        return pictures.battle(xy, health * self.alive[0], self.env_info.n_agents, size)
 
 
 @contextlib.contextmanager

@@ -16,18 +16,25 @@ from utils.registry import MissingPackage
 @dataclass(frozen=True)
 class EnvInfo:
     """What the networks and the buffer need to know. `obs_shape` and `state_shape` are lengths of
-    flat vectors (EPyMARL's names); `episode_limit` is in steps."""
+    flat vectors (EPyMARL's names); `episode_limit` is in steps.
+
+    obs_dims: the shape of an observation before it was made flat, for networks that read images; empty: it is flat.
+    pixels: observations are uint8, of 0 to 255; state_pixels: the state too. Networks read both as 0..1.
+    """
 
     n_agents: int
     n_actions: int
     obs_shape: int
     state_shape: int
     episode_limit: int
+    obs_dims: tuple[int, ...] = ()
+    pixels: bool = False
+    state_pixels: bool = False
 
 
 class Observation(NamedTuple):
-    obs: np.ndarray  # [E, N, O] float32
-    state: np.ndarray  # [E, S] float32
+    obs: np.ndarray  # [E, N, O] float32, or uint8 where EnvInfo says `pixels`
+    state: np.ndarray  # [E, S] float32, or uint8 where EnvInfo says `state_pixels`
     avail: np.ndarray  # [E, N, A] bool; every agent, a dead one too, has at least one
 
 
@@ -38,7 +45,7 @@ class Step(NamedTuple):
     reward: np.ndarray  # [E] float32; [E, N] where agents are paid one by one
     terminated: np.ndarray  # [E] bool: the game is over, nothing follows
     truncated: np.ndarray  # [E] bool: a time limit cut it short; never together with terminated
-    info: dict  # {name: [E] array}, read at an episode's last step, logged as `name_mean`
+    info: dict  # {name: [E] array}, read at an episode's last step; numbers are logged as `name_mean`
 
 
 class GameError(TrainingError):
@@ -69,6 +76,8 @@ class VectorEnv:
     restarts = None  # games that were replaced so far, where that can happen
     lost = None  # [E] bool: episodes that a failure of the game has cut off, where that can happen
     versions = {}  # {program: version} that results depend on, for the summary
+    facts = {}  # {what: how it is} of the game that was made, in words, for the log and the summary
+    notes = ()  # lines that are told once when the run begins
     needs = ()  # packages beyond the core
     install = None  # the line that installs them
 
@@ -93,9 +102,18 @@ class VectorEnv:
     def step(self, actions) -> Step:
         raise NotImplementedError
 
+    @classmethod
+    def drawn(cls, config):
+        """`config` as it is for games that will be asked for pictures."""
+        return config
+
     def render(self) -> str:
         """The first environment as text."""
         return f"{type(self).__name__} has no picture of itself"
+
+    def frame(self) -> np.ndarray | None:
+        """A picture of the first environment, uint8 [height, width, 3]; None: it has none but `render`'s text."""
+        return None
 
     def save_replay(self) -> str:
         """Save the last episode of the first environment; returns where."""
@@ -114,7 +132,8 @@ class VectorEnv:
 
 def observed(info: EnvInfo, n_envs: int) -> int:
     """Bytes of two Observations of `n_envs` environments, the last and the next."""
-    shown = 4 * (info.n_agents * info.obs_shape + info.state_shape) + info.n_agents * info.n_actions
+    shown = (1 if info.pixels else 4) * info.n_agents * info.obs_shape + info.n_agents * info.n_actions
+    shown += (1 if info.state_pixels else 4) * info.state_shape
     return 2 * n_envs * shown
 
 

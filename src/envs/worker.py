@@ -44,7 +44,7 @@ def temporary_folder():
 class Worker:
     """A process that plays environment i, the pipe to it, and a folder in `folder` for its temporary files.
 
-    It begins by sending (env_info, common_reward, versions). owes: answers that have not been received.
+    It begins by sending (env_info, common_reward, versions, facts, notes). owes: answers that have not been received.
     delay: seconds that it waits first.
     """
 

@@ -47,7 +47,7 @@ def serve(pipe, env_class, config, seed, folder, parent, delay):
     env, fd = None, pipe.fileno()
     try:
         env = env_class(config, n_envs=1, seed=seed)
-        write_message(pipe, MESSAGE, (env.env_info, env.common_reward, env.versions))
+        write_message(pipe, MESSAGE, (env.env_info, env.common_reward, env.versions, env.facts, env.notes))
         row, views = 0, {}
         while kind := os.read(fd, 1):  # nothing: the trainer is gone
             if kind == STEP:
@@ -113,8 +113,8 @@ def layout(info, n_rewards, n_envs):
     e, n, a = n_envs, info.n_agents, info.n_actions
     fields = [
         ("actions", (e, n), np.int64),
-        ("obs", (e, n, info.obs_shape), np.float32),
-        ("state", (e, info.state_shape), np.float32),
+        ("obs", (e, n, info.obs_shape), np.uint8 if info.pixels else np.float32),
+        ("state", (e, info.state_shape), np.uint8 if info.state_pixels else np.float32),
         ("reward", (e, n_rewards), np.float32),
         ("avail", (e, n, a), np.bool_),
         ("terminated", (e,), np.bool_),

@@ -75,7 +75,7 @@ class WorkerEnv(VectorEnv):
             for i in self.mine:
                 self.workers[i] = self._worker(i)
             infos = [self.workers[i].receive() for i in self.mine]
-            self.env_info, self.common_reward, self.versions = infos[0]
+            self.env_info, self.common_reward, self.versions, self.facts, self.notes = infos[0]
             self.n_rewards = 1 if self.common_reward else self.env_info.n_agents
             size = layout(self.env_info, self.n_rewards, n_envs)[1]
             _refuse_without_room(size, n_envs)
@@ -124,7 +124,7 @@ class WorkerEnv(VectorEnv):
             if ends is not None:  # an episode's end
                 self.failures[i], self.states[i] = 0, ends[1]
                 for name, value in ends[0].items():
-                    info.setdefault(name, np.zeros(self.n_envs))[i] = value
+                    info.setdefault(name, np.full(self.n_envs, None))[i] = value
         a = {k: v.copy() for k, v in self.arrays.items()}
         reward = a["reward"][:, 0] if self.common_reward else a["reward"]
         return Step(a["obs"], a["state"], a["avail"], reward, a["terminated"], a["truncated"], info)
@@ -215,6 +215,11 @@ class WorkerEnv(VectorEnv):
     def render(self):
         """Of the first one; it must not owe an answer."""
         self.workers[0].send(("render",))
+        return self.workers[0].settle()
+
+    def frame(self):
+        """Of the first one; it must not owe an answer."""
+        self.workers[0].send(("frame",))
         return self.workers[0].settle()
 
     def save_replay(self):

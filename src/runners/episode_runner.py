@@ -14,8 +14,12 @@ from envs.vector import GameError
 from utils import interrupts
 from utils.args import ConfigError, NotFinite, key, read
 from utils.clock import Clock
+from utils.film import Film
 from utils.nonfinite import Tolerance
 from utils.seeding import EXPLORATION, GAMES, GLOBALS, TEST, TRAINING, seed_globals, stream
+
+LARGE = 1000  # numbers beyond this are not what a network should read
+NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating)
 
 
 class Played(NamedTuple):
@@ -24,7 +28,7 @@ class Played(NamedTuple):
     batch: EpisodeBatch  # [E, episode_limit + 1]
     returns: np.ndarray  # [E, 1 or N]
     lengths: np.ndarray  # [E]
-    ends: dict[str, np.ndarray]  # {name: [E]} of what the game says at their ends
+    ends: dict[str, np.ndarray]  # {name: [E]} of what the game says at their ends; None: nothing
     bad: dict[int, NotFinite]  # {environment: why} of episodes that are over because a number is not finite
 
 
@@ -39,7 +43,9 @@ class EpisodeRunner:
     @dataclass(frozen=True)
     class Config:
         runner_log_interval: int = key("time between two records of training returns", unit="environment steps", low=1)
-        render: bool = key("with `evaluate`: print the first environment at each step")
+        render: bool = key(
+            "with `evaluate`: print the first environment at each step, and save an animation, render.gif or render.mp4"
+        )
         common_reward: bool = key("one reward for the team; False: one for each agent (IQL only)")
         reward_scalarisation: str = key(
             "how one team reward is made where an environment pays each agent", choices=("sum", "mean")
@@ -72,6 +78,9 @@ class EpisodeRunner:
         self.tests = 0  # rounds of tests begun since the last round of training
         self.tolerance = Tolerance("episode", self.config.on_nonfinite == "skip", logger.console_logger)
         self.stats = {"": EpisodeStats(), "test_": EpisodeStats()}  # by prefix of the metric
+        self.cut_told = False  # that the game has a time limit of its own
+        self.film = Film()  # of tests with `render`
+        self.kinds: dict[str, set[bool]] = {}  # of each figure of the games: whether it was a number
         self.log_stats_t = -self.config.runner_log_interval - 1
 
     def run(self, test_mode=False, render=False):
@@ -99,8 +108,14 @@ class EpisodeRunner:
             if not test_mode:
                 self.t_env += int(played.lengths[kept].sum())
         self.stats["test_" if test_mode else ""].add(
-            played.returns[kept], played.lengths[kept], {name: values[kept] for name, values in played.ends.items()}
+            played.returns[kept],
+            played.lengths[kept],
+            {name: self._numbers(name, values[kept]) for name, values in played.ends.items()},
         )
+        if self.rounds == 1 and not test_mode:
+            self._look_at_sizes(batch)
+        if not self.cut_told:
+            self._look_at_cuts(batch, played.lengths, kept)
         if not test_mode:
             self.episodes += int(kept.sum())
             self.logger.episode = self.episodes
@@ -142,12 +157,12 @@ class EpisodeRunner:
             obs, state, avail = step.obs, step.state, step.avail
             t += 1
             if render:
-                print(f"t {t}, actions {actions[0].tolist()}, reward {reward[0].tolist()}\n{self.env.render()}")
+                self._show_step(t, actions[0].tolist(), reward[0].tolist(), bool(live[0]))
             done = live & (step.terminated | step.truncated)
             if not (done.any() or newly_bad):
                 continue
             for name, values in step.info.items():
-                ends.setdefault(name, np.zeros(n_envs))[done] = np.asarray(values, dtype=float)[done]
+                ends.setdefault(name, np.full(n_envs, None))[done] = np.asarray(values, dtype=object)[done]
             bad |= newly_bad
             done[list(newly_bad)] = True
             # The true last observation: what a time limit bootstraps on.
@@ -159,6 +174,50 @@ class EpisodeRunner:
                 obs[list(bad)] = 0
         clock.lap("storing")
         return Played(batch, returns, lengths, ends, bad)
+
+    def _numbers(self, name: str, values: np.ndarray) -> np.ndarray:
+        """What the game says at the ends of episodes as float64 [episodes]; NaN where it is not a number. A figure that
+        is a number in some episodes and something else in others is told once."""
+        figures = np.array([_number(value) for value in values])
+        kinds = self.kinds.setdefault(name, set())
+        before = len(kinds)
+        kinds |= {isinstance(value, NUMBERS) for value in values if value is not None}
+        if len(kinds) == 2 > before:
+            self.logger.console_logger.warning(
+                f"the game's info {name!r} is not a number in every episode; {name}_mean is the mean of those in which "
+                "it is"
+            )
+        return figures
+
+    def _look_at_cuts(self, batch: EpisodeBatch, lengths: np.ndarray, kept: np.ndarray) -> None:
+        """Say where the game itself cuts episodes off before the time limit."""
+        limit = self.env.env_info.episode_limit
+        cut = kept & batch.data["truncated"].numpy().any(axis=(1, 2)) & (lengths < limit)
+        if cut.any():
+            self.cut_told, steps = True, int(lengths[cut].max())
+            said = f"the game itself cut an episode off after {steps} steps, before the time limit of {limit}"
+            self.logger.console_logger.info(said)
+            self.env.facts = {**self.env.facts, "cuts": said}
+
+    def _show_step(self, t: int, actions: list, reward: list, live: bool = True) -> None:
+        """Print the first environment, and film it while it is `live`."""
+        text = self.env.render()
+        print(f"t {t}, actions {actions}, reward {reward}\n{text}")
+        if live:
+            self.film.add(self.env.frame(), text)
+
+    def _look_at_sizes(self, batch: EpisodeBatch) -> None:
+        """Warn of large observations in the first round: networks learn badly from them."""
+        for name in ("obs", "state"):
+            values = batch.data[name]
+            largest = 0 if values.dtype == torch.uint8 else float(values.abs().max())
+            if largest > LARGE:
+                what = {"obs": "observations", "state": "the state"}[name]
+                self.logger.console_logger.warning(
+                    f"{what} hold numbers as large as {largest:.4g}, from which networks learn badly: scale them to "
+                    "about -1..1 in the game; in gymma env_args.scale_obs=True does it where they have bounds"
+                )
+                return
 
     def _begin_round(self, test_mode: bool) -> np.random.SeedSequence:
         """Seed exploration and the global generators for the next round; returns the stream of its games."""
@@ -252,6 +311,10 @@ def learned_from(paid: np.ndarray, common_reward: bool, scalarisation: str) -> n
     return paid.reshape(len(paid), -1)
 
 
+def _number(value) -> float:
+    return float(value) if isinstance(value, NUMBERS) else np.nan
+
+
 class EpisodeStats:
     """Returns, lengths and end-of-episode figures of a number of episodes, to be logged as means."""
 
@@ -296,7 +359,12 @@ class EpisodeStats:
         else:
             figures |= {"return_mean": returns.mean(), "return_std": returns.std()}
         figures["ep_length_mean"] = np.concatenate(self.lengths).mean()
-        figures |= {f"{name}_mean": np.concatenate(values).mean() for name, values in self.ends.items()}
+        for name, values in self.ends.items():
+            said = np.concatenate(values)
+            said = said[~np.isnan(said)]
+            if said.size:  # in some episode the game gave a number
+                own = f"{name}_mean" if f"{name}_mean" not in figures else f"info_{name}_mean"
+                figures[own] = said.mean()
         self.__init__()
         return {name: float(value) for name, value in figures.items()}
 

@@ -123,7 +123,7 @@ class ParallelRunner(EpisodeRunner):
 
     def _show(self, play: Play, t: int) -> None:
         taken, reward = play.data["actions"][0, t - 1].flatten().tolist(), play.data["reward"][0, t - 1].tolist()
-        print(f"t {t}, actions {taken}, reward {reward}\n{self.env.render()}")
+        self._show_step(t, taken, reward)
 
     # ------------------------------------------------------------------ the thread
 

@@ -95,12 +95,13 @@ class Player:
     # ------------------------------------------------------------------ what the run calls
 
     def hello(self) -> Any:
-        """(env_info, common_reward, versions, host), or the error that the environments have raised."""
+        """(env_info, common_reward, versions, facts, notes, host), or the error that the environments have raised."""
         with self.changed:
             self.changed.wait_for(lambda: self.env is not None or self.error is not None)
         if self.error is not None:
             return self.error
-        return self.env.env_info, self.env.common_reward, self.env.versions, socket.gethostname()
+        env = self.env
+        return env.env_info, env.common_reward, env.versions, env.facts, env.notes, socket.gethostname()
 
     def prepare(self, args: Any, scheme: dict, groups: dict, tables: dict[str, dict]) -> None:
         """How the agents are made. args: of the run, with the sizes of the game. tables: {module: its REGISTRY}, as the

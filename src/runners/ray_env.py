@@ -193,7 +193,7 @@ class RayEnv(VectorEnv):
                 )
 
     def _welcome(self, slot: Slot, answer: tuple) -> None:
-        self.env_info, self.common_reward, self.versions, slot.host = answer
+        self.env_info, self.common_reward, self.versions, self.facts, self.notes, slot.host = answer
         slot.ready, slot.failures = True, 0
         if self.prepared is not None:
             slot.actor.prepare.remote(pickle.dumps(self.prepared))

@@ -74,7 +74,9 @@ class Seats:
         self.clock = Clock()
         self.rows = min(e, BLOCK)
         padded = -(-e // self.rows) * self.rows
-        self.obs = torch.zeros(padded, info.n_agents, info.obs_shape)
+        self.obs = torch.zeros(
+            padded, info.n_agents, info.obs_shape, dtype=torch.uint8 if info.pixels else torch.float32
+        )
         self.actions = torch.full((padded, info.n_agents), info.n_actions)  # the last ones; n_actions: none yet
         self.hidden = mac.agent.init_hidden(padded, info.n_agents)
         self.plays: list[Play | None] = [None] * e
@@ -107,7 +109,7 @@ class Seats:
             if self.t[i] >= 0 and answer is not None:
                 ends, play.states[i] = answer
                 for name, value in ends.items():
-                    play.ends.setdefault(name, np.zeros(len(self.plays)))[i] = value
+                    play.ends.setdefault(name, np.full(len(self.plays), None))[i] = value
             ready.setdefault(id(play), (play, []))[1].append(i)
         for play, rows in ready.values():
             going_on = self._store(play, np.array(sorted(rows)))

@@ -31,8 +31,10 @@ FOLDER = Path(__file__).resolve().parent.parent / "config"
 CHOICES = ("env", "runner", "mac", "agent", "action_selector", "learner", "mixer")  # keys that name classes
 DEFAULT = "config/default.yaml"
 # Keys that came after version 0.22.0, each with the value that stands for what runs did before there was the key.
-ADDED = {"kernels": "auto", "modules_path": None, "init_from": "", "init_parts": "agent"}
-ADDED |= {"ray_address": None, "ray_actors": 2}
+ADDED = {
+    "kernels": "auto", "modules_path": None, "init_from": "", "init_parts": "agent", "ray_address": None,
+    "ray_actors": 2, "render_format": "gif", "env_args.use_game_state": False, "env_args.scale_obs": False,
+}  # fmt: skip
 MOST_TOLD = 30  # problems in one message
 
 
@@ -42,6 +44,35 @@ class BadConfiguration(ConfigError):
     def __init__(self, problems: list[str]):
         self.problems = sorted(problems)
         super().__init__("configuration:\n  " + told(self.problems))
+
+
+_POLICY = "it is read by EPyMARL's COMA, IA2C, IPPO, MAA2C, MADDPG, MAPPO and PAC, which are not here: leave it out"
+_GRAPH = "it is read by EPyMARL's DCG, which is not here: leave it out"
+# Keys of EPyMARL that have no meaning here, and what does the same. Keys of another name are `aliases` of ours.
+EPYMARL = {
+    "agent_output_type": "agents give action values: leave it out",
+    "obs_individual_obs": "leave it out; whether the mixer reads the observations says env_args.use_game_state (gymma)",
+    "standardise_returns": "standardise_rewards=True scales rewards; returns are not scaled",
+    "test_greedy": "evaluation_epsilon=0.0 plays tests greedily",
+    "wandb_save_model": "checkpoints stay in the run directory: leave it out",
+    "max_episode_steps": "env_args.time_limit; env_args.kwargs.max_episode_steps for the game's own limit",
+    "max_cycles": "env_args.time_limit; env_args.kwargs.max_cycles for the game's own limit",
+    **dict.fromkeys(
+        (
+            "add_value_last_step", "critic_baseline_fn", "critic_q_fn", "critic_train_mode", "critic_train_reps",
+            "critic_type", "entropy_coef", "entropy_end_ratio", "epochs", "eps_clip", "final_entropy_coef",
+            "initial_entropy_coef", "mask_before_softmax", "q_nstep", "reg", "state_value_type",
+        ),
+        _POLICY,
+    ),
+    **dict.fromkeys(
+        (
+            "cg_edges", "cg_payoff_rank", "cg_payoffs_hidden_dim", "cg_utilities_hidden_dim", "duelling",
+            "msg_anytime", "msg_iterations", "msg_normalized",
+        ),
+        _GRAPH,
+    ),
+}  # fmt: skip
 
 
 @dataclass
@@ -266,7 +297,7 @@ def _assemble(layers, readers, for_all: Collection[str] = ()) -> Config:
     flat, sources = _merge(layers, aliases)
     unread = [name for name in flat.keys() - schema.keys() if sources[name] in for_all]
     if unread and not unknown:
-        known = _keys_of_algorithms() | _flatten(_read_mapping(FOLDER / "default.yaml")).keys()
+        known = _keys_of_algorithms() | _flatten(_read_mapping(FOLDER / "default.yaml")).keys() | ADDED.keys()
         for name in known.intersection(unread):
             del flat[name], sources[name]
     secrets = _take_passwords(flat)
@@ -370,6 +401,11 @@ def _hint(name, schema, classes):
     }
     if name in expected:
         return f"; {expected[name]}"
+    bare = str(name).removeprefix("env_args.")
+    if bare != name and bare in schema:
+        return f"; did you mean {bare!r}?"
+    if bare in EPYMARL and name not in schema:
+        return f"; EPyMARL's: {EPYMARL[bare]}"
     if f"env_args.{name}" in schema:
         return f"; did you mean 'env_args.{name}'?"
     owners = [n for kind in ("algs", "envs") for n in names(kind) if name in _own_keys(kind, n)]

@@ -6,7 +6,7 @@ import json
 NO_MATTER = {
     "name", "seed", "env_args.seed", "env_args.timeout", "env_args.restart_every", "env_args.replay_dir",
     "env_args.replay_prefix", "env_args.debug", "label", "hypergroup", "repeat_id", "preset", "local_results_path",
-    "checkpoint_path", "load_step", "evaluate", "render", "save_replay", "env_workers", "use_cuda",
+    "checkpoint_path", "load_step", "evaluate", "render", "render_format", "save_replay", "env_workers", "use_cuda",
     "buffer_cpu_only", "modules_path", "num_threads", "kernels", "use_tensorboard", "log_interval",
     "runner_log_interval", "learner_log_interval", "on_disk_full", "resume_minutes", "resume_interval",
     "keep_replay", "keep_checkpoints", "lease_seconds", "stop_seconds", "ray_address", "ray_actors",
@@ -14,7 +14,9 @@ NO_MATTER = {
 # Keys that no report compares, but that tell the runs of a study apart.
 TELLING = {"name", "seed", "env_args.seed", "checkpoint_path", "load_step", "evaluate"}
 MACHINE = ("env_workers", "num_threads", "use_cuda", "kernels")  # keys that must agree too for the same bits
-FIXED = TELLING | {"env_workers", "preset", "local_results_path", "render", "save_replay", "repeat_id"}
+FIXED = TELLING | {
+    "env_workers", "preset", "local_results_path", "render", "render_format", "save_replay", "repeat_id",
+}  # fmt: skip
 NO_MATTER_AT_ALL = ("mongo", "wandb", "use_wandb", "save_model")  # the beginnings of more such keys
 # Keys that must agree between the algorithms of a task for a fair comparison, and all of env_args.
 FAIRNESS = (

@@ -5,6 +5,7 @@
 
 import logging
 import re
+import shutil
 import sys
 import time
 from collections import defaultdict, deque
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 from utils.args import ConfigError, key
 
 WINDOW = 5  # recent values of a key that the console line averages, as in EPyMARL
-COLUMNS = 4  # of the console's table
+COLUMNS = 4  # of the console's table, at most
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,9 @@ class Logger:
         names = sorted(name for name in self.stats if name != "episode")
         width = max((len(name) for name in names), default=0) + 1
         cells = [f"{name + ':':<{width}} {_number(self._recent(name)):>10}" for name in names]
-        rows = ["   ".join(cells[i : i + COLUMNS]) for i in range(0, len(cells), COLUMNS)]
+        room = shutil.get_terminal_size((10_000, 0)).columns  # as many as fit; where it is no terminal, all of them
+        columns = max(1, min(COLUMNS, (room + 3) // (width + 14)))
+        rows = ["   ".join(cells[i : i + columns]) for i in range(0, len(cells), columns)]
         header = f"Recent Stats | t_env: {self._t_env:>10} | Episode: {self.episode:>8}"
         self.console_logger.info("\n".join([header, *rows]))
 

@@ -154,6 +154,7 @@ class RunDirectory:
             "test": {k: v for k, v in logger.latest.items() if k.startswith("test_")},
             "resumed": self.resumed,
             "versions": versions() | runner.env.versions,
+            "game": dict(runner.env.facts),
             "commit": self.commit,
         }
         text = json.dumps(summary, indent=2) + "\n"

@@ -101,7 +101,7 @@ def test_every_scenario_has_its_sizes():
     assert set(SCENARIOS) == set(smax_env.MAP_NAME_TO_SCENARIO)
     for name, sizes in SIZES.items():
         info = smax(map_name=name).env_info
-        assert tuple(vars(info).values()) == (*sizes, 100)
+        assert tuple(vars(info).values())[:5] == (*sizes, 100)
 
 
 @pytest.mark.smax

@@ -324,3 +324,25 @@ def test_agents_paid_one_by_one_have_statistics_of_their_own():
     assert (taken["agent_0_return_mean"], taken["agent_1_return_mean"], taken["total_return_mean"]) == (2, 4, 6)
     assert taken["total_return_std"] == 3 and taken["ep_length_mean"] == 2 and "return_mean" not in taken
     assert stats.take() == {}
+
+
+class Talking(Script):
+    """What it says at the end is a number, or a word, or nothing."""
+
+    def step(self, actions):
+        said = np.array([7, "lost", True], dtype=object)
+        return super().step(actions)._replace(info={"points": said, "word": ["a", "b", "c"], "late": [1.0, None, 2.0]})
+
+
+def test_numbers_that_a_game_says_at_the_end_are_averaged_and_one_that_changes_its_type_is_told_once(runner, caplog):
+    runner.env = Talking()
+    with caplog.at_level(logging.WARNING, logger="test"):
+        for _ in range(2):
+            runner.run(test_mode=True)
+    runner.log_stats(test_mode=True)
+    stats = runner.logger.stats
+    assert stats["test_points_mean"] == [(0, 4.0)] and stats["test_late_mean"] == [(0, 1.5)]
+    assert "test_word_mean" not in stats
+    assert [r.message for r in caplog.records] == [
+        "the game's info 'points' is not a number in every episode; points_mean is the mean of those in which it is"
+    ]

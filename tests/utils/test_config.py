@@ -9,7 +9,7 @@ import yaml
 from parts import readers
 from utils import config as configuration
 from utils.args import ConfigError
-from utils.config import explain, load, load_from, names, parse_overrides, task_name
+from utils.config import EPYMARL, explain, load, load_from, names, parse_overrides, task_name
 
 
 def loaded(alg="qtran_alt", env="matrix_game", *words):
@@ -183,6 +183,27 @@ def test_more_agents_than_the_map_has(game, said):
 def test_a_key_that_epymarl_lists_and_does_not_read_is_told():
     told = message("qtran_alt", "sc2v2", "env_args.time_limit=150")
     assert "unknown key 'env_args.time_limit' (value 150); the map has a limit of its own" in told
+
+
+@pytest.mark.parametrize(
+    "word, said",
+    [
+        ("test_greedy=True", "evaluation_epsilon=0.0 plays tests greedily"),
+        ("q_nstep=5", "it is read by EPyMARL's COMA, IA2C"),
+        ("cg_edges=full", "it is read by EPyMARL's DCG"),
+        ("env_args.max_cycles=9", "env_args.kwargs.max_cycles for the game's own limit"),
+        ("env_args.common_reward=True", "did you mean 'common_reward'?"),
+    ],
+)
+def test_keys_of_epymarl_without_a_meaning_here_are_named_with_what_replaces_them(word, said):
+    told = message("qmix", "gymma", word)
+    assert f"unknown key '{word.split('=')[0]}'" in told and said in told
+
+
+def test_no_key_that_is_read_is_called_one_without_a_meaning():
+    games = ("gymma", "sc2", "smax", "predator_prey")
+    read = {key for alg in names("algs") for game in games for key in load(alg, game, {}, readers).schema}
+    assert not read & EPYMARL.keys()
 
 
 def test_all_problems_are_in_one_message():

@@ -89,6 +89,15 @@ def test_memory_is_bounded(logger):
     assert [t for t, _ in logger.stats["loss"]] == list(range(1000 - WINDOW, 1000))
 
 
+def test_recent_stats_fit_the_terminal(logger, lines, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for k in range(6):
+        logger.log_stat(f"a_figure_with_a_long_name_{k}_mean", k, 1)
+    logger.print_recent_stats()
+    assert max(map(len, lines.messages[-1].splitlines())) <= 80
+    assert all(f"_{k}_mean:" in lines.messages[-1] for k in range(6))
+
+
 def test_recent_stats_are_aligned_columns_of_means(logger, lines):
     for t, value in enumerate([1, 2, 3, 4, 5, 6]):  # 1 falls out of the window
         logger.log_stat("loss", value, t)

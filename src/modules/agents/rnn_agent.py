@@ -108,7 +108,7 @@ class RNNAgent(Agent):
         if not self.config.use_rnn:  # each step stands for itself
             obs, last_action = (x.flatten(end_dim=1).index_select(0, index) for x in (obs, last_action))
             hidden = F.relu(self.rnn(self._first(obs, last_action, agent_ids)))
-        elif self._is_fast():
+        elif self._is_fast() and not obs.requires_grad:  # it has no gradient of what a network made of observations
             hidden = hidden_states(obs, *self._first_in_parts(last_action, agent_ids), index, self.rnn)
         else:
             hidden = self._gru(self._first(obs, last_action, agent_ids), _lengths(index, shape))
