@@ -81,9 +81,13 @@ class OpenRun:
     def summary(self, status: str, reason: str | None = None) -> None:
         """Write summary.json."""
         parts = self.parts
-        self.directory.write_summary(
-            status, parts.runner, parts.logger, reason, parts.learner.training_steps, parts.kernels
-        )
+        parameters = sum(parameter.numel() for parameter in getattr(parts.learner, "params", ()))
+        learning = {
+            "updates": parts.learner.training_steps,
+            "parameters": parameters,
+            "kernels": parts.kernels,
+        }
+        self.directory.write_summary(status, parts.runner, parts.logger, reason, learning)
 
     def lost_records(self) -> str | None:
         """Which records metrics.jsonl lacks, once it is closed; None where it has all."""

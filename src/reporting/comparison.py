@@ -235,8 +235,8 @@ def _run_row(e):
     row |= dict(counts="no" if e.left_out else "yes", left_out=e.left_out, metric=e.metric, final=e.final)
     row |= dict(steps_to_threshold=e.steps_to_threshold, steps=r.t_env, t_max=e.keys.get("t_max"))
     row |= dict(evaluations=len(r.series.get(e.metric, [[]])[0]), nonfinite=r.nonfinite.get(e.metric, 0))
-    row |= dict(damaged_lines=r.damaged_lines, wall_time_s=r.wall_time_s, updates_per_1000_steps=r.updates,
-               commit=r.commit, qtran=r.versions.get("qtran"))  # fmt: skip
+    row |= dict(damaged_lines=r.damaged_lines, wall_time_s=r.wall_time_s, updates_per_1000_steps=r.updates)
+    row |= dict(parameters=r.parameters, commit=r.commit, qtran=r.versions.get("qtran"))
     return row | {name: r.versions.get(name) for name in ("python", "torch", "numpy")}
 
 

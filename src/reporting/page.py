@@ -181,6 +181,7 @@ def ran_table(groups):
             results = [e.result for e in entries]
             ends = sorted({r.t_env for r in results})
             updates = sorted({round(r.updates, 1) for r in results if r.updates is not None})
+            parameters = sorted({r.parameters for r in results if r.parameters is not None})
             walls = sorted(r.wall_time_s for r in results if r.wall_time_s is not None)
             versions = [", ".join(f"{k} {v}" for k, v in r.versions.items()) or "–" for r in results]
             lines.append(
@@ -188,6 +189,7 @@ def ran_table(groups):
                     task, algorithm, len(entries), grouping.seeds(entries),
                     f"{ends[0]:,}" if len(ends) == 1 else f"{ends[0]:,} to {ends[-1]:,}",
                     " to ".join(f"{u:g}" for u in dict.fromkeys(updates[:1] + updates[-1:])) or "–",
+                    " to ".join(f"{p:,}" for p in dict.fromkeys(parameters[:1] + parameters[-1:])) or "–",
                     duration(walls[len(walls) // 2]) if walls else "–", "; ".join(dict.fromkeys(versions)),
                     ", ".join(dict.fromkeys(commit(r.commit) for r in results)),
                 ]
@@ -199,6 +201,7 @@ def ran_table(groups):
         "seeds",
         "steps",
         "updates in 1,000 steps",
+        "parameters",
         "median wall time",
         "versions",
         "commit",
@@ -207,7 +210,7 @@ def ran_table(groups):
     if len({tuple(line[-2:]) for line in lines}) == 1:
         shared = f"<p>All runs: {escape(lines[0][-2])}; commit {escape(lines[0][-1])}.</p>"
         head, lines = head[:-2], [line[:-2] for line in lines]
-    return shared + table(head, lines, numbers=(2, 4, 5, 6))
+    return shared + table(head, lines, numbers=(2, 4, 5, 6, 7))
 
 
 def differences(groups):

@@ -36,6 +36,7 @@ class Result:
     t_env: int = 0  # environment steps it came to
     wall_time_s: float | None = None
     updates: float | None = None  # in each 1,000 steps
+    parameters: int | None = None  # that are learned
     versions: dict = field(default_factory=dict)
     commit: str | None = None
     series: dict = field(default_factory=dict)
@@ -118,6 +119,8 @@ def _of_run(run, metrics):
     result.t_env = summary["t_env"] if is_step(summary.get("t_env")) else 0
     if result.t_env and (updates := _number(summary.get("updates"))) is not None:
         result.updates = 1000 * updates / result.t_env
+    if is_step(summary.get("parameters")):
+        result.parameters = summary["parameters"]
     try:
         _read_jsonl(result, metrics)
     except OSError as error:

@@ -131,10 +131,10 @@ class RunDirectory:
         return self.wall_before + time.time() - self.started
 
     def write_summary(
-        self, status: str, runner, logger, reason: str | None = None, updates: int = 0, kernels: str | None = None
+        self, status: str, runner, logger, reason: str | None = None, learning: dict | None = None
     ) -> None:
-        """summary.json: how the run went. status: running, finished, failed or interrupted. updates: made so far.
-        kernels: what the key of that name came to."""
+        """summary.json: how the run went. status: running, finished, failed or interrupted. learning: what is
+        to be told of it, {"updates": 1000, ...}."""
         self.claim.look()
         wall = self.wall_seconds
         summary = {
@@ -146,8 +146,7 @@ class RunDirectory:
             "seed": self.values["seed"],
             "t_env": runner.t_env,
             "episodes": runner.episodes,
-            "updates": updates,
-            "kernels": kernels,
+            **(learning or {}),
             "wall_time_s": round(wall, 3),
             "seconds": {part: round(s, 3) for part, s in runner.clock.seconds.items()},
             "env_steps_per_s": round((runner.t_env - self.t_start) / wall, 1) if wall > 0 else None,

@@ -219,7 +219,7 @@ def test_all_problems_are_in_one_message():
 def test_unknown_and_missing_files_are_named_together():
     said = message("qtran_atl", "matrix_gam")
     assert "--config=qtran_atl" in said and "'qtran_alt'" in said and "'matrix_game'" in said
-    assert "missing --config=NAME; known: iql" in message(None, "matrix_game")
+    assert "missing --config=NAME; known: cw_qmix" in message(None, "matrix_game")
 
 
 @pytest.mark.parametrize(
