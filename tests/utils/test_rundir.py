@@ -21,7 +21,7 @@ VALUES = dict(
     name="vdn", env="two_step", env_args={}, seed=5, learner="q_learner", mixer="vdn", agent="rnn", lease_seconds=120
 )  # fmt: skip
 CLOCK = SimpleNamespace(seconds={"acting": 1.5})
-RUNNER = SimpleNamespace(t_env=120, episodes=7, env=SimpleNamespace(versions={"game": "4.10"}), clock=CLOCK)
+RUNNER = SimpleNamespace(t_env=120, episodes=7, env=SimpleNamespace(versions={"game": "4.10"}, facts={}), clock=CLOCK)
 LOGGER = SimpleNamespace(latest={"loss": 1.0, "test_return_mean": 2.0})
 
 
