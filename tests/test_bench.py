@@ -62,7 +62,7 @@ def test_each_subcommand_measures_ours_alone(words, subcommands):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("nonsense", "'nonsense' is none of the subcommands: update, act, collect, train, memory, grow"),
+        ("nonsense", "'nonsense' is none of the subcommands: update, act, collect, carry, train, memory, grow"),
         ("update --peer /nowhere", "--peer /nowhere: it is not there; give a checkout of EPyMARL"),
         ("update --peer {tmp}", "--peer {tmp}: none is in it; give a checkout of EPyMARL"),
         ("act --peer {starry}", "act measures nothing that MARL-Algorithms has; leave --peer out"),

@@ -66,7 +66,7 @@ def test_explain_runs_nothing(style, capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "argv, said",
     [
-        ([], "missing --config=NAME; known: iql"),
+        ([], "missing --config=NAME; known: cw_qmix"),
         (["--config=vdn"], "missing --env-config=NAME; known: gaussian_squeeze"),
         (["--config=vdn", "--env-config=two_step", "seed=1"], "values go after the word `with`: with seed=1"),
         (["--conf=vdn"], "unrecognized arguments: --conf=vdn"),

@@ -51,6 +51,8 @@ def test_every_algorithm_runs_on_every_environment_and_leaves_its_files(alg, env
     assert run.code == 0, run.err
     assert run.path.parent == tmp_path / alg / env
     weights = ["agent.th", "checksums.json", "meta.json", "opt.th"] + ([] if alg.startswith("iql") else ["mixer.th"])
+    further = ["central"] * ("_qmix" in alg) + ["central", "residual"] * alg.startswith("resq")
+    weights += [f"{name}_{part}.th" for name in further for part in ("agent", "mixer")]
     weights += ["reward_stats.th"] if env == "matrix_game" else []  # its YAML standardises rewards
     steps = sorted({m["t_env"] for m in run.metrics})
     expected = ["config.yaml", "log.txt", "metrics.jsonl", "summary.json", "claims/000001.json"]

@@ -100,7 +100,7 @@ def test_no_study_at_all(text, said, tmp_path):
         ("seeds", "seedz", "unknown key 'seedz'; known: title, question"),
         ("seeds", "seedz", "did you mean 'seeds'?"),
         ("seeds", "seedz", "missing key 'seeds'"),
-        ("[qmix]", "[qmx]", "'qmx' is no file of config/algs; known: iql,"),
+        ("[qmix]", "[qmx]", "'qmx' is no file of config/algs; known: cw_qmix,"),
         ("[qmix]", "[qmx]", "did you mean 'qmix'?"),
         ("[qmix]", "{mine: {lr: 1}}", "a label of your own needs config: NAME"),
         ("[qmix]", "{mine: {config: qmx}}", "'qmx' is no file"),
