@@ -60,6 +60,13 @@ def test_tables_and_figure(tmp_path, capsys):
     assert len(rates) == 3 and float(rates[0]) < float(rates[1])
 
 
+def test_the_page_shows_what_the_command_prints(capsys):
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    run = outcome(scaling.main, capsys, [])
+    tables = [block for block in run.out.strip().split("\n\n") if block.startswith("|")]
+    assert len(tables) == 4 and all(table in page for table in tables), run.out
+
+
 @pytest.mark.parametrize(
     "words, said",
     [
