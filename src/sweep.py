@@ -123,6 +123,8 @@ def act(options, argv):
     flags = {"engine": options.engine, "gpus_per_run": options.gpus_per_run}
     cluster = read_cluster(Path(options.study), options.cluster, options.set, flags, options.sbatch)
     received = receive(Path(options.submission), plan) if options.submission else None
+    if received:
+        received.place(runs)
     render = options.render is not None
     action = "render" if render else "status" if options.status else "cancel" if options.cancel else "start"
     elsewhere = cluster.engine != "local" and not options.dry_run

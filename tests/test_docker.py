@@ -4,19 +4,24 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
-from command import ROOT
+from command import ROOT, wait_until
 
 from parts import readers
+from sweep import parser
+from sweeping.cluster import read_cluster
 from utils.config import load, parse_overrides
 
 DOCKER = ROOT / "docker"
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
+NODES = {name: SERVICES[name] for name in ("ray-head", "ray-worker")}
 DOCKERFILE = (DOCKER / "Dockerfile").read_text()
 STAGES = re.findall(r"^FROM \S+ AS (\S+)$", DOCKERFILE, re.MULTILINE)
 
@@ -25,7 +30,7 @@ STAGES = re.findall(r"^FROM \S+ AS (\S+)$", DOCKERFILE, re.MULTILINE)
 
 
 def test_every_service_has_a_health_check():
-    assert set(SERVICES) == {"trainer", "mongo", "omniboard"}
+    assert set(SERVICES) == {"trainer", "mongo", "omniboard", "ray-head", "ray-worker"}
     for service in SERVICES.values():
         assert service["healthcheck"]["test"][0] == "CMD-SHELL" and service["healthcheck"]["retries"]
 
@@ -41,17 +46,18 @@ def test_the_password_is_a_secret_and_nothing_else_holds_one():
 
 def test_the_data_outlive_the_containers():
     assert "mongo" in COMPOSE["volumes"] and SERVICES["mongo"]["volumes"] == ["mongo:/data/db"]
-    assert SERVICES["trainer"]["volumes"] == ["../results:/app/results"]
+    for name in ("trainer", *NODES):
+        assert SERVICES[name]["volumes"] == ["../results:/app/results"]
 
 
 def test_whoever_needs_mongo_waits_for_it():
-    for name in ("trainer", "omniboard"):
+    for name in ("trainer", "omniboard", "ray-head"):
         assert SERVICES[name]["depends_on"] == {"mongo": {"condition": "service_healthy"}}
 
 
 def test_only_this_machine_reaches_a_port():
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
-    assert ports == ["127.0.0.1:9000:9000"]
+    assert sorted(ports) == ["127.0.0.1:8265:8265", "127.0.0.1:9000:9000"]
 
 
 def test_the_trainers_command_is_one_that_main_accepts():
@@ -66,6 +72,74 @@ def test_the_trainers_command_is_one_that_main_accepts():
     values = load(alg, env, overrides, readers).values
     assert values["mongo_url"].startswith("mongodb://qtran@mongo:27017/") and values["mongo_db"] == "qtran"
     assert SERVICES["trainer"]["environment"]["QTRAN_MONGO_PASSWORD_FILE"] == "/run/secrets/mongo_password"
+
+
+# ---- the profile ray
+
+
+def test_only_the_profile_starts_the_two_nodes():
+    assert {name for name, service in SERVICES.items() if service.get("profiles")} == set(NODES)
+    assert all(node["profiles"] == ["ray"] for node in NODES.values())
+    assert SERVICES["ray-worker"]["depends_on"] == {"ray-head": {"condition": "service_healthy"}}
+
+
+def test_the_nodes_are_of_one_image_run_without_rights_and_have_time_to_save():
+    for node in NODES.values():
+        assert node["build"]["target"] == "ray" and node["build"]["args"]["DEVICE"] == "${DEVICE:-cpu}"
+        assert node["image"] == "qtran:ray-${DEVICE:-cpu}"
+        assert node["user"] == SERVICES["trainer"]["user"] and not node["user"].startswith(("0", "root"))
+        assert node["init"] is True and node["stop_grace_period"] == SERVICES["trainer"]["stop_grace_period"]
+    cuda = yaml.safe_load((DOCKER / "compose.cuda.yaml").read_text())["services"]
+    for name in NODES:
+        assert cuda[name]["build"]["args"] == {"DEVICE": "cuda"} and cuda[name]["image"] == "qtran:ray-cuda"
+    assert "deploy" in cuda["ray-head"] and "deploy" not in cuda["ray-worker"]  # else Ray counts the same GPUs twice
+
+
+def ray_start(service):
+    """The options of the service's `ray start`, {name: value}."""
+    command = service["command"] if isinstance(service["command"], str) else service["command"][-1]
+    words = shlex.split(command.split("&&")[0])
+    assert words[:2] == ["ray", "start"]
+    return dict(word.removeprefix("--").partition("=")[::2] for word in words[2:])
+
+
+def test_the_worker_joins_the_head_and_their_stores_fit_into_shared_memory():
+    head, worker = map(ray_start, NODES.values())
+    assert all(node["environment"]["RAY_AUTH_MODE"] == "disabled" for node in NODES.values())  # of one mind
+    assert "head" in head and worker["address"] == f"ray-head:{head['port']}" and "block" in worker
+    for node, options in zip(NODES.values(), (head, worker)):
+        assert node["shm_size"] == "1g" and int(options["object-store-memory"]) < 2**30
+
+
+def test_the_head_ends_as_what_it_runs_does_and_hears_the_signal(tmp_path):
+    """The container's command, with a ray that only starts."""
+    script(tmp_path / "ray", "true")
+    command = [word.replace("$$", "$") for word in NODES["ray-head"]["command"]]
+    assert NODES["ray-head"]["environment"]["RUN"] == "${RUN:-sleep infinity}"
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    assert subprocess.run(command, env=path | {"RUN": "sleep 0"}).returncode == 0
+    assert subprocess.run(command, env=path | {"RUN": "no-such-program"}, stderr=subprocess.DEVNULL).returncode == 127
+    run = subprocess.Popen(command, env=path | {"RUN": "sleep 60"})
+    wait_until(lambda: Path(f"/proc/{run.pid}/comm").read_text() == "sleep\n")  # in place of bash
+    run.terminate()
+    assert run.wait() == -signal.SIGTERM
+
+
+PAGES = "".join((ROOT / "docs" / name).read_text() for name in ("docker.md", "clusters-ray.md"))
+RUNS = re.findall(r'^RUN="([^"]+)"', PAGES.replace("\\\n", " "), re.MULTILINE)
+
+
+def test_what_the_pages_have_the_head_run_is_accepted(monkeypatch):
+    monkeypatch.setattr("runners.ray_runner.check_installed", lambda what: None)  # no run begins here
+    run, sweep = (shlex.split(text) for text in RUNS)
+    assert run[:2] == ["python", "src/main.py"] and sweep[:2] == ["python", "src/sweep.py"]
+    alg, env = (word.partition("=")[2] for word in run[2:4])
+    values = load(alg, env, parse_overrides(run[run.index("with") + 1 :]), readers).values
+    assert (values["runner"], values["ray_address"]) == ("ray", "auto")
+    assert values["mongo_url"].startswith("mongodb://qtran@mongo:27017/")
+    options = parser().parse_args(sweep[2:])
+    cluster = read_cluster(Path(options.study), None, options.set, {"engine": options.engine}, None)
+    assert (ROOT / options.study).exists() and (cluster.engine, cluster.ray.address) == ("ray", "auto")
 
 
 @pytest.mark.parametrize("results, healthy", [([], False), ([0], True), ([2 * 3600], False), ([2 * 3600, 60], True)])
@@ -157,10 +231,11 @@ def test_help_needs_no_engine(engine):
 # ---- the Dockerfile
 
 
-def test_requirements_come_before_the_source_and_no_target_runs_as_root():
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_requirements_come_before_the_source_and_no_target_runs_as_root(device):
     assert DOCKERFILE.index("COPY requirements.txt") < DOCKERFILE.index("COPY src")
     stage, user, copied = None, {}, {}
-    for line in DOCKERFILE.splitlines():
+    for line in DOCKERFILE.replace("${DEVICE}", device).splitlines():
         if found := re.fullmatch(r"FROM (\S+) AS (\S+)", line):
             base, stage = found.groups()
             user[stage] = user.get(base)
@@ -168,7 +243,7 @@ def test_requirements_come_before_the_source_and_no_target_runs_as_root():
             user[stage] = line.split()[1]
         elif line.startswith("COPY src") or line == "COPY . .":
             copied[stage] = True
-    assert {user[stage] for stage in ("cpu", "cuda", "sc2", "sc2-cuda", "test")} == {"1000:1000"}
+    assert {user[stage] for stage in ("cpu", "cuda", "sc2", "sc2-cuda", "ray", "test")} == {"1000:1000"}
     assert set(copied) == {"cpu", "cuda", "test"}
 
 
@@ -187,6 +262,20 @@ def test_the_doctor_and_a_training_find_all_their_files_in_the_image(target, tmp
 def test_the_tests_find_their_programs_in_the_image():
     stage = DOCKERFILE.split("FROM cpu AS test")[1]
     assert {"git", "curl", "unzip"} <= set(stage.split("apt-get install", 1)[1].split("&&")[0].split())
+
+
+def test_ray_stands_on_the_device_that_is_asked_for():
+    """On the CPU where none is; its packages on those of the same device."""
+    before, _, _ = DOCKERFILE.partition("\nFROM ")
+    assert "\nARG DEVICE=cpu" in before  # an ARG that FROM can read
+    assert {"cpu", "cuda", "packages-cpu", "packages-cuda"} <= set(STAGES)
+    packages, ray = (re.split(r"^FROM ", part, flags=re.MULTILINE)[0] for part in re.split(
+        r"^FROM (?:packages-)?\$\{DEVICE\} AS .*$", DOCKERFILE, flags=re.MULTILINE
+    )[1:])  # fmt: skip
+    assert "pip install --no-cache-dir -c requirements/constraints.txt -r requirements/ray.txt" in packages
+    assert "COPY --from=packages-ray /opt/venv /opt/venv" in ray and "ENV RAY_USAGE_STATS_ENABLED=0" in ray
+    asked = {shlex.split(node["healthcheck"]["test"][1])[0] for node in NODES.values()}
+    assert asked == {"wget"} and "wget" in ray.split("apt-get install", 1)[1].split("&&")[0].split()
 
 
 def test_python_of_the_base_image_is_one_that_the_project_runs_on():

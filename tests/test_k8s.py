@@ -1,6 +1,7 @@
 """Kubernetes: the YAML of a study. Validated by kubernetes-validate, and, by name, against KubeRay's own definition."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from command import ROOT, files
 from test_sweep import SWEEP, study, swept
 
 from sweeping.engines.k8s import indexed_job, name_of, ray_job
+from sweeping.jobs import Job
+from sweeping.plan import PlannedRun
 
 NEEDED = ["k8s.image=registry.example.org/qtran:cuda", "k8s.volume=results"]
 
@@ -149,6 +152,40 @@ def test_a_ray_job(submission):
     assert head["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert "nvidia.com/gpu" not in worker["resources"].get("limits", {})
     assert job["metadata"]["name"] == name_of(submission)
+
+
+SAYS_ITS_WORDS = "import sys\nprint(sys.argv[1:])\nsys.exit(2)\n"  # in place of main.py
+
+
+@pytest.fixture
+def told(tmp_path, monkeypatch):
+    """told(): what main.py was given by the only run of a sweep."""
+    (tmp_path / "main.py").write_text(SAYS_ITS_WORDS)
+    monkeypatch.setattr("sweeping.jobs.MAIN", tmp_path / "main.py")
+    return lambda: next((tmp_path / "volume" / "logs").rglob("*.txt")).read_text()
+
+
+@pytest.mark.parametrize("address", [None, "10.0.0.1:6379"])
+def test_runs_of_a_ray_job_play_in_its_own_cluster(address, tmp_path, capsys, monkeypatch, told):
+    monkeypatch.setattr("runners.ray_runner.check_installed", lambda what: None)  # no run begins here
+    path = study(tmp_path, "[vdn]", runner="ray", ray_address=address)
+    _, job = rendered(tmp_path, capsys, path=path)
+    assert job["kind"] == "RayJob"
+    words = shlex.split(job["spec"]["entrypoint"])[3:]  # behind the study
+    (sent,) = (tmp_path / "results" / "submissions").iterdir()
+    here = {"/study": str(sent), "/results/study": str(tmp_path / "volume")}
+    run = swept(capsys, sent / "study.yaml", *(here.get(word, word) for word in words))
+    assert run.code == 1, run.err  # our main.py has failed
+    assert "'ray_address=auto'" in told() and told().count("ray_address") == 1
+
+
+def test_a_ray_run_that_another_place_began_plays_where_it_is_resumed(tmp_path, told):
+    values = {"num_threads": 1, "t_max": 1}
+    run = PlannedRun(
+        "vdn", "two_step", 1, "vdn", "two_step", {"ray_address": "auto", "mongo_url": "mongodb://x"}, values
+    )
+    Job(run, tmp_path / "volume" / "logs" / "vdn.txt", tmp_path).process.wait()
+    assert "'with', \"mongo_url='mongodb://x'\", 'ray_address=auto'" in told()
 
 
 @pytest.mark.skipif("KUBERAY_CRD" not in os.environ, reason="KUBERAY_CRD=PATH/ray.io_rayjobs.yaml, a file of KubeRay")

@@ -32,7 +32,7 @@ class Job:
         self._directory = None
         self.log.parent.mkdir(parents=True, exist_ok=True)
         threads = str(run.values["num_threads"])
-        words = ["--resume", str(this), *_secrets(run)] if this else ["--resume=latest", *run.words(**changes)]
+        words = ["--resume", str(this), *_of_this_place(run)] if this else ["--resume=latest", *run.words(**changes)]
         with open(self.log, "wb") as out:
             self.process = subprocess.Popen(
                 [sys.executable, str(MAIN), *words],
@@ -114,10 +114,12 @@ class Job:
         return re.sub(r"^(error: |\[ERROR [\d:]+\] )", "", text)
 
 
-def _secrets(run) -> list[str]:
-    """What a run directory does not hold, as words of a command line."""
-    url = run.overrides.get("mongo_url")
-    return ["with", f"mongo_url={literal(url)}"] if url else []
+def _of_this_place(run) -> list[str]:
+    """What a run directory does not hold, or holds of the place where the run was, as words of a command line."""
+    words = [f"mongo_url={literal(run.overrides['mongo_url'])}"] if run.overrides.get("mongo_url") else []
+    if "ray_address" in run.overrides:
+        words.append(f"ray_address={literal(run.overrides['ray_address'])}")
+    return ["with", *words] if words else []
 
 
 def stop(jobs, hurry=lambda: False):

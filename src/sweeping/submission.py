@@ -173,6 +173,14 @@ class Received:
 
     folder: Path
     id: str
+    engine: str = ""
+
+    def place(self, runs: list[PlannedRun]) -> None:
+        """Set what the place of a job decides: the pods of a RayJob are a Ray cluster, in which runner=ray plays,
+        whatever address the study names."""
+        for run in runs:
+            if self.engine == "k8s" and run.values["runner"] == "ray":
+                run.overrides, run.values = ({**keys, "ray_address": "auto"} for keys in (run.overrides, run.values))
 
     def stop(self, message: str) -> ConfigError:
         """The ConfigError that ends this job, and every other one of the study with the same message."""
@@ -186,7 +194,7 @@ def receive(folder: Path, plan: Plan) -> Received:
     `submissions/<id>/stopped` by another job, GPUs that this node's Python cannot use, a study that has changed."""
     try:
         told = read_json(folder / "submission.json")
-        received = Received(folder, str(told["id"]))
+        received = Received(folder, str(told["id"]), str(told.get("engine")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"--submission {folder}: is none, or this node does not share the folder: {error}") from error
     with suppress(OSError):

@@ -108,7 +108,7 @@ def indexed_job(submission: Submission) -> dict[str, Any]:
 
 def ray_job(submission: Submission) -> dict[str, Any]:
     """A Ray cluster for the study: the head runs the learners, one run at a time or as many as share its GPU; the
-    workers play."""
+    workers play. The runs have ray_address=auto (`Received.place`)."""
     k8s = submission.order.cluster.k8s
     image = k8s.ray_image or k8s.image
     head = _pod(submission, "ray-head", None, image)
