@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,11 @@ GAME = {"env_args.episode_limit": 6}
 
 @pytest.fixture(scope="module")
 def cluster_variables(tmp_path_factory):
-    with real_slurm.slurm(tmp_path_factory.mktemp("slurm")) as variables:
+    with ExitStack() as stack:
+        try:
+            variables = stack.enter_context(real_slurm.slurm(tmp_path_factory.mktemp("slurm")))
+        except AssertionError as error:  # its daemons may ask for more than a container gives
+            pytest.skip(f"Slurm is installed and does not start on this machine: {error}")
         yield variables
 
 
