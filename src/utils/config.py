@@ -411,6 +411,8 @@ def _hint(name, schema, classes):
     owners = [n for kind in ("algs", "envs") for n in names(kind) if name in _own_keys(kind, n)]
     if owners:
         return f"; it belongs to {', '.join(owners)}"
+    if str(name).lower() == "env_args":
+        return "; did you mean 'env_args'?"
     nested = str(name).startswith("env_args.")  # compared without the prefix, which makes all look alike
     others = {k.removeprefix("env_args."): k for k in schema if k.startswith("env_args.") == nested}
     close = difflib.get_close_matches(str(name).removeprefix("env_args."), others, n=1)

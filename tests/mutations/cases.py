@@ -118,7 +118,7 @@ def named(key: str, text: str, of_key: str = "") -> tuple[str, ...]:
     told = {key, key.strip(), of_key or key, (of_key or key).removeprefix("env_args."), f"{key}={text}"[:18]}
     if not key.partition(".")[0]:
         told |= {"unknown key ''"}
-    if not (of_key or key).startswith("env_args."):  # no key at all
+    if not key.startswith("env_args."):  # no key at all: what stands before the first point is named
         told |= {key.strip().partition(".")[0]}
     told |= {repr(t)[1:-1] for t in told} | {repr(f"{key}={text}")[1:15]}
     return tuple(sorted(t for t in told if t.strip())) or ("KEY=VALUE",)

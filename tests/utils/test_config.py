@@ -153,6 +153,7 @@ def test_a_seed_is_chosen_where_none_is_given():
         (["penalty=1"], "unknown key 'penalty' (value 1); did you mean 'env_args.penalty'?"),
         (["env_args.kay=x"], "unknown key 'env_args.kay' (value 'x'); did you mean 'env_args.key'?"),
         (["env_args.sight=1"], "unknown key 'env_args.sight' (value 1); it belongs to predator_prey"),
+        (["Env_Args.sight=1"], "unknown key 'Env_Args' (value {'sight': 1}); did you mean 'env_args'?"),
         (["hypernet_embed=1"], "unknown key 'hypernet_embed' (value 1); it belongs to qmix"),
         (["env_args.key=climb"], "is not one of qtran_3x3, qtran_21x21, two_state, climbing, penalty; did you mean "),
         (["action_selector=epsilon_gredy"], "unknown action selector 'epsilon_gredy'; known: epsilon_greedy"),
