@@ -205,7 +205,7 @@ def _set(values, name, value):
             raise ConfigError(f"command line: {name} and {part} are both given; give one of them")
     if isinstance(value, dict) and isinstance(values.get(last), dict):
         values[last] |= value
-    elif isinstance(values.get(last), dict):
+    elif isinstance(values.get(last), dict) and values[last]:
         inner = f"{name}.{next(iter(values[last]))}"
         raise ConfigError(f"command line: {name} and {inner} are both given; give one of them")
     else:

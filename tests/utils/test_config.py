@@ -138,6 +138,10 @@ def test_other_words_are_refused(words, said):
         parse_overrides(words)
 
 
+def test_an_empty_mapping_gives_way_to_what_comes_later():
+    assert parse_overrides(["lr={}", "lr=0.1"]) == {"lr": 0.1}
+
+
 def test_a_seed_is_chosen_where_none_is_given():
     first, second = loaded(), loaded()
     assert first.sources["seed"] == "chosen now" and first.values["seed"] != second.values["seed"]
