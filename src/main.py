@@ -18,7 +18,9 @@ values after `with` are written as Sacred has them, nested keys too:
   python src/main.py --config=qtran_alt --env-config=matrix_game
   python src/main.py --config=qmix --env-config=predator_prey with env_args.penalty=1.5 seed=1 t_max=1000000
   python src/main.py --config=qtran_base --env-config=matrix_game with "env_args.payoff=[[5,0],[0,9]]"
-  python src/main.py --from results/qtran_alt/matrix_game/seed1_.../config.yaml      repeat a run
+  python src/main.py --from results/qtran_alt/matrix_game/seed1_...                  repeat a run
+  python src/main.py --from results/qtran_alt/matrix_game/seed1_... with evaluate=True   play its last checkpoint
+  python src/main.py --config=my_algorithm.yaml --env-config=two_step                a file of your own
   python src/main.py --resume results/qtran_alt/matrix_game/seed1_...                resume a run that was stopped
   python src/main.py --resume=latest --config=qmix --env-config=smax with seed=1     resume or start: for job scripts
   python src/main.py --status results                            runs: alive, interrupted, finished, how far
@@ -47,13 +49,17 @@ def main(argv=None):
 def parser():
     p = command.parser(
         "src/main.py",
-        "Train QTRAN-base, QTRAN-alt, IQL, VDN, QMIX or Qatten on a cooperative game.",
+        "Train QTRAN-base, QTRAN-alt, IQL, VDN, QMIX, Qatten, QPLEX, Weighted QMIX or ResQ on a cooperative game.",
         EXAMPLES,
         usage="%(prog)s --config=ALGORITHM --env-config=ENVIRONMENT [options] [with KEY=VALUE ...]",
     )
-    p.add_argument("--config", metavar="ALGORITHM", help="a file of src/config/algs, such as qtran_alt")
-    p.add_argument("--env-config", metavar="ENVIRONMENT", help="a file of src/config/envs, such as matrix_game")
-    p.add_argument("--from", dest="from_", metavar="CONFIG.YAML", help="repeat the run that left this file")
+    p.add_argument(
+        "--config", metavar="ALGORITHM", help="a file of src/config/algs, such as qtran_alt, or the path of a YAML file"
+    )
+    p.add_argument(
+        "--env-config", metavar="ENVIRONMENT", help="a file of src/config/envs, such as matrix_game, or a path"
+    )
+    p.add_argument("--from", dest="from_", metavar="RUN_DIR", help="repeat this run; its config.yaml may be named too")
     p.add_argument(
         "--resume",
         metavar="RUN_DIR",
