@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 # Whoever changes it packs a run of the new version for the tests: tests/old/pack.py.
-VERSION = "0.22.0"
+VERSION = "0.23.0"
 
 
 def commit() -> str | None:
