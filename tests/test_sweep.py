@@ -201,3 +201,10 @@ def test_what_a_killed_sweep_was_at_is_gone_on_with_by_another(tmp_path):
     runs = list(tmp_path.glob("results/*/qmix/*/seed*"))
     assert len(runs) == 2 and metrics.parent in runs
     assert len(json.loads((metrics.parent / "summary.json").read_text())["resumed"]) == 1
+
+
+@pytest.mark.parametrize("option", ["--status", "--cancel", "--render"])
+def test_what_is_for_clusters_alone_is_refused_on_this_machine(option, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = swept(capsys, study(tmp_path), option)
+    assert run.code == 2 and f"--engine local has no {option}" in run.err and "main.py --status RESULTS" in run.err

@@ -24,7 +24,12 @@ class QLearner(ValueLearner):
             return None
         if not self.config.common_reward:
             raise ConfigError(f"common_reward=False: {args.mixer} needs one team reward; only iql learns without one")
-        return mixer_class(args.mixer)(args)
+        mixer = mixer_class(args.mixer)
+        if getattr(mixer, "reads", ()) is None:
+            raise ConfigError(
+                f"mixer = {args.mixer}: it belongs to another learner, {args.mixer} in src/config/algs names it"
+            )
+        return mixer(args)
 
     def loss(self, batch):
         tr = self.transitions(batch)

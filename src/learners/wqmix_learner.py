@@ -46,7 +46,13 @@ class CentralLearner(ValueLearner):
             raise ConfigError(f"common_reward=False: {args.name} needs one team reward; only iql learns without one")
         if args.n_agents == 1:
             raise ConfigError(f"{args.name}: the game has one agent, so there is nothing to factorise; use iql")
-        return mixer_class(args.mixer)(args)
+        mixer = None if args.mixer is None else mixer_class(args.mixer)
+        if mixer is None or getattr(mixer, "reads", ("state",)) not in ((), ("state",)):
+            raise ConfigError(
+                f"mixer = {args.mixer}: {args.name} wants a monotonic one that reads the state or nothing; "
+                "give mixer=qmix"
+            )
+        return mixer(args)
 
     @classmethod
     def make_networks(cls, args):

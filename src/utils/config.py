@@ -192,6 +192,9 @@ def parse_overrides(words):
         if not sep or not name or "://" in name:
             told = short(without_passwords(word))
             raise ConfigError(f"command line: {told!r} is not KEY=VALUE; give values after `with` as gamma=0.9")
+        if not all(part.strip() for part in name.split(".")):
+            told = short(without_passwords(word))
+            raise ConfigError(f"command line: {told!r} names no key: a part of it is empty; write env_args.KEY=VALUE")
         _set(values, name, _literal(name, value.strip()))
     return _flatten(values)
 

@@ -289,6 +289,15 @@ def test_what_none_of_them_learns_from_is_refused(alg):
         make_learner(alg, n_agents=1)
 
 
+@pytest.mark.parametrize("mixer", [None, "qatten", "qplex"])
+def test_a_mixer_that_is_not_for_them(mixer):
+    learner = make_learner("resq")
+    args = copy.copy(learner.args)
+    args.mixer = mixer
+    with pytest.raises(ConfigError, match=f"mixer = {mixer}: resq wants a monotonic one that reads the state or noth"):
+        learner.make_mixer(args)
+
+
 @pytest.mark.parametrize(
     "alg, values, said",
     [
@@ -296,6 +305,8 @@ def test_what_none_of_them_learns_from_is_refused(alg):
         ("cw_qmix", {"w": 0.1}, "unknown key 'w' .*; its name here is alpha"),
         ("qplex", {"n_lambda_heads": 0}, "n_lambda_heads = 0 must be at least 1"),
         ("resq", {"residual": "abs"}, "residual = 'abs' is not one of negative, raw"),
+        ("qplex", {"learner": "q_learner"}, "mixer = qplex: it belongs to another learner"),
+        ("qtran_alt", {"learner": "q_learner"}, "mixer = qtran_alt: it belongs to another learner|unknown key"),
     ],
 )
 def test_keys_out_of_range(alg, values, said):

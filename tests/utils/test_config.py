@@ -131,6 +131,9 @@ def test_no_value_runs_code(key, tmp_path):
         (["lr=" + "[" * 90 + "]" * 90], "more than 50 levels"),
         (["name='\\ud800'"], "not valid Unicode"),
         (["=1"], "is not KEY=VALUE"),
+        ([".env_args.key=x"], "'.env_args.key=x' names no key: a part of it is empty"),
+        (["env_args..key=x"], "names no key"),
+        (["env_args.=x"], "names no key"),
     ],
 )
 def test_other_words_are_refused(words, said):

@@ -21,6 +21,8 @@ SMALLEST = 1e-10  # w_i and λ_i are above 0, as IGM asks
 
 
 class QPLEXMixer(nn.Module):
+    reads = None  # it belongs to a learner of its own
+
     @dataclass(frozen=True)
     class Config:
         hypernet_embed: int = key("hidden width of w_i(s) and b_i(s)", unit="units", low=1, high=65536)

@@ -54,6 +54,7 @@ class JointValue(nn.Module):
         v_input: str = key("what V_jt reads", choices=("hidden", "state", "state_hidden", "none"))
         agent_pool: str = key("how agents' encodings are pooled", choices=("sum", "mean"))
 
+    reads = None  # it belongs to a learner of its own
     heads_read_h_v = False
     encode_q: Any  # Linear, ReLU, Linear; torch's own types do not say what a Sequential holds
     encode_v: Any

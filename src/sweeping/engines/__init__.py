@@ -16,7 +16,16 @@ from types import ModuleType
 
 from utils.args import ConfigError
 
-MODULES = {"slurm": "sweeping.engines.slurm", "ray": "sweeping.engines.ray_tasks", "k8s": "sweeping.engines.k8s"}
+MODULES = {
+    "local": "sweeping.engines.local",
+    "slurm": "sweeping.engines.slurm",
+    "ray": "sweeping.engines.ray_tasks",
+    "k8s": "sweeping.engines.k8s",
+}
+HINTS = {
+    "local": "; python src/main.py --status RESULTS shows its runs",
+    "k8s": "; give --render DIR, then kubectl apply -f DIR",
+}
 
 
 def find(name: str, action: str) -> ModuleType:
@@ -25,7 +34,6 @@ def find(name: str, action: str) -> ModuleType:
     if not hasattr(module, action):
         able = [option for option in ("render", "status", "cancel") if hasattr(module, option)]
         has = ", ".join(f"--{option}" for option in able) or "none of --render, --status, --cancel"
-        hint = "; give --render DIR, then kubectl apply -f DIR" if name == "k8s" else ""
         asked = f"--{action}" if action != "start" else "submitting by itself"
-        raise ConfigError(f"--engine {name} has no {asked}; it has: {has}{hint}")
+        raise ConfigError(f"--engine {name} has no {asked}; it has: {has}{HINTS.get(name, '')}")
     return module
