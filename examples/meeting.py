@@ -1,4 +1,4 @@
-"""A game of one's own, many environments as arrays: agents on a line are paid once they all stand at one place.
+"""A game of one's own, many environments as arrays: agents on a line get a reward once they all stand at one place.
 
 python src/main.py --config=qtran_alt --env-config=examples/meeting.yaml
 """

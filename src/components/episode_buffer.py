@@ -32,7 +32,7 @@ def make_scheme(env_info, common_reward):
     }
 
 
-def scaled(pixels):
+def scaled(pixels: torch.Tensor) -> torch.Tensor:
     """Numbers of 0 to 255 (uint8) as networks read them: 0..1. The one place where this is done."""
     return pixels.float() / 255
 
