@@ -27,7 +27,7 @@ class Check(NamedTuple):
     name: str
     state: str  # ok; missing: not there, and nothing that was asked for needs it; broken: does not work
     detail: str
-    fix: str = ""  # the line that mends it
+    fix: str = ""  # the line that fixes it
 
 
 def failed(name, error, needed=True):
@@ -252,7 +252,7 @@ def memory(values):
     return Check("memory", "ok", f"{values['env']}, {steps} steps: {'; '.join(found)}")
 
 
-def needed_memory(values, device):
+def needed_memory(values: dict, device: str) -> tuple:
     """(the Needed of the run which `values` configure, its game included; steps of its longest episode). Makes the
     game, and raises what that raises."""
     import envs

@@ -82,7 +82,7 @@ def act(options, words):
     return conclude(found)
 
 
-def of_environments(algorithm, game, alone):
+def of_environments(algorithm: str, game: str, alone: bool) -> tuple:
     """(Checks of every environment and what they need, whether this machine has it for the one of `game`). alone: of
     that one only."""
     import checks

@@ -166,6 +166,8 @@ def _run(experiment: OpenRun, sacred_run) -> None:
     if parts.experiment.evaluate:
         episodes = test(parts.training, runner, render=parts.args.render)
         lost = _write_episodes(directory.path / "episodes.csv", episodes)
+        if lost is None:
+            logger.console_logger.info(f"each episode: {directory.path / 'episodes.csv'}")
         logger.print_recent_stats()
         if parts.experiment.save_replay:
             logger.console_logger.info(f"replay: {parts.env.save_replay()}")
@@ -222,7 +224,6 @@ def _write_episodes(path: Path, episodes: list[dict[str, float]]) -> str | None:
             table.writerows(episodes)
     except OSError as error:
         return f"{path.name} ({brief(error)})"
-    get_logger().info(f"each episode: {path}")
     return None
 
 

@@ -69,7 +69,7 @@ class Policy:
 
     def __call__(self, seen: Observation | Step) -> np.ndarray:
         """Actions [E, N], int64, for what a game shows: the return value of its `reset` or `step`."""
-        obs, avail = np.ascontiguousarray(seen.obs, dtype=np.float32), np.asarray(seen.avail)
+        obs, avail = np.ascontiguousarray(seen.obs), np.asarray(seen.avail)
         expected = (self.info.n_agents, self.info.obs_shape)
         if obs.shape[1:] != expected:
             raise ConfigError(

@@ -14,6 +14,7 @@ from controllers import mac_class
 from learners import learner_class
 from parts import readers
 from utils.config import load
+from utils.seeding import seed_weights
 
 SIZES = dict(n_agents=3, n_actions=4, obs_shape=5, state_shape=6)
 
@@ -59,6 +60,17 @@ def make_learner(alg, *, seed=0, dtype=torch.float32, **overrides):
         for p in parameters(learner, "target_").values():
             p.add_(0.2 * torch.randn_like(p))
     return learner
+
+
+def make_runner(cls, env, log, staleness=0):
+    """A runner of QTRAN-base's agents in `env`, the same weights each time."""
+    values = {"seed": 5, "batch_size_run": env.n_envs, "max_staleness": staleness, "epsilon_anneal_time": 100}
+    args, info = make_args("qtran_base", **values), env.env_info
+    args.n_agents, args.n_actions, args.obs_shape = info.n_agents, info.n_actions, info.obs_shape
+    args.state_shape, args.game_seed = info.state_shape, 6
+    seed_weights(1)
+    fields, of = make_scheme(info, True), {"agents": info.n_agents}
+    return cls(env, mac_class("basic_mac")(fields, of, args), fields, of, log, args)
 
 
 def scheme(args, dtype=torch.float32):

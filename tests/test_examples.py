@@ -44,6 +44,8 @@ def test_an_example_trains_resumes_and_is_evaluated(config, env_config, tmp_path
     assert longer.code == 0 and longer.figures == whole.figures  # also what its own networks learned
     played = here(capsys, ["--from", whole.path, "with", "evaluate=True", f"local_results_path={tmp_path / 'e'}"])
     assert played.code == 0 and played.summary["test"] == whole.summary["test"]
+    log = (played.path / "log.txt").read_text()
+    assert "each episode: " in log and "Recent Stats" in log  # what comes last is there too
     episodes = (played.path / "episodes.csv").read_text().splitlines()
     assert len(episodes) == 1 + 2 and episodes[0].startswith("episode,return,length")
 

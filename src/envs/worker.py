@@ -10,7 +10,6 @@ import pickle
 import select
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 from multiprocessing import resource_tracker
@@ -28,17 +27,6 @@ LAST_WORDS = 5  # lines
 CLEAN = """read -r _
 for group in "$0"/*/*.group; do group=${group##*/}; kill -9 "-${group%.group}"; done
 rm -rf "$0" || { sleep 1; rm -rf "$0"; }"""
-
-
-def temporary_folder():
-    """(a folder, a process that deletes it when its stdin ends: at the latest when this process does, even killed)."""
-    folder = tempfile.mkdtemp(prefix="workers-")
-    with interrupts.blocked():  # no signal is meant for it
-        process = subprocess.Popen(
-            ["sh", "-c", CLEAN, folder], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            cwd="/", start_new_session=True,
-        )  # fmt: skip
-    return folder, process
 
 
 class Worker:

@@ -25,11 +25,12 @@ from typing import Any
 import numpy as np
 
 from envs.vector import GameError, Observation, Step, VectorEnv
-from envs.worker import PYTHON, Worker, temporary_folder
+from envs.worker import CLEAN, PYTHON, Worker
 from envs.worker_process import OBSERVED, STEP, layout, views_of
 from utils.args import ConfigError
 from utils.seeding import stream
 from utils.sizes import Part, refuse_if_too_large
+from utils.temporary import temporary_folder
 
 PATIENCE = 5  # seconds that workers get to close their games, all together
 GRACE = 2  # seconds beyond its timeout that a worker gets to say itself what its game does
@@ -71,7 +72,7 @@ class WorkerEnv(VectorEnv):
         self.cleaner = None
         atexit.register(self.close)  # before multiprocessing waits for workers that nobody told to end
         try:
-            self.folder, self.cleaner = temporary_folder()
+            self.folder, self.cleaner = temporary_folder("workers-", CLEAN)
             for i in self.mine:
                 self.workers[i] = self._worker(i)
             infos = [self.workers[i].receive() for i in self.mine]

@@ -3,8 +3,6 @@
 Axes: N agents, A actions; M transitions, R steps of the online network (`learners/transitions.py`).
 """
 
-import torch
-
 from learners.qtran_loss import mean_square
 from learners.transitions import at, chosen, greedy_actions, unroll
 from learners.value_learner import ValueLearner
@@ -71,13 +69,5 @@ class QLearner(ValueLearner):
             )
         return q_tot
 
-    @torch.no_grad()
-    def values(self, batch):
-        q = unroll(self.mac, batch).q[:, :-1]
-        values = {"q": q}
-        if self.mixer is not None:
-            actions = batch["actions"][:, :-1].squeeze(-1).long()
-            seen = self._seen(batch, self.all_transitions(batch))
-            q_jt = self._mix(self.mixer, chosen(q, actions).flatten(end_dim=1), *seen)
-            values["q_jt"] = q_jt.unflatten(0, actions.shape[:2])
-        return values
+    def joint_value(self, batch, index, q, actions):
+        return None if self.mixer is None else self._mix(self.mixer, chosen(q, actions), *self._seen(batch, index))

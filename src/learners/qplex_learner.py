@@ -4,7 +4,7 @@ Axes: N agents, A actions; M transitions, R steps of the online network (`learne
 """
 
 from learners.qtran_loss import mean_square
-from learners.transitions import at, chosen, greedy_actions, unroll
+from learners.transitions import chosen, greedy_actions, unroll
 from learners.value_learner import ValueLearner
 from modules.mixers.qplex import QPLEXMixer
 from utils.args import ConfigError
@@ -39,14 +39,6 @@ class QPLEXLearner(ValueLearner):
         u_greedy = u_greedy[tr.steps.after] if self.config.double_q else best  # ū' [M, N]
         return self.target_mixer(chosen(q, u_greedy), chosen(q, best), self.state(batch, after), u_greedy)
 
-    def values(self, batch):
-        """`q`, and `q_jt`: Q_tot of the batch's joint actions."""
-        return super().values(batch) | {"q_jt": self._joint_values(batch)}
-
-    def _joint_values(self, batch):
-        (n_episodes, n_steps), index = batch["filled"].shape[:2], self.all_transitions(batch)
-        q, _ = unroll(self.mac, batch, index)
-        actions = at(batch["actions"], index).squeeze(-1).long()
+    def joint_value(self, batch, index, q, actions):
         best = greedy_actions(q, self.avail(batch, index))
-        q_tot = self.mixer(chosen(q, actions), chosen(q, best), self.state(batch, index), actions)
-        return q_tot.detach().unflatten(0, (n_episodes, n_steps - 1))
+        return self.mixer(chosen(q, actions), chosen(q, best), self.state(batch, index), actions)

@@ -96,11 +96,21 @@ class ValueLearner:
         """(loss, metrics) of a batch: a scalar, and {name: scalar, or values [M, K] of the transitions, whose mean is
         logged}."""
 
+    def joint_value(self, batch, index: torch.Tensor, q: torch.Tensor, actions: torch.Tensor) -> torch.Tensor | None:
+        """The joint value [M, 1] of `actions` [M, N] at steps `index` [M], where the agents' values are q [M, N, A];
+        None where there is none. For tables."""
+        return None
+
     @torch.no_grad()
     def values(self, batch):
-        """{name: value} of the joint actions in `batch`, for tables of one-step games: "q", Q_i(τ_i,·) [B, T, N, A]; a
-        learner that has them adds "q_jt" [B, T, 1], "v_jt" [B, T, 1] and "q_jt_heads" [B, T, N]."""
-        return {"q": unroll(self.mac, batch).q[:, :-1]}
+        """{name: value} of the joint actions in `batch`, for tables of one-step games: "q", Q_i(τ_i,·) [B, T, N, A];
+        "q_jt" [B, T, 1], where there is a joint value; a learner that has them adds "v_jt" [B, T, 1] and "q_jt_heads"
+        [B, T, N]."""
+        index = self.all_transitions(batch)
+        q, actions = unroll(self.mac, batch, index).q, at(batch["actions"], index).squeeze(-1).long()
+        found = {"q": q, "q_jt": self.joint_value(batch, index, q, actions)}
+        n_episodes = len(batch["filled"])
+        return {name: x.unflatten(0, (n_episodes, -1)) for name, x in found.items() if x is not None}
 
     # ------------------------------------------------------------------ one update
 

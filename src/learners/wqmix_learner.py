@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from learners.qtran_loss import mean_square
-from learners.transitions import Transitions, at, chosen, greedy_actions, unroll
+from learners.transitions import Transitions, chosen, greedy_actions, unroll
 from learners.value_learner import ValueLearner
 from modules.agents import agent_class
 from modules.mixers import mixer_class
@@ -88,16 +88,8 @@ class CentralLearner(ValueLearner):
             u_greedy = greedy_actions(unroll(self.target_mac, batch, after).q, self.avail(batch, after))
         return self.central_value("central", batch, after, u_greedy, target=True)
 
-    @torch.no_grad()
-    def values(self, batch):
-        """`q`, and `q_jt`: Q_tot of the batch's joint actions."""
-        index = self.all_transitions(batch)
-        q, actions = unroll(self.mac, batch, index).q, at(batch["actions"], index).squeeze(-1).long()
-        q_jt = self.joint_value(batch, index, q, actions)
-        return super().values(batch) | {"q_jt": q_jt.unflatten(0, (len(batch["filled"]), -1))}
-
     def joint_value(self, batch, index: Tensor, q: Tensor, actions: Tensor) -> Tensor:
-        """What the second loss trains, [M, 1]: Q_tot. q [M, N, A], actions [M, N]."""
+        """What the second loss trains: Q_tot."""
         return self.mixer(chosen(q, actions), self.state(batch, index))
 
 

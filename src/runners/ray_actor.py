@@ -54,7 +54,7 @@ class Episode(NamedTuple):
     fields: dict[str, np.ndarray]
     returns: np.ndarray
     length: int
-    ends: dict[str, float]
+    ends: dict[str, Any]
     bad: tuple[str, str] | None
     state: dict | None
     started: int
@@ -241,7 +241,7 @@ class Player:
     def _ended(self, i: int, play: Play) -> None:
         length = int(play.lengths[i])
         fields = {name: values[i, : length + 1].copy() for name, values in play.data.items()}
-        ends = {name: float(values[i]) for name, values in play.ends.items()}
+        ends = {name: values[i] for name, values in play.ends.items() if values[i] is not None}
         bad = play.bad.get(i)
         why = None if bad is None else (str(bad), bad.name)
         started, returns = int(self.env.started[i]), play.returns[i].copy()

@@ -38,7 +38,7 @@ class Round:
             self.data[name][i, : len(values)] = values
         self.returns[i], self.lengths[i], self.states[i] = episode.returns, episode.length, episode.state
         for name, value in episode.ends.items():
-            self.ends.setdefault(name, np.zeros(len(self.lengths)))[i] = value
+            self.ends.setdefault(name, np.full(len(self.lengths), None))[i] = value
         if episode.bad is not None:
             self.bad[i] = NotFinite(*episode.bad)
         self.missing -= 1

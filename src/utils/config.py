@@ -35,6 +35,7 @@ ADDED = {
     "kernels": "auto", "modules_path": None, "init_from": "", "init_parts": "agent", "ray_address": None,
     "ray_actors": 2, "render_format": "gif", "env_args.use_game_state": False, "env_args.scale_obs": False,
 }  # fmt: skip
+BEFORE = "before there was the key"  # where those stand
 MOST_TOLD = 30  # problems in one message
 
 
@@ -152,11 +153,11 @@ def load_from(path, overrides, readers):
     if os.path.isdir(path):
         path = os.path.join(path, "config.yaml")
     own = _read_mapping(path)
-    layers = [("before there was the key", ADDED), (str(path), own)]
+    layers = [(BEFORE, ADDED), (str(path), own)]
     if overrides.get("evaluate") is True and not overrides.get("checkpoint_path"):
         layers.append(("evaluate=True", {"checkpoint_path": os.path.dirname(path) or ".", "init_from": ""}))
     try:
-        return _assemble([*layers, ("command line", overrides)], readers, {"before there was the key"})
+        return _assemble([*layers, ("command line", overrides)], readers, {BEFORE})
     except ConfigError as error:
         raise ConfigError(f"{error}{_another_version(path, own, readers)}") from error
 
@@ -165,7 +166,7 @@ def _another_version(path: str | os.PathLike, own: dict, readers: Callable) -> s
     """Which version made the config.yaml at `path`, which holds `own`, and what to do; the empty string where it fits
     this one, or its run does not say."""
     try:
-        _assemble([("before there was the key", ADDED), (str(path), own)], readers, {"before there was the key"})
+        _assemble([(BEFORE, ADDED), (str(path), own)], readers, {BEFORE})
         return ""  # the command line is to blame
     except ConfigError:
         from utils.checkpoint import maker  # brings torch
@@ -298,11 +299,12 @@ def _assemble(layers, readers, for_all: Collection[str] = ()) -> Config:
     classes, unknown = readers(flat)
     schema, aliases = _schema(classes)
     flat, sources = _merge(layers, aliases)
-    unread = [name for name in flat.keys() - schema.keys() if sources[name] in for_all]
-    if unread and not unknown:
-        known = _keys_of_algorithms() | _flatten(_read_mapping(FOLDER / "default.yaml")).keys() | ADDED.keys()
-        for name in known.intersection(unread):
-            del flat[name], sources[name]
+    unread = {name for name in flat.keys() - schema.keys() if sources[name] in for_all}
+    if not unknown:
+        for name in unread:
+            # Only what an environment's file sets may be a key that nobody has.
+            if sources[name] in (DEFAULT, BEFORE) or name in _keys_for_some():
+                del flat[name], sources[name]
     secrets = _take_passwords(flat)
     if flat.get("seed", 0) is None:
         flat["seed"], sources["seed"] = random.SystemRandom().randrange(2**31), "chosen now"
@@ -422,9 +424,10 @@ def _hint(name, schema, classes):
     return f"; did you mean {others[close[0]]!r}?" if close else ""
 
 
-def _keys_of_algorithms() -> set[str]:
-    """The keys that some file of config/algs sets."""
-    return {name for alg in names("algs") for name in _own_keys("algs", alg)}
+def _keys_for_some() -> set[str]:
+    """The keys that default.yaml or some file of config/algs sets: some class reads them."""
+    own = {name for alg in names("algs") for name in _own_keys("algs", alg)}
+    return own | _flatten(_read_mapping(FOLDER / "default.yaml")).keys()
 
 
 def _own_keys(kind, name):

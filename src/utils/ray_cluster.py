@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from utils import interrupts
 from utils.args import ConfigError
 from utils.logging import brief
 from utils.registry import MissingPackage
+from utils.temporary import temporary_folder
 
 INSTALL = "pip install -c requirements/constraints.txt -r requirements/ray.txt"
 SOURCE = Path(__file__).resolve().parent.parent
@@ -58,7 +58,8 @@ class RayCluster:
         self.address, self.folder, self.cleaner = address, None, None
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
         if address is None:
-            self.folder, self.cleaner = _temporary_folder()
+            within = None if len(tempfile.gettempdir()) <= LONGEST else "/tmp"
+            self.folder, self.cleaner = temporary_folder("ray-", CLEAN, within)
             options |= {"address": "local", "num_cpus": cpus, "include_dashboard": dashboard, "_temp_dir": self.folder}
             options |= {"object_store_memory": STORE}
             if gpus is not None:
@@ -127,18 +128,6 @@ def _refuse_silent(what: str, address: str) -> None:
             f"{what} = {address!r}: nobody answers there ({error}); start a cluster with `ray start --head` there, or "
             "give null for a Ray on this machine"
         ) from error
-
-
-def _temporary_folder() -> tuple[str, subprocess.Popen]:
-    """(a folder, a process that deletes it when its stdin ends: at the latest when this process does, even killed)."""
-    short = len(tempfile.gettempdir()) <= LONGEST
-    folder = tempfile.mkdtemp(prefix="ray-", dir=None if short else "/tmp")
-    with interrupts.blocked():  # no signal is meant for it
-        process = subprocess.Popen(
-            ["sh", "-c", CLEAN, folder], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            cwd="/", start_new_session=True,
-        )  # fmt: skip
-    return folder, process
 
 
 def _descendants() -> set[int]:

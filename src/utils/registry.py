@@ -22,7 +22,7 @@ def lookup(kind, table, name, extras=None, methods: Sequence[str] = ()):
     file} for packages that are optional. methods: what a user's own class must have.
     Raises ConfigError for an unknown name, with the nearest one; MissingPackage with the pip line.
     """
-    if ":" in name and name not in table:
+    if ":" in str(name) and name not in table:
         found = own_modules.load(kind, name)
         missing = own_modules.missing_methods(found, methods)
         if missing:

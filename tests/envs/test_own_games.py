@@ -355,3 +355,15 @@ def test_a_program_that_is_not_there_is_told_before_anything_is_played(tmp_path,
     run = rendered(capsys, tmp_path, "render_format=mp4")
     assert run.code == 2 and "render_format=mp4 needs the program ffmpeg" in run.last_line
     assert run.last_line.endswith("or give render_format=gif")
+
+
+def test_a_policy_that_is_loaded_sees_images_as_in_training(conv, tmp_path, capsys, monkeypatch):
+    from qtran import load_policy
+
+    run = here(capsys, words("vdn", "gymma", tmp_path, "env_args.key=own_games:Images", conv))
+    policy, env, read = load_policy(run.path), own("Images"), []
+    values = BasicMAC.values
+    monkeypatch.setattr(BasicMAC, "values", lambda self, act, *rest: values(self, watched(act, read), *rest))
+    seen = env.reset(seed=1)
+    assert policy(seen).shape == (2, env.env_info.n_agents) and seen.obs.dtype == np.uint8
+    assert torch.equal(read[0], torch.from_numpy(seen.obs).float() / 255)

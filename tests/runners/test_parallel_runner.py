@@ -10,15 +10,12 @@ import time
 import pytest
 import torch
 import toy_env
-from helpers import make_args
+from helpers import make_runner
 
-from components.episode_buffer import make_scheme
-from controllers import mac_class
 from envs.workers import WorkerEnv
 from runners.episode_runner import EpisodeRunner
 from runners.parallel_runner import ParallelRunner
 from utils.args import TrainingError
-from utils.seeding import seed_weights
 
 
 class Log:
@@ -36,17 +33,9 @@ def make():
     made = []
 
     def start(cls=ParallelRunner, n_envs=3, staleness=0, **keys):
-        values = {"seed": 5, "batch_size_run": n_envs, "max_staleness": staleness, "epsilon_anneal_time": 100}
         env = WorkerEnv(toy_env.Walk, toy_env.Walk.Config(**{"sleep": 0.0, "dies": 0, "folder": ""} | keys), n_envs, 0)
-        args = make_args("qtran_base", **values)
-        info = env.env_info
-        args.n_agents, args.n_actions, args.obs_shape = info.n_agents, info.n_actions, info.obs_shape
-        args.state_shape, args.game_seed = info.state_shape, 6
-        seed_weights(1)
-        scheme, groups = make_scheme(info, True), {"agents": info.n_agents}
-        runner = cls(env, mac_class("basic_mac")(scheme, groups, args), scheme, groups, Log(), args)
-        made.append(runner)
-        return runner
+        made.append(make_runner(cls, env, Log(), staleness))
+        return made[-1]
 
     yield start
     for runner in made:

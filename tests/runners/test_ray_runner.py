@@ -8,18 +8,15 @@ import os
 
 import pytest
 import toy_env
-from helpers import make_args
+from helpers import make_runner
 from test_parallel_runner import Log, learn, numbers, rounds, same
 
-from components.episode_buffer import make_scheme
-from controllers import mac_class
 from envs.workers import WorkerEnv
 from runners.parallel_runner import ParallelRunner
 from runners.ray_env import RayEnv
 from runners.ray_runner import RayRunner
 from utils.args import ConfigError, TrainingError
 from utils.ray_cluster import INSTALL
-from utils.seeding import seed_weights
 
 pytest.importorskip("ray", reason=INSTALL)
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
@@ -45,16 +42,8 @@ def make(cluster):
             env = RayEnv(toy_env.Walk, config, n_envs, 0, cluster.address, actors)
         else:
             env = WorkerEnv(toy_env.Walk, config, n_envs, 0)
-        values = {"seed": 5, "batch_size_run": n_envs, "max_staleness": staleness, "epsilon_anneal_time": 100}
-        args = make_args("qtran_base", **values)
-        info = env.env_info
-        args.n_agents, args.n_actions, args.obs_shape = info.n_agents, info.n_actions, info.obs_shape
-        args.state_shape, args.game_seed = info.state_shape, 6
-        seed_weights(1)
-        scheme, groups = make_scheme(info, True), {"agents": info.n_agents}
-        runner = cls(env, mac_class("basic_mac")(scheme, groups, args), scheme, groups, Log(), args)
-        made.append(runner)
-        return runner
+        made.append(make_runner(cls, env, Log(), staleness))
+        return made[-1]
 
     yield start
     for runner in made:
