@@ -88,7 +88,9 @@ def of_environments(algorithm: str, game: str, alone: bool) -> tuple:
     import checks
     from envs import REGISTRY
     from utils import config as configuration
+    from utils import own_modules
 
+    own_modules.search(None)
     configuration.check_choices(("config", "algs", algorithm), ("env-config", "envs", game))
     needed = configuration.environment_of(game)
     games = [needed] if alone else REGISTRY

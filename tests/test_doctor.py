@@ -362,3 +362,11 @@ def test_in_a_narrow_terminal_the_command_that_mends_stays_in_one_piece(monkeypa
     lines = capsys.readouterr().out.splitlines()
     assert f"a game, mend it with: {fix}" in lines
     assert all(len(line) <= 60 or fix in line for line in lines if "\x1b" not in line)
+
+
+def test_a_game_of_the_users_own_is_found_in_the_working_directory(told, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(ROOT)])
+    monkeypatch.delitem(sys.modules, "examples", raising=False)
+    run, rows = told("--config=vdn", "--env-config=examples/meeting.yaml")
+    assert state(rows["environment examples.meeting:Meeting"]) == "ok" and run.code == 0

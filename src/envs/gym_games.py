@@ -268,7 +268,7 @@ class GymGame(Game):
 
 
 class ParallelGame(Game):
-    """A parallel environment of PettingZoo, mpe2 or the user. Agents that have left see zeros and are paid nothing."""
+    """A parallel environment of PettingZoo, mpe2 or the user. Agents that have left see zeros and get no reward."""
 
     def __init__(self, env: Any, name: str):
         self.env = env
