@@ -80,10 +80,8 @@ class Loops:
             weight = sum(
                 (of_key[k].abs() + 1e-10) * of_agent[k, i].sigmoid() * of_action[k, i].sigmoid() for k in range(heads)
             )
-            if m.config.advantage_gradient:
-                total = total + v + weight * a
-            else:  # the authors' code
-                total = total + v + a + (weight - 1) * a.detach()
+            held = a if m.config.advantage_gradient else a.detach()
+            total = total + v + a + (weight - 1) * held
         return total.view(1)
 
     def mix(self, prefix, name, b, t, u):
