@@ -82,7 +82,8 @@ def act(sizes: dict, n_envs: int, rounds: int, device: str, threads: int, keys: 
     values = _of_game(
         "qtran_base", _rules(size, size.steps, size.steps),
         PYMARL | QTRAN | QUIET | {"epsilon_start": 0.05, "batch_size_run": n_envs, "batch_size": 1,
-                                  "buffer_size": n_envs, "num_threads": threads, "use_cuda": device == "cuda", "t_max": 10**9} | keys,
+                                  "buffer_size": n_envs, "num_threads": threads, "use_cuda": device == "cuda",
+                                  "t_max": 10**9} | keys,
     )  # fmt: skip
     runner = Parts(values, Logger(Silent.console_logger)).runner
 
