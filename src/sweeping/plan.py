@@ -13,7 +13,7 @@ from utils import own_modules
 from utils.args import ConfigError, nearest
 from utils.config import CHOICES, BadConfiguration, load, told
 from utils.disk import expanded
-from utils.identity import FAIRNESS, NOT_SET, counts, flat, identity, short, text
+from utils.identity import AS_IF_ABSENT, FAIRNESS, NOT_SET, counts, flat, identity, short, text
 
 MOST_RUNS = 20_000
 
@@ -234,5 +234,6 @@ def differences(found, planned):
     """[`key is VALUE, planned VALUE`] of two configurations, their seeds aside."""
     a, b = flat(found), flat(planned)
     keys = sorted(key for key in a.keys() | b.keys() if key != "seed" and counts(key))
-    pairs = [(key, a.get(key, NOT_SET), b.get(key, NOT_SET)) for key in keys]
+    absent = {key: AS_IF_ABSENT.get(key, NOT_SET) for key in keys}
+    pairs = [(key, a.get(key, absent[key]), b.get(key, absent[key])) for key in keys]
     return [f"{key} is {short(x)}, planned {short(y)}" for key, x, y in pairs if text(x) != text(y)]
