@@ -92,7 +92,8 @@ def repetitions(text):
 
 def report(options):
     from reporting import figures, grouping, page, palette
-    from reporting.comparison import compare, csv_files
+    from reporting.comparison import compare, csv_files, to_csv
+    from reporting.extras import extras
     from reporting.results import find_results
 
     check_paths(options.paths)
@@ -108,13 +109,16 @@ def report(options):
     files = csv_files(comparison, entries)
     for name, (png, pdf) in pictures.items():
         files |= {f"{name}.png": png, f"{name}.pdf": pdf}
+    more = extras(comparison, groups, entries, style, options.reps, to_csv)
+    files |= more.files
     notes = warnings(comparison, groups, entries)
     pngs = {name: png for name, (png, _) in pictures.items()}
     names = ["report.html", *sorted(files)]
     method = page.method(comparison, options.reps, copies)
-    html = page.report_page(options.title, comparison, groups, entries, notes, pngs, names, method)
+    html = page.report_page(options.title, comparison, groups, entries, notes, pngs, names, method, more.sections)
     write(out, files | {"report.html": html.encode(errors="replace")})
     tell(out, comparison, notes, entries, copies)
+    tell_settings(more.said)
     return 0
 
 
@@ -226,6 +230,14 @@ def tell(out, comparison, notes, entries, copies):
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     if len(left) > MOST_LEFT_OUT:
         console.print(f"and {len(left) - MOST_LEFT_OUT} more: see {out / 'runs.csv'}", highlight=False)
+
+
+def tell_settings(said):
+    """The best settings of a search, each with a line for the study of the results. said: [(sentence, YAML)]"""
+    for sentence, line in said:
+        print(f"{sentence}\n  {line}")
+    if said:
+        print("  tuned_on: STUDY.yaml  # the searched study, in that of the results, which takes other seeds")
 
 
 def final_table(rows):

@@ -226,7 +226,7 @@ def csv_files(comparison, entries):
         "efficiency": comparison.efficiency,
         "runs": [_run_row(e) for e in entries],
     }
-    return {f"{name}.csv": _csv(rows) for name, rows in tables.items()}
+    return {f"{name}.csv": to_csv(rows) for name, rows in tables.items()}
 
 
 def _run_row(e):
@@ -240,7 +240,7 @@ def _run_row(e):
     return row | {name: r.versions.get(name) for name in ("python", "torch", "numpy")}
 
 
-def _csv(rows):
+def to_csv(rows):
     """CSV text; a number that does not exist is an empty cell."""
     text = io.StringIO()
     if rows:

@@ -50,7 +50,9 @@ def expand(algorithms: dict, shared: list[dict], own: dict[str, list[dict]], tak
     for base, (file, changes) in algorithms.items():
         mine = own.get(base, [{}])
         both = [key for key in shared[0] if key in mine[0]] if shared and mine else []
-        problems += [f"algorithms: {base}: grid: {key} is in the study's own grid or sample too; drop one" for key in both]
+        problems += [
+            f"algorithms: {base}: grid: {key} is in the study's own grid or sample too; drop one" for key in both
+        ]
         points = [] if both else _crossed(shared, mine, f"algorithms: {base}: grid", problems)
         searched = dict.fromkeys(key for point in points for key in point)
         for where, values in (taken | {f"algorithms: {base}": changes}).items():

@@ -160,7 +160,9 @@ def _unfit_settings(study, readers):
             own = {"name": base, "seed": 0}
             try:
                 config = load(alg, env, others | point | own, readers, said="study")
-                lines = [f"{key}: write the key that it is another name of" for key in point if key not in config.schema]
+                lines = [
+                    f"{key}: write the key that it is another name of" for key in point if key not in config.schema
+                ]
             except BadConfiguration as error:
                 lines = [about for problem in error.problems if (about := _about(problem, point))]
             except ConfigError:
@@ -178,7 +180,9 @@ def _telling(settings):
     first = settings[0]
     out = [first]
     for key in first:
-        values = [value for k, point in enumerate(settings) if (value := point[key]) not in [p[key] for p in settings[:k]]]
+        values = [
+            value for k, point in enumerate(settings) if (value := point[key]) not in [p[key] for p in settings[:k]]
+        ]
         if len(values) > 10:  # of a range
             values = [min(values), max(values)]
         out += [first | {key: value} for value in values if value != first[key]]
