@@ -91,7 +91,7 @@ def repetitions(text):
 
 
 def report(options):
-    from reporting import figures, grouping, page, palette
+    from reporting import figures, grid, grouping, page, palette
     from reporting.comparison import compare, csv_files, to_csv
     from reporting.extras import extras
     from reporting.results import find_results
@@ -104,12 +104,19 @@ def report(options):
     if not groups:
         raise nothing_to_compare(entries, options)
     comparison = compare(groups, options.threshold, options.reps, options.final)
+    found = grid.searches(comparison, groups, entries)
+    if (fewer := grid.best_alone(found, groups)) is not groups:
+        groups, comparison = fewer, compare(fewer, options.threshold, options.reps, options.final)
+        comparison.notes.append(
+            "Of each search only the best setting is in the comparison of algorithms: all are under the settings that "
+            "were searched, and in grid.csv"
+        )
     style = palette.styles({a for algorithms in groups.values() for a in algorithms})
     pictures = {name: figures.save(figure) for name, figure in draw(comparison, groups, style).items()}
     files = csv_files(comparison, entries)
     for name, (png, pdf) in pictures.items():
         files |= {f"{name}.png": png, f"{name}.pdf": pdf}
-    more = extras(comparison, groups, entries, style, options.reps, to_csv)
+    more = extras(found, comparison, groups, style, options.reps, to_csv)
     files |= more.files
     notes = warnings(comparison, groups, entries)
     pngs = {name: png for name, (png, _) in pictures.items()}

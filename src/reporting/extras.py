@@ -16,10 +16,10 @@ class Extras:
     said: list = field(default_factory=list)
 
 
-def extras(comparison, groups, entries, style, reps: int, to_csv) -> Extras:
-    """groups: {task: {algorithm: [Entry]}}; entries: of all runs. to_csv(rows): a CSV file as bytes."""
+def extras(found: list[grid.Search], comparison, groups, style, reps: int, to_csv) -> Extras:
+    """groups: {task: {algorithm: [Entry]}}. to_csv(rows): a CSV file as bytes."""
     out = Extras()
-    if found := grid.searches(comparison, groups, entries):
+    if found:
         pngs = {name: _save(out, name, figure) for name, figure in grid.figures(found).items()}
         out.files["grid.csv"] = to_csv(grid.csv_rows(found))
         out.sections.append(("grid", "Settings that were searched", grid.section(found, pngs)))

@@ -21,6 +21,7 @@ from utils.settings import read_back, told
 
 WIDTH = 7.2  # inches
 MOST_ROWS = 30  # of a sorted figure
+MOST_LINES = 12  # of a figure that compares algorithms
 MOST_CELLS = 12  # along a side of a heat map
 WIDE = 20  # a range whose ends are so many times apart has a logarithmic axis
 
@@ -28,7 +29,7 @@ WIDE = 20  # a range whose ends are so many times apart has a logarithmic axis
 @dataclass
 class Search:
     """The settings of one algorithm on one task, best first. rows: {"values": {key: value}, "iqm", "lower", "upper",
-    "n", "seeds"}. lacking: settings of which no run counts."""
+    "n", "seeds", "algorithm": its label}. lacking: settings of which no run counts."""
 
     task: str
     base: str
@@ -56,7 +57,7 @@ def searches(comparison, groups, entries) -> list[Search]:
             if values:
                 search = found.setdefault((task, base), Search(task, base, row["metric"]))
                 numbers = {k: row[k] for k in ("iqm", "lower", "upper", "n")}
-                search.rows.append({"values": values, "seeds": grouping.seeds(group), **numbers})
+                search.rows.append({"values": values, "algorithm": algorithm, "seeds": grouping.seeds(group), **numbers})
     begun = {}
     for e in entries:
         if e.result.config:
@@ -71,6 +72,20 @@ def searches(comparison, groups, entries) -> list[Search]:
         if len(search.rows) > 1 and len({tuple(row["values"]) for row in search.rows}) == 1:
             out.append(search)
     return out
+
+
+def best_alone(found: list[Search], groups):
+    """`groups` with, of the settings of a search, only the best one of each task, where there are more algorithms and
+    settings than a figure can tell apart."""
+    searched = {row["algorithm"] for search in found for row in search.rows}
+    best = {search.best["algorithm"] for search in found}
+    if len({a for algorithms in groups.values() for a in algorithms}) <= MOST_LINES or not searched:
+        return groups
+    kept = {
+        task: {a: group for a, group in algorithms.items() if a in best or a not in searched}
+        for task, algorithms in groups.items()
+    }
+    return {task: algorithms for task, algorithms in kept.items() if algorithms}
 
 
 # ---- the choice
