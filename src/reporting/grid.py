@@ -57,7 +57,9 @@ def searches(comparison, groups, entries) -> list[Search]:
             if values:
                 search = found.setdefault((task, base), Search(task, base, row["metric"]))
                 numbers = {k: row[k] for k in ("iqm", "lower", "upper", "n")}
-                search.rows.append({"values": values, "algorithm": algorithm, "seeds": grouping.seeds(group), **numbers})
+                search.rows.append(
+                    {"values": values, "algorithm": algorithm, "seeds": grouping.seeds(group), **numbers}
+                )
     begun = {}
     for e in entries:
         if e.result.config:
@@ -163,8 +165,8 @@ def section(found: list[Search], pictures: dict[str, bytes]) -> str:
 
 
 CAPTION = (
-    "Final performance of each setting that was searched: the interquartile mean (IQM) over runs and its 95 % interval; "
-    "higher is better, and in a map the best setting is bold."
+    "Final performance of each setting that was searched: the interquartile mean (IQM) over runs and its 95 % "
+    "interval; higher is better, and in a map the best setting is bold."
 )
 
 
@@ -229,7 +231,7 @@ def _points(group: list[Search]) -> Figure:
     style = palette.styles({s.base for s in group})
     every = {text(row["values"][key]): row["values"][key] for s in group for row in s.rows}
     order = sorted(every, key=lambda name: _ascending(every[name]))
-    figure, axes = _panels(len(tasks), min(3, len(tasks)), 2.0)
+    figure, axes = panels(len(tasks), min(3, len(tasks)), 2.0)
     with matplotlib.rc_context(STYLE):
         for ax, task in zip(axes, tasks):
             here = [s for s in group if s.task == task]
@@ -264,7 +266,7 @@ def _heat_maps(group: list[Search]) -> Figure:
             panels.append((s, value, rows))
     n_x, n_y = (max(len(_values(s, key)) for s in group) for key in (across, down))
     columns = max(1, min(len(panels), int((WIDTH - 0.6) / (0.55 + 0.85 * n_x))))
-    figure, axes = _panels(len(panels), columns, 0.65 + max(0.36 * n_y, 0.6), width=0.6 + columns * (0.55 + 0.85 * n_x))
+    figure, axes = panels(len(panels), columns, 0.65 + max(0.36 * n_y, 0.6), width=0.6 + columns * (0.55 + 0.85 * n_x))
     with matplotlib.rc_context(STYLE):
         for ax, (s, value, rows) in zip(axes, panels):
             task = [row for other in group if other.task == s.task for row in other.rows]  # colours: of the whole task
@@ -303,7 +305,7 @@ def _sorted_points(group: list[Search]) -> Figure:
     most = min(MOST_ROWS, max(len(s.rows) for s in group))
     longest = max(len(_words(row["values"])) for s in group for row in s.rows)
     columns = 2 if len(group) > 1 and longest <= 40 else 1
-    figure, axes = _panels(len(group), columns, 0.6 + 0.14 * most, width=WIDTH)
+    figure, axes = panels(len(group), columns, 0.6 + 0.14 * most, width=WIDTH)
     with matplotlib.rc_context(STYLE):
         for ax, s in zip(axes, group):
             style = palette.styles({s.base})[s.base]
@@ -324,7 +326,7 @@ def _by_key(group: list[Search]) -> Figure:
     keys = group[0].keys
     columns = min(4, len(keys))
     lines = -(-len(keys) // columns)
-    figure, axes = _panels(columns * lines * len(group), columns, 1.6, width=WIDTH)
+    figure, axes = panels(columns * lines * len(group), columns, 1.6, width=WIDTH)
     with matplotlib.rc_context(STYLE):
         for k, s in enumerate(group):
             style = palette.styles({s.base})[s.base]
@@ -358,7 +360,7 @@ def _scatter(ax, search: Search, key: str, colour: str) -> None:
     ax.set_xlabel(plain(key))
 
 
-def _panels(n: int, columns: int, height: float, width: float = WIDTH):
+def panels(n: int, columns: int, height: float, width: float = WIDTH):
     """(Figure, n axes) in rows of `columns`; height: inches of a row."""
     rows = -(-n // columns)
     with matplotlib.rc_context(STYLE):
