@@ -259,16 +259,16 @@ def _points(group: list[Search]) -> Figure:
 def _heat_maps(group: list[Search]) -> Figure:
     """Two keys: a map for each algorithm and task. Three: one for each value of the third key."""
     down, across, *third = group[0].keys
-    panels = []  # (search, value of the third key or None, rows)
+    shown = []  # (search, value of the third key or None, rows)
     for s in group:
         for value in _values(s, third[0]) if third else [None]:
             rows = [row for row in s.rows if not third or text(row["values"][third[0]]) == text(value)]
-            panels.append((s, value, rows))
+            shown.append((s, value, rows))
     n_x, n_y = (max(len(_values(s, key)) for s in group) for key in (across, down))
-    columns = max(1, min(len(panels), int((WIDTH - 0.6) / (0.55 + 0.85 * n_x))))
-    figure, axes = panels(len(panels), columns, 0.65 + max(0.36 * n_y, 0.6), width=0.6 + columns * (0.55 + 0.85 * n_x))
+    columns = max(1, min(len(shown), int((WIDTH - 0.6) / (0.55 + 0.85 * n_x))))
+    figure, axes = panels(len(shown), columns, 0.65 + max(0.36 * n_y, 0.6), width=0.6 + columns * (0.55 + 0.85 * n_x))
     with matplotlib.rc_context(STYLE):
-        for ax, (s, value, rows) in zip(axes, panels):
+        for ax, (s, value, rows) in zip(axes, shown):
             task = [row for other in group if other.task == s.task for row in other.rows]  # colours: of the whole task
             _heat_map(ax, s, (down, across), rows, task)
             more = f"\n{plain(third[0])} = {plain(told(value))}" if third else ""
