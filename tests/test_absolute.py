@@ -20,7 +20,7 @@ def ran(capsys, folder, *values):
     return run
 
 
-def test_the_best_weights_play_ten_times_as_many_new_episodes_and_change_nothing_else(tmp_path, capsys):
+def test_the_best_weights_play_ten_times_as_many_new_episodes_and_change_nothing_else(tmp_path, capsys, monkeypatch):
     plain = ran(capsys, tmp_path / "plain")
     played, play = [], EpisodeRunner._play
 
@@ -28,11 +28,8 @@ def test_the_best_weights_play_ten_times_as_many_new_episodes_and_change_nothing
         played.append({k: v.clone() for k, v in runner.mac.agent.state_dict().items()})
         return play(runner, test_mode, render)
 
-    EpisodeRunner._play = seen
-    try:
-        run = ran(capsys, tmp_path / "absolute", "absolute_metric=True")
-    finally:
-        EpisodeRunner._play = play
+    monkeypatch.setattr(EpisodeRunner, "_play", seen)
+    run = ran(capsys, tmp_path / "absolute", "absolute_metric=True")
     absolute = run.summary["absolute"]
     best = (run.path / "checkpoints" / "best").resolve()
     assert absolute["episodes"] == 40 and absolute["ep_length_mean"] == 2

@@ -50,17 +50,16 @@ def test_a_search_from_the_study_to_that_of_its_results(tmp_path, capsys, unpain
     assert run.code == 2 and "seeds: 1001: settings were chosen on it" in run.err
 
 
-def searched(folder, name="qtran_alt", env="two_step", seeds=(1001, 1002), **points):
+def searched(folder, points, name="qtran_alt", env="two_step", seeds=(1001, 1002)):
     """Runs of each setting; points: {lr: final return}."""
     for lr, value in points.items():
-        lr = float(lr.replace("_", "."))
         for seed in seeds:
             ours(folder, {0: 0.0, 100: value + 0.1 * (seed % 2)}, name=f"{name}, lr={lr}", env=env, seed=seed, lr=lr)
 
 
 def test_the_best_setting_on_each_task_and_over_all(tmp_path, unpainted):
-    searched(tmp_path, **{"0_1": 1.0, "0_2": 3.0, "0_3": 2.0})
-    searched(tmp_path, env="other", **{"0_1": 1.0, "0_2": 2.0, "0_3": 2.5})
+    searched(tmp_path, {0.1: 1.0, 0.2: 3.0, 0.3: 2.0})
+    searched(tmp_path, {0.1: 1.0, 0.2: 2.0, 0.3: 2.5}, env="other")
     ours(tmp_path, name="qtran_alt, lr=0.4", lr=0.4, status="interrupted")
     ours(tmp_path, {0: 0.0, 100: 4.0}, name="qmix")  # nothing is searched in it
     said = Said(tmp_path)
@@ -73,7 +72,7 @@ def test_the_best_setting_on_each_task_and_over_all(tmp_path, unpainted):
 
 
 def test_of_many_settings_the_best_alone_is_compared_with_other_algorithms(tmp_path, unpainted):
-    searched(tmp_path, **{f"0_{k}": float(k) for k in range(10, 25)})
+    searched(tmp_path, {k / 100: float(k) for k in range(10, 25)})
     ours(tmp_path, {0: 0.0, 100: 4.0}, name="qmix")
     said = Said(tmp_path)
     assert [r["algorithm"] for r in said.rows("final")] == ["qmix", "qtran_alt, lr=0.24"]

@@ -125,6 +125,8 @@ def curves(runs: list[Unfinished], metric: str | None) -> Figure | None:
     """The tests of each run so far, a panel for each task; None where there are none. metric: that was asked for."""
     by_task = {}
     for u in runs:
+        if u.state == "failed":  # it does not go on
+            continue
         held = [name for name in ([metric] if metric else JUDGED_BY) if name in u.entry.result.series]
         if held:
             by_task.setdefault((u.entry.task, held[0]), []).append(u)

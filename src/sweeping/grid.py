@@ -11,6 +11,7 @@ alone: with a larger `number` the settings that there were stay.
 import math
 import random
 from itertools import count, product
+from typing import Any
 
 from utils.args import nearest
 from utils.config import shown
@@ -199,7 +200,7 @@ def _range(spec, where: str, problems: list[str]) -> tuple[str, list]:
         return "choice", []
     if kind == "choice":
         return kind, _values(bounds, f"{where}: choice", problems)
-    bounds = [number(bound) for bound in bounds] if isinstance(bounds, list) else bounds
+    bounds: Any = [number(bound) for bound in bounds] if isinstance(bounds, list) else bounds
     wanted = int if kind == "integer" else (int, float)
     problem = None
     if not isinstance(bounds, list) or len(bounds) != 2:
