@@ -180,7 +180,7 @@ def not_begun(plans, entries):
 def report(options, plans, live=None):
     """plans: {results folder: Study}. live: the Live whose page this is. Returns the exit status."""
     from reporting import figures, grid, grouping, page, palette, watch
-    from reporting.comparison import compare, csv_files, to_csv
+    from reporting.comparison import compare, csv_files, final_rows, to_csv
     from reporting.extras import extras
     from reporting.results import find_results
 
@@ -200,10 +200,11 @@ def report(options, plans, live=None):
         write(out, files | {"report.html": html.encode(errors="replace")})
         tell_where(out, live)
         return 0
-    comparison = compare(groups, options.threshold, options.reps, options.final)
-    found = grid.searches(comparison, groups, entries)
-    if (fewer := grid.best_alone(found, groups)) is not groups:
-        groups, comparison = fewer, compare(fewer, options.threshold, options.reps, options.final)
+    found = grid.searches(groups, entries, lambda: final_rows(groups, options.reps, options.final))
+    compared = grid.best_alone(found, groups)
+    comparison = compare(compared, options.threshold, options.reps, options.final)
+    if compared is not groups:
+        groups = compared
         comparison.notes.append(
             "Of each search only the best setting is in the comparison of algorithms: all are under the settings that "
             "were searched, and in grid.csv"

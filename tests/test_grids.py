@@ -123,12 +123,17 @@ def test_what_is_not_finished_and_how_far_it_is(tmp_path, unpainted):
     alive = ours(tmp_path, {0: 0.0, 25: 1.0}, status="running", seed=2)
     ours(tmp_path, {0: 0.0, 50: 1.0}, status="running", seed=3)
     ours(tmp_path, {0: 0.0}, status="failed", seed=4)
-    claim = take(alive)
+    new = ours(tmp_path, {}, seed=5)
+    (new / "summary.json").unlink()
+    damaged = ours(tmp_path, seed=6)
+    (damaged / "summary.json").write_text("{")
+    claims = [take(path) for path in (alive, new)]
     try:
         html = Said(tmp_path).html
     finally:
-        claim.release()
-    assert "1 of 4 runs finished; 1 running, 1 killed, 1 failed" in html
+        for claim in claims:
+            claim.release()
+    assert "1 of 6 runs finished; 1 running, 1 starting, 1 killed, 1 failed, 1 broken" in html
     told = html.partition('id="under-way"')[2].partition("</section>")[0]
     assert "25 of 100" in told and "25 %" in told and "50 %" in told
     assert "3.0 min" in told  # it had 60 s for its 25 steps, and 75 are left

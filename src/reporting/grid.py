@@ -4,6 +4,7 @@ Which keys were searched is read off the names of runs, and the values off their
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import matplotlib
@@ -46,9 +47,13 @@ class Search:
         return self.rows[0]
 
 
-def searches(comparison, groups, entries) -> list[Search]:
-    """One for each algorithm and task with two settings or more. groups: {task: {algorithm: [Entry]}}"""
-    final = {(row["task"], row["algorithm"]): row for row in comparison.final}
+def searches(groups, entries, final_rows: Callable[[], list[dict]]) -> list[Search]:
+    """One for each algorithm and task with two settings or more. groups: {task: {algorithm: [Entry]}}; entries: of all
+    runs. final_rows(): the rows of final performance, which are asked for where something was searched."""
+    firsts = [group[0] for algorithms in groups.values() for group in algorithms.values()]
+    if not any(read_back(e.name, e.result.config)[1] for e in firsts):
+        return []
+    final = {(row["task"], row["algorithm"]): row for row in final_rows()}
     found = {}
     for task, algorithms in groups.items():
         for algorithm, group in algorithms.items():

@@ -25,7 +25,7 @@ from utils.runs import folders, is_run
 
 MOST_LISTED = 100  # runs in the table
 FILES = ("metrics.jsonl", "summary.json")  # what a run writes as it goes on
-STATES = ("running", "silent", "killed", "running, or killed", "interrupted", "failed", "taken over")
+STATES = ("running", "starting", "silent", "killed", "running, or killed", "interrupted", "failed", "taken over")
 
 
 @dataclass
@@ -49,9 +49,11 @@ def unfinished(entries: list[Entry]) -> list[Unfinished]:
     out = []
     for e in entries:
         r = e.result
-        if r.status in ("finished", "broken") or not r.config:
+        if r.status == "finished" or not r.config:
             continue
         state, left = _state(e), None
+        if state == "broken":
+            continue
         t_max = e.keys.get("t_max")
         if state == "running" and r.t_env and r.wall_time_s and isinstance(t_max, int):
             left = max(0, t_max - r.t_env) * r.wall_time_s / r.t_env
@@ -61,13 +63,16 @@ def unfinished(entries: list[Entry]) -> list[Unfinished]:
 
 
 def _state(e: Entry) -> str:
-    if e.result.status != "running":
-        return e.result.status
+    status = e.result.status
     if e.result.source == "Sacred":
-        return "running, or killed"
+        return "running, or killed" if status == "running" else status
+    if status not in ("running", "broken"):
+        return status
     held = holder(e.result.path)
     if held is None or held.state == "dead":
-        return "killed"
+        return "killed" if status == "running" else "broken"
+    if status == "broken":  # it has no summary.json yet
+        return "starting"
     return "silent" if held.state == "frozen" else "running"
 
 
@@ -82,7 +87,7 @@ class UnderWay:
         """`7 of 10 runs finished; 2 running, 1 not begun`."""
         done = sum(e.result.status == "finished" for e in self.entries)
         states = Counter(u.state for u in self.runs)
-        broken = sum(e.result.status == "broken" or not e.result.config for e in self.entries)
+        broken = len(self.entries) - done - len(self.runs)
         waiting = sum(len(seeds) for _, _, seeds in self.not_begun)
         told = [f"{n} {state}" for state, n in [*states.items(), ("broken", broken), ("not begun", waiting)] if n]
         rest = f"; {', '.join(told)}" if told else ""
@@ -187,4 +192,5 @@ def keep_up(renew: Callable[[], str], paths: list[Path], seconds: float) -> None
         if now != seen:
             seen = now
             print(f"{time.strftime('%H:%M:%S')} {renew()}", flush=True)
-        time.sleep(max(0.1, seconds - (time.monotonic() - began)))
+        took = time.monotonic() - began
+        time.sleep(max(seconds - took, took))  # at least half of the time is left to the runs
