@@ -34,11 +34,12 @@ def test_a_search_from_the_study_to_that_of_its_results(tmp_path, capsys, unpain
     assert "4 of 4 runs complete" in run.out
     said = Said(path, out=results)
     rows = said.rows("grid")
-    assert {(r["lr"], r["opt_loss"]) for r in rows} == {(a, b) for a in ("0.0005", "0.01") for b in ("0.03", "1.0")}
+    assert {(r["lr"], r["opt_loss"]) for r in rows} == {(a, b) for a in ("0.0005", "0.01") for b in ("0.03", "1")}
     best = max(rows, key=lambda r: float(r["iqm"]))
     assert f"the best of 4 settings is lr={best['lr']}, opt_loss={best['opt_loss']}: " in said.out
     assert "chance may have chosen" in said.out
-    assert f"  qtran_alt: {{lr: {best['lr']}, opt_loss: {best['opt_loss']}}}\n" in said.out
+    opt_loss = float(best["opt_loss"])
+    assert f"  qtran_alt: {{lr: {best['lr']}, opt_loss: {opt_loss}}}\n" in said.out
     assert f"  tuned_on: {path}  #" in said.out
     assert 'id="grid"' in said.html and 'id="absolute"' in said.html and "not begun" not in said.html
     assert len(said.rows("absolute")) == 4

@@ -105,12 +105,15 @@ def choices(found: list[Search]) -> list[tuple[str, str]]:
         best, others = search.best, search.rows[1:]
         digits = decimals([row["iqm"] for row in search.rows])
         number = with_interval(best["iqm"], best["lower"], best["upper"], digits)
+        same = sum(row["iqm"] == best["iqm"] for row in others)
         level = sum(not row["upper"] < best["lower"] for row in others if math.isfinite(row["lower"]))
         sure = ""
         if math.isfinite(best["lower"]) and any(math.isfinite(row["lower"]) for row in others):
             sure = f"; the intervals of {level} of the {len(others)} others reach into its own"
         elif best["n"] == 1:
             sure = "; one seed, so no interval: chance may have chosen"
+        if same:
+            sure = f"; {same} of the {len(others)} others {'has' if same == 1 else 'have'} the same result{sure}"
         lacking = f"; {count(search.lacking, 'setting')} without a run that counts" if search.lacking else ""
         said = f"{search.base} on {search.task}: the best of {len(search.rows)} settings is {_words(best['values'])}"
         out.append((f"{said}: {number}, seeds {best['seeds']}{sure}{lacking}", _yaml(search.base, best["values"])))
@@ -137,7 +140,12 @@ def _by_mean_rank(of_base: list[Search]) -> list[tuple[float, dict]]:
 
 
 def _words(values: dict) -> str:
-    return ", ".join(f"{plain(key)}={plain(told(value))}" for key, value in values.items())
+    return ", ".join(f"{plain(key)}={_told(value)}" for key, value in values.items())
+
+
+def _told(value) -> str:
+    """A value in figures and tables: 1, not 1.0, as it stands in the names of runs."""
+    return plain(told(int(value) if isinstance(value, float) and value.is_integer() else value))
 
 
 def _yaml(base: str, values: dict) -> str:
@@ -157,7 +165,7 @@ def section(found: list[Search], pictures: dict[str, bytes]) -> str:
         "tuned_on: STUDY.yaml in the study of the results refuses these"
     )
     rows = [
-        [s.task, s.base, *(told(v) for v in row["values"].values()), _number(s, row), row["n"], row["seeds"]]
+        [s.task, s.base, *(_told(v) for v in row["values"].values()), _number(s, row), row["n"], row["seeds"]]
         for s in found
         for row in s.rows
     ]
@@ -183,7 +191,7 @@ def csv_rows(found: list[Search]) -> list[dict]:
     keys = list(dict.fromkeys(key for s in found for key in s.keys))
     return [
         {"task": s.task, "algorithm": s.base, "metric": s.metric}
-        | {key: told(row["values"][key]) if key in row["values"] else None for key in keys}
+        | {key: _told(row["values"][key]) if key in row["values"] else None for key in keys}
         | {name: row[name] for name in ("n", "iqm", "lower", "upper", "seeds")}
         for s in found
         for row in s.rows
@@ -251,7 +259,7 @@ def _points(group: list[Search]) -> Figure:
             ax.set_title(plain(task))
             ax.set_xlabel(plain(key))
             ax.set_ylabel(_label(here[0]))
-            ax.set_xticks(range(len(order)), [plain(told(every[name])) for name in order])
+            ax.set_xticks(range(len(order)), [_told(every[name]) for name in order])
             ax.set_xlim(-0.5, len(order) - 0.5)
         drawn = [pair for ax in axes for pair in zip(*ax.get_legend_handles_labels())]
         lines = {label: handle for handle, label in reversed(drawn)}
@@ -276,9 +284,9 @@ def _heat_maps(group: list[Search]) -> Figure:
         for ax, (s, value, rows) in zip(axes, shown):
             task = [row for other in group if other.task == s.task for row in other.rows]  # colours: of the whole task
             _heat_map(ax, s, (down, across), rows, task)
-            more = f"\n{plain(third[0])} = {plain(told(value))}" if third else ""
+            more = f"\n{plain(third[0])} = {_told(value)}" if third else ""
             ax.set_title(f"{plain(s.base)}, {plain(s.task)}{more}")
-        figure.supylabel(f"{_label(group[0])}, 95 % interval", fontsize=8)
+        figure.suptitle(f"{_label(group[0])} [95 % interval]", fontsize=8)
     return figure
 
 
@@ -294,12 +302,12 @@ def _heat_map(ax, search: Search, keys: tuple[str, str], rows: list[dict], task:
         for j, row in enumerate(line):
             dark = row is not None and high > low and (row["iqm"] - low) / (high - low) < 0.55
             number = with_interval(row["iqm"], row["lower"], row["upper"], digits, "\n") if row else "–"
-            weight = "bold" if row is search.best else "normal"
+            weight = "bold" if row is not None and row["iqm"] == search.best["iqm"] else "normal"
             colour = "white" if dark or row is not None and high == low else "black"
             ax.text(j, i, number, ha="center", va="center", fontsize=6, color=colour, weight=weight)
     ax.grid(False)
-    ax.set_xticks(range(len(xs)), [plain(told(x)) for x in xs])
-    ax.set_yticks(range(len(ys)), [plain(told(y)) for y in ys])
+    ax.set_xticks(range(len(xs)), [_told(x) for x in xs])
+    ax.set_yticks(range(len(ys)), [_told(y) for y in ys])
     ax.tick_params(length=0)
     ax.set_xlabel(plain(keys[1]))
     ax.set_ylabel(plain(keys[0]))
@@ -353,7 +361,7 @@ def _scatter(ax, search: Search, key: str, colour: str) -> None:
         ax.plot([x, x], [row["lower"], row["upper"]], color=colour, linewidth=1, alpha=0.35)
         ax.plot(x, row["iqm"], "o", color=colour, markersize=3)
     if not numbers:
-        ax.set_xticks(range(len(values)), [plain(told(v)) for v in values])
+        ax.set_xticks(range(len(values)), [_told(v) for v in values])
         ax.set_xlim(-0.5, len(values) - 0.5)
     elif values[0] > 0 and values[-1] / values[0] >= WIDE:
         ax.set_xscale("log")
