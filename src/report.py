@@ -158,6 +158,8 @@ def read_studies(options):
             if study.problems:
                 raise ConfigError(f"{path}:\n  " + "\n  ".join(study.problems[:10]))
             folder = str(expanded(study.results or Path("results", "studies", study.path.stem)))
+            if options.watch is None and not os.path.exists(folder):
+                raise ConfigError(f"{path}: no run of it has begun: {folder} is not there; python src/sweep.py {path}")
             options.paths[k], plans[folder] = folder, study
     return plans
 
@@ -184,7 +186,8 @@ def report(options, plans, live=None):
     from reporting.extras import extras
     from reporting.results import find_results
 
-    check_paths(options.paths)
+    if not live:  # else they were checked at its start
+        check_paths(options.paths)
     out = Path(options.out or Path(options.paths[0]) / "report")
     results, copies = find_results(options.paths, [options.metric] if options.metric else grouping.JUDGED_BY)
     entries = grouping.entries(results, options.metric)

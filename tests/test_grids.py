@@ -161,6 +161,21 @@ def test_a_watched_report_is_renewed_until_ctrl_c(tmp_path):
     assert not list(page.parent.glob("*.partial"))
 
 
+def test_a_study_that_has_not_begun(tmp_path, monkeypatch):
+    path = study(tmp_path)
+    said = Said(path, out=tmp_path)
+    assert said.code == 2 and f"no run of it has begun: {tmp_path / 'results'} is not there" in said.err
+
+    def ctrl_c(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("reporting.watch.time.sleep", ctrl_c)  # behind the first page
+    page = tmp_path / "results" / "report" / "report.html"
+    said = Said(path, "--watch", out=page.parent)
+    assert said.code == 130 and "0 of 2 runs finished; 2 not begun" in said.out
+    assert "qmix" in said.html and "No run is finished yet" in said.html
+
+
 @pytest.mark.parametrize(
     "argv, said",
     [
