@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,8 @@ class Result:
     damaged_lines: int = 0  # of metrics.jsonl, the last one not counted
     nonfinite: dict = field(default_factory=dict)  # {metric: points that hold no finite number}
     last_step: dict = field(default_factory=dict)  # {metric: step of its last point, finite or not}
+    label: str = ""  # of PATH=LABEL
+    score_range: Any = None  # what a game of the user's own declares, as it was found
 
 
 def find_results(roots, metrics):
@@ -119,6 +122,7 @@ def _of_run(run, metrics):
     result.t_env = summary["t_env"] if is_step(summary.get("t_env")) else 0
     if result.t_env and (updates := _number(summary.get("updates"))) is not None:
         result.updates = 1000 * updates / result.t_env
+    result.score_range = _mapping(summary.get("game")).get("score_range")
     if is_step(summary.get("parameters")):
         result.parameters = summary["parameters"]
     try:
