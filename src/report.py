@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from utils import command
+from utils.words import Several, names, points, seeds, steps
 
 MOST_ROWS = 40  # of the table on the console
 MOST_LEFT_OUT = 20  # runs told on the console
@@ -28,9 +29,17 @@ reads every run directory and every Sacred folder (EPyMARL's results/sacred) in 
 
   python src/report.py results
   python src/report.py results/qmix results/qtran_alt --out figures --metric test_return_mean --threshold 6
+  python src/report.py results --algorithms qmix,qtran_alt --environments predator_prey --seeds 1-5 --until 400000
+  python src/report.py results=ours epymarl/results=EPyMARL --order "QMIX (ours)","QMIX (EPyMARL)"
 
 runs are grouped by algorithm and task; runs of one algorithm whose configurations differ are variants of their own.
 Only finished runs count; all others are listed with the reason. Higher values of the metric are taken to be better.
+
+names are those of the configuration (qtran_alt) or those of the figures (QTRAN-alt); * stands for anything ("qmix*").
+--labels FILE holds lines `qtran_alt: ours`, --ranges FILE lines `my_game: [0.5, 20]`, both in YAML.
+
+the score over all tasks: a win rate counts as it is; a return is 0 for random play and 1 for the best play of its game,
+as the game declares (score_range of its class), whichever runs are compared. docs/comparing.md says more.
 
 exit status: 0 written; 2 bad input; 130 interrupted (Ctrl-C)
 """
@@ -45,25 +54,56 @@ def parser():
     p = command.parser(
         "src/report.py", "Compare runs: learning curves, final performance, profiles, sample efficiency.", DETAILS
     )
-    p.add_argument("paths", nargs="+", metavar="PATH", help="a folder that holds runs, at any depth")
-    p.add_argument("--out", metavar="DIR", help="where to write (default: report in the first PATH)")
     p.add_argument(
+        "paths", nargs="+", metavar="PATH[=LABEL]",
+        help="a folder that holds runs, at any depth; LABEL is what its runs are called, after the algorithm where it "
+        "holds several",
+    )  # fmt: skip
+    p.add_argument("--out", metavar="DIR", help="where to write (default: report in the first PATH)")
+    p.add_argument("--title", metavar="TEXT", default="Comparison of runs", help="heading of the report")
+    p.add_argument("--json", metavar="FILE", help="write the data in the format of marl-eval too")
+    which = p.add_argument_group("which runs")
+    add_list(which, "--algorithms", "NAME", "only these algorithms, or variants of them")
+    add_list(which, "--environments", "NAME", "only these environments, maps or tasks")
+    which.add_argument("--seeds", metavar="LIST", type=seeds, help="only these seeds, such as 1-5,8")
+    which.add_argument("--until", metavar="STEPS", type=steps, help="leave out what was measured after so many steps")
+    which.add_argument(
+        "--skip-shorter", action="store_true",
+        help="leave out runs that end before --until, or without it before the longest run of their task",
+    )  # fmt: skip
+    measure = p.add_argument_group("what is measured")
+    measure.add_argument(
         "--metric", metavar="NAME",
         help="what runs are judged by (default, for each task: test_battle_won_mean if its runs have it, else "
         "test_return_mean)",
     )  # fmt: skip
-    p.add_argument(
+    measure.add_argument(
         "--threshold", metavar="X", type=number,
         help="of sample efficiency, in the metric's units (default, for each task: half way from the first evaluation, "
         "IQM of all runs, to the best algorithm's final performance)",
     )  # fmt: skip
-    p.add_argument(
+    measure.add_argument(
         "--final", metavar="SHARE", type=share, default=0.05,
         help="the last part of the steps, over whose evaluations final performance is the mean (default: 0.05)",
     )  # fmt: skip
-    p.add_argument("--reps", metavar="N", type=repetitions, default=2000, help="bootstrap resamples (default: 2000)")
-    p.add_argument("--title", metavar="TEXT", default="Comparison of runs", help="heading of the report")
+    measure.add_argument(
+        "--ranges", metavar="FILE", help="scores that are 0 and 1 in the score over all tasks, of games that declare none"
+    )  # fmt: skip
+    measure.add_argument(
+        "--reps", metavar="N", type=repetitions, default=2000, help="bootstrap resamples (default: 2000)"
+    )  # fmt: skip
+    shown = p.add_argument_group("how it is shown")
+    shown.add_argument("--labels", metavar="FILE", help="names of algorithms and tasks in figures and tables")
+    add_list(shown, "--order", "NAME", "algorithms in this order, the others after them")
+    shown.add_argument(
+        "--smooth", metavar="N", type=points, default=1,
+        help="in learning curves, each point of a run is the mean of N evaluations (default: 1, as measured)",
+    )  # fmt: skip
     return p
+
+
+def add_list(group, option, metavar, text):
+    group.add_argument(option, metavar=metavar, nargs="+", type=names, action=Several, help=f"{text}: A,B or A B")
 
 
 def number(text):
@@ -91,56 +131,55 @@ def repetitions(text):
 
 
 def report(options):
-    from reporting import figures, grouping, page, palette
+    from reporting import figures, grouping, marl_eval, page, palette, ranges, selection
     from reporting.comparison import compare, csv_files
+    from reporting.labels import Names
     from reporting.results import find_results
 
-    check_paths(options.paths)
-    out = Path(options.out or Path(options.paths[0]) / "report")
-    results, copies = find_results(options.paths, [options.metric] if options.metric else grouping.JUDGED_BY)
-    entries = grouping.entries(results, options.metric)
-    groups = grouping.by_task(entries)
-    if not groups:
+    chosen, folders = selection.of(options)
+    out = Path(options.out or Path(folders[0]) / "report")
+    given = ranges.read_ranges(options.ranges) if options.ranges else {}
+    results, copies = find_results(folders, [options.metric] if options.metric else grouping.JUDGED_BY)
+    entries = selection.narrow(grouping.entries(selection.chosen(results, chosen), options.metric), chosen)
+    counting = grouping.counting(entries)
+    if not counting:
         raise nothing_to_compare(entries, options)
-    comparison = compare(groups, options.threshold, options.reps, options.final)
-    style = palette.styles({a for algorithms in groups.values() for a in algorithms})
-    pictures = {name: figures.save(figure) for name, figure in draw(comparison, groups, style).items()}
+    ranges.check_names(options.ranges, given, counting)
+    names = Names(counting, options.labels)
+    order = names.in_order(options.order or [])
+    groups = {task: {a: here[a] for a in order if a in here} for task, here in grouping.by_task(entries).items()}
+    comparison = compare(groups, options.threshold, options.reps, options.final, given, options.smooth)
+    style = palette.styles(order)
+    pictures = {name: figures.save(figure) for name, figure in draw(comparison, groups, style, names).items()}
     files = csv_files(comparison, entries)
     for name, (png, pdf) in pictures.items():
         files |= {f"{name}.png": png, f"{name}.pdf": pdf}
     notes = warnings(comparison, groups, entries)
+    if options.json:
+        found = marl_eval.data(comparison.tasks, groups, names)
+        notes += marl_eval.problems(found)
+        write_json(options.json, marl_eval.text(found))
     pngs = {name: png for name, (png, _) in pictures.items()}
-    names = ["report.html", *sorted(files)]
+    file_names = ["report.html", *sorted(files)]
     method = page.method(comparison, options.reps, copies)
-    html = page.report_page(options.title, comparison, groups, entries, notes, pngs, names, method)
+    html = page.report_page(
+        options.title, comparison, groups, entries, notes, pngs, file_names, method, names, order
+    )  # fmt: skip
     write(out, files | {"report.html": html.encode(errors="replace")})
-    tell(out, comparison, notes, entries, copies)
+    tell(out, comparison, notes, entries, copies, names)
     return 0
-
-
-def check_paths(paths):
-    from utils.args import ConfigError, nearest
-
-    problems = []
-    for path in map(Path, paths):
-        if not os.path.exists(path):
-            beside = []
-            with suppress(OSError):
-                beside = os.listdir(path.parent)
-            problems.append(f"{path}: no such folder{nearest(path.name, beside)}")
-        elif not os.path.isdir(path):
-            problems.append(f"{path}: is a file; give a folder that holds runs")
-    if problems:
-        raise ConfigError("\n  ".join(problems))
 
 
 def nothing_to_compare(entries, options):
     """The ConfigError for runs none of which counts."""
+    from reporting import selection
     from reporting.formats import count, plain
     from reporting.results import metric_names
     from utils.args import ConfigError, nearest
 
     where = ", ".join(map(str, options.paths))
+    if said := selection.none_left(entries):
+        return ConfigError(said)
     if not entries:
         return ConfigError(
             f"{where}: no runs found; a run is a folder with config.yaml and metrics.jsonl, or Sacred's with "
@@ -159,19 +198,24 @@ def nothing_to_compare(entries, options):
     )
 
 
-def draw(comparison, groups, style):
+def draw(comparison, groups, style, names):
     """{name of its files: Figure}"""
-    from reporting import figures
+    from reporting import figures, page
 
-    runs = {(task, a): [e.final for e in group] for task, algs in groups.items() for a, group in algs.items()}
-    ends = {task.name: task.steps[-1] for task in comparison.tasks}
+    runs = {(t.name, a): list(values) for t in comparison.tasks for a, values in t.final.items()}
+    ends = {t.name: t.steps[t.compared - 1] for t in comparison.tasks}
+    over_all = page.over_all(comparison)
     out = {
-        "final": figures.final(comparison.final, runs, style),
-        "learning_curves": figures.learning_curves(comparison.learning_curves, style),
-        "efficiency": figures.efficiency(comparison.efficiency, style, ends),
-        "profiles": figures.profiles(comparison.profiles, style),
+        "final": figures.final(comparison.final, runs, style, names, over_all),
+        "learning_curves": figures.learning_curves(
+            comparison.learning_curves, style, names, comparison.single, comparison.smooth
+        ),
+        "efficiency": figures.efficiency(comparison.efficiency, style, names, ends),
+        "profiles": figures.profiles(comparison.profiles, style, names, over_all),
     }
-    return out | ({"improvement": figures.improvement(comparison.improvement, style)} if comparison.improvement else {})
+    if comparison.improvement:
+        out["improvement"] = figures.improvement(comparison.improvement, style, names)
+    return {name: figure for name, figure in out.items() if figure is not None}
 
 
 def write(out, files):
@@ -185,6 +229,15 @@ def write(out, files):
         raise ConfigError(f"--out={out}: cannot be written: {error.strerror}; give --out=DIR") from error
 
 
+def write_json(path, text):
+    from utils.args import ConfigError
+
+    try:
+        Path(path).write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ConfigError(f"--json={path}: cannot be written: {error.strerror}; give another FILE") from error
+
+
 # ---- what is said
 
 
@@ -195,17 +248,21 @@ def warnings(comparison, groups, entries):
 
     out = []
     for task in comparison.tasks:
-        out += [f"{task.name}: {said}" for said in grouping.unfair(groups[task.name]) + task.warnings]
-    single = [f"{a} on {t}" for t, algs in groups.items() for a, group in algs.items() if len(group) == 1]
+        algorithms = groups[task.name]
+        shown = next(iter(algorithms.values()))[0].shown_task
+        out += [f"{shown}: {said}" for said in grouping.unfair(algorithms) + task.warnings]
+    one = [group[0] for algs in groups.values() for group in algs.values() if len(group) == 1]
+    single = [f"{e.shown_algorithm} on {e.shown_task}" for e in one]
     if single:
         out.append(f"one seed only, so no interval: {'; '.join(single)}")
+    out += comparison.notes
     left = [e for e in entries if e.left_out]
     if left:
         out.append(f"{count(len(left), 'run')} of {len(entries)} not in the statistics: see Left out")
     return out
 
 
-def tell(out, comparison, notes, entries, copies):
+def tell(out, comparison, notes, entries, copies, names):
     """On the console: where the report is, the final performance, what to mind, what was left out."""
     from rich.console import Console
 
@@ -215,7 +272,7 @@ def tell(out, comparison, notes, entries, copies):
     console = Console(emoji=False)
     if not console.is_terminal:
         console = Console(width=200, emoji=False)
-    console.print(final_table(comparison.final))
+    console.print(final_table(comparison, names))
     for note in notes:
         console.print(f"warning: {note}", markup=False, highlight=False, style="yellow")
     if copies:
@@ -228,7 +285,7 @@ def tell(out, comparison, notes, entries, copies):
         console.print(f"and {len(left) - MOST_LEFT_OUT} more: see {out / 'runs.csv'}", highlight=False)
 
 
-def final_table(rows):
+def final_table(comparison, names):
     """The final performance, or where that is long, only that over all tasks."""
     from rich.table import Table
     from rich.text import Text
@@ -237,6 +294,7 @@ def final_table(rows):
     from reporting.formats import decimals, with_interval
     from reporting.page import labelled
 
+    rows = comparison.final
     over_all = [r for r in rows if r["task"] == ALL_TASKS]
     shown = over_all if len(rows) > MOST_ROWS and over_all else rows
     title = None if shown is rows else f"over all tasks; {len(rows) - len(over_all)} rows more in final.csv"
@@ -249,7 +307,12 @@ def final_table(rows):
             table.add_section()
         digits = decimals([other["iqm"] for other in shown if other["task"] == r["task"]])
         number = with_interval(r["iqm"], r["lower"], r["upper"], digits)
-        table.add_row(Text(labelled(r) if first else ""), Text(r["algorithm"]), str(r["n"]), Text(number))
+        table.add_row(
+            Text(labelled(r, comparison, names) if first else ""),
+            Text(names.algorithm(r["algorithm"])),
+            str(r["n"]),
+            Text(number),
+        )
     return table
 
 

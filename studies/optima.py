@@ -34,7 +34,9 @@ def main(argv=None):
     game = Transitions(map_size=5)
     for penalty in (0.0, 0.5, 1.0, 1.5):
         best, played = game.optimal_return(penalty, steps=100), game.random_return(penalty, steps=100)
-        print(f"predator_prey 5x5 penalty={penalty}: optimal return {best:.2f}, of random play {played:.2f}", flush=True)
+        print(
+            f"predator_prey 5x5 penalty={penalty}: optimal return {best:.2f}, of random play {played:.2f}", flush=True
+        )
 
 
 class Transitions:

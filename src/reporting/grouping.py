@@ -99,8 +99,9 @@ def _who_has_what(algorithms, values):
     """`8 (qmix, vdn); 1 (iql)`, or `1 (iql); 8 (all others)` where most have the same."""
     groups = _by(zip(algorithms, values), lambda pair: pair[1])
     *rare, (most, common) = sorted(groups.items(), key=lambda item: len(item[1]))
-    parts = [f"{value} ({' and '.join(name for name, _ in pairs)})" for value, pairs in rare]
-    who = "all others" if len(common) > 2 else " and ".join(name for name, _ in common)
+    shown = {name: group[0].shown_algorithm for name, group in algorithms.items()}
+    parts = [f"{value} ({' and '.join(shown[name] for name, _ in pairs)})" for value, pairs in rare]
+    who = "all others" if len(common) > 2 else " and ".join(shown[name] for name, _ in common)
     return "; ".join([*parts, f"{most} ({who})"])
 
 
@@ -110,7 +111,11 @@ def _who_has_what(algorithms, values):
 def task_of(config: dict) -> str:
     """The map, key or environment of a configuration that may hold anything; empty where it holds nothing."""
     env_args = config.get("env_args")
-    return task_name({"env": None} | config | {"env_args": env_args if isinstance(env_args, dict) else {}}) if config else ""
+    return (
+        task_name({"env": None} | config | {"env_args": env_args if isinstance(env_args, dict) else {}})
+        if config
+        else ""
+    )
 
 
 def _name_labelled(all_entries):

@@ -77,12 +77,17 @@ def mapping_of(path: str, option: str) -> dict[str, Any]:
 
 
 class Names:
-    """What is shown in place of the names in the rows of a comparison."""
+    """What is shown in place of the names in the rows of a comparison; the entries are given the same."""
 
-    def __init__(self, entries: list):
-        """entries: the runs that count, `reporting.grouping.Entry`."""
+    def __init__(self, entries: list, path: str | None = None):
+        """entries: the runs that count, `reporting.grouping.Entry`. path: of a file of labels."""
         self._algorithms = _unlike({e.algorithm: e.shown_algorithm for e in entries})
         self._tasks = _unlike({e.task: e.shown_task for e in entries})
+        self._envs = {e.task: str(e.keys.get("env")) for e in entries}
+        if path is not None:
+            self._rename(path)
+        for e in entries:
+            e.shown_algorithm, e.shown_task = self._algorithms[e.algorithm], self._tasks[e.task]
 
     def algorithm(self, name: str) -> str:
         return self._algorithms.get(name, name)
@@ -90,7 +95,10 @@ class Names:
     def task(self, name: str) -> str:
         return self._tasks.get(name, name)
 
-    def rename(self, path: str) -> None:
+    def env(self, task: str) -> str:
+        return self._envs.get(task, task)
+
+    def _rename(self, path: str) -> None:
         """Take the labels of a file `NAME: LABEL`. ConfigError where a name is nobody's, or two would be alike."""
         for name, label in mapping_of(path, "--labels").items():
             if not isinstance(label, (str, int, float)) or isinstance(label, bool) or not str(label).strip():
@@ -112,6 +120,18 @@ class Names:
                     raise ConfigError(
                         f"--labels={path}: {' and '.join(same)} would both be called {label!r}; give each its own label"
                     )
+
+    def in_order(self, words: list[str]) -> list[str]:
+        """The algorithms, as the rows have them, in the order of `words`; the others after them, by name. ConfigError
+        where a word is nobody's name."""
+        first = []
+        for word in words:
+            raw = _named(self._algorithms, word)
+            if raw is None:
+                known = list(dict.fromkeys(n for pair in self._algorithms.items() for n in pair))
+                raise ConfigError(f"--order={word}: no such algorithm{nearest(word, known)}; known: {', '.join(known)}")
+            first.append(raw)
+        return list(dict.fromkeys([*first, *sorted(self._algorithms)]))
 
 
 def _named(table: dict[str, str], name: str) -> str | None:

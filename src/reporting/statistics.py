@@ -88,12 +88,9 @@ def _percentiles(values, size):
     return values[..., low], values[..., reps - 1 - low]
 
 
-def normalise(strata):
-    """Scores of one task by several algorithms, scaled together: the worst run 0, the best 1; all 0.5 if equal."""
-    lowest, highest = min(s.min() for s in strata), max(s.max() for s in strata)
-    if highest == lowest:
-        return [np.full(s.shape, 0.5) for s in strata]
-    return [(s - lowest) / (highest - lowest) for s in strata]
+def normalise(scores, low, high):
+    """Scores on the scale on which `low` is 0 and `high` is 1. They may lie beyond."""
+    return (scores - low) / (high - low)
 
 
 # ---- curves
@@ -114,6 +111,39 @@ def common_grid(all_steps, most=500):
         grid = np.array([end])
     stride = -(-len(grid) // most)
     return grid[::-1][::stride][::-1]  # the last point stays
+
+
+def longest_grid(all_steps, most=500):
+    """`common_grid`, and beyond the end of the runs that stop there the points of those that go on.
+
+    A run goes on where it has an evaluation more than half an interval after the last point.
+    """
+    gap = widest_gap(all_steps)
+    grid = common_grid(all_steps, most=len(max(all_steps, key=len)) + 1)
+    while left := [steps for steps in all_steps if steps[-1] > grid[-1] + gap / 2]:
+        later = [steps[steps > grid[-1] + gap / 2] for steps in left]
+        grid = np.concatenate([grid, common_grid(later, most=len(max(later, key=len)) + 1)])
+    stride = -(-len(grid) // most)
+    return grid[::-1][::stride][::-1]
+
+
+def widest_gap(all_steps):
+    """The interval between evaluations of the run that evaluates most rarely."""
+    return max(np.median(np.diff(steps)) if len(steps) > 1 else 0.0 for steps in all_steps)
+
+
+def running_mean(curves, points):
+    """The mean of each point [T, n] and those around it, `points` in all, as far as there are values (not NaN). At the
+    ends there are fewer."""
+    held = np.isfinite(curves)
+    sums, numbers = (
+        np.concatenate([np.zeros((1, curves.shape[1])), np.cumsum(x, axis=0)])
+        for x in (np.where(held, curves, 0.0), held.astype(float))
+    )
+    t = np.arange(len(curves))
+    low, high = (t - (points - 1) // 2).clip(0), (t + points // 2 + 1).clip(max=len(curves))
+    with np.errstate(invalid="ignore"):
+        return np.where(held, (sums[high] - sums[low]) / (numbers[high] - numbers[low]), np.nan)
 
 
 def nearest(steps, values, grid):
