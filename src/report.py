@@ -9,9 +9,7 @@ if __name__ == "__main__":
     leave_at_once()
 
 import argparse
-import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 from utils import command
@@ -87,7 +85,7 @@ def parser():
         help="the last part of the steps, over whose evaluations final performance is the mean (default: 0.05)",
     )  # fmt: skip
     measure.add_argument(
-        "--ranges", metavar="FILE", help="scores that are 0 and 1 in the score over all tasks, of games that declare none"
+        "--ranges", metavar="FILE", help="scores that are 0 and 1 in the score over all tasks, of games without them"
     )  # fmt: skip
     measure.add_argument(
         "--reps", metavar="N", type=repetitions, default=2000, help="bootstrap resamples (default: 2000)"
@@ -150,7 +148,7 @@ def report(options):
     groups = {task: {a: here[a] for a in order if a in here} for task, here in grouping.by_task(entries).items()}
     comparison = compare(groups, options.threshold, options.reps, options.final, given, options.smooth)
     style = palette.styles(order)
-    pictures = {name: figures.save(figure) for name, figure in draw(comparison, groups, style, names).items()}
+    pictures = {name: figures.save(figure) for name, figure in draw(comparison, style, names).items()}
     files = csv_files(comparison, entries)
     for name, (png, pdf) in pictures.items():
         files |= {f"{name}.png": png, f"{name}.pdf": pdf}
@@ -198,7 +196,7 @@ def nothing_to_compare(entries, options):
     )
 
 
-def draw(comparison, groups, style, names):
+def draw(comparison, style, names):
     """{name of its files: Figure}"""
     from reporting import figures, page
 

@@ -14,7 +14,7 @@ from reporting.ranges import of_task
 
 ALL_TASKS = "all tasks"
 NORMALISED = "normalised score"
-SPLIT = 0.3  # of the values of a task: how far apart two groups of runs end
+SPLIT = 0.35  # of the values of a task: how far apart two groups of runs end
 N_TAUS = 101  # points of a performance profile
 
 
@@ -209,7 +209,7 @@ def _tell(task, algorithms):
         who = "; ".join(f"{e.shown_algorithm}, seed {plain(str(e.seed))}, ends at {_end(e):,}" for e in short[:5])
         who += f"; and {len(short) - 5} more" if len(short) > 5 else ""
         task.warnings.append(
-            f"ends before step {last:,.0f}, so is in the learning curve only: {who}; --skip-shorter leaves such runs out"
+            f"ends before step {last:,.0f}, so in the learning curve only: {who}; --skip-shorter leaves such runs out"
         )
     if len(task.steps) == 1:
         task.warnings.append(f"only one evaluation point, {task.steps[0]:,.0f}, is common to all runs")

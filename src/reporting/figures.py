@@ -1,8 +1,8 @@
 """The figures of a report, drawn from the rows of `reporting/comparison.py`: for print, and for the colour-blind.
 
-Every function returns a matplotlib Figure, 7.2 inches wide (two columns of a paper), one panel for each task. names: what
-algorithms and tasks are called. Panels with the same metric have the same axis; where that would press one game into a
-fifth of it or less, only those of one game have.
+Every function returns a matplotlib Figure, 7.2 inches wide (two columns of a paper), one panel for each task. names:
+what algorithms and tasks are called. Panels with the same metric have the same axis; where that would press one game
+into a fifth of it or less, only those of one game have.
 """
 
 import io
@@ -83,7 +83,7 @@ def learning_curves(rows, style, names, single=None, smooth=1):
 
 
 def final(rows, runs, style, names, over_all=("", "")):
-    """runs: {(task, algorithm): values of single runs}. over_all: (title, what the scale is) of the panel of all tasks."""
+    """runs: {(task, algorithm): values of single runs}. over_all: (title, scale) of the panel of all tasks."""
     panels = _panels(rows)
     figure, axes, shown = _row_grid(panels, style, names)
     spans = {}
@@ -230,8 +230,8 @@ def _grid(heights, columns=COLUMNS, **share):
 
 
 def _row_grid(panels, style, names):
-    """(figure, axes, [algorithms of each panel, a row each]). Where panels have different algorithms each names its own,
-    so that none has an empty row."""
+    """(figure, axes, [algorithms of each panel, a row each]). Where panels have different algorithms each names its
+    own, so that none has an empty row."""
     shown = [[a for a in style if a in algorithms] for algorithms in panels.values()]
     same = all(here == shown[0] for here in shown)
     heights = [0.7 + max(0.16, _row_height(here, names)) * len(here) for here in shown]

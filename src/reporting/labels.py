@@ -35,7 +35,7 @@ def algorithm(name: str, label: str) -> str:
 
 
 def task(env: str, name: str, label: str) -> str:
-    """`predator_prey penalty=1.5`, the label of a task named `name` in the environment `env`, as predator-prey, P = 1.5.
+    """`predator_prey penalty=1.5`, the label of a task `name` in the environment `env`, as predator-prey, P = 1.5.
 
     The names of games on maps say which game it is: SMAX 3m, SMAC 3m.
     """

@@ -88,11 +88,16 @@ def _points(task: Task, n: int) -> np.ndarray:
 
 
 def _run(entry: Any, steps: np.ndarray, metrics: list[str]) -> dict:
-    """Values are means over the episodes of an evaluation, so each list has one. absolute_metrics: those of the run that
-    has them (absolute_metric=True), else its best evaluation, as BenchMARL has it."""
-    values = {METRICS.get(m, m.lower()): st.nearest(*entry.result.series[m], steps)[0] for m in reversed(metrics)}
+    """Values are means over the episodes of an evaluation, so each list has one. absolute_metrics: what the weights
+    that tested best came to (absolute_metric=True), else the best evaluation, as BenchMARL has it."""
+    values = {m: st.nearest(*entry.result.series[m], steps)[0] for m in reversed(metrics)}
+    best = {m: entry.result.absolute.get(m.removeprefix("test_"), float(v.max())) for m, v in values.items()}
     out: dict[str, dict] = {
-        f"step_{k}": {"step_count": int(step)} | {name: [float(v[k])] for name, v in values.items()}
+        f"step_{k}": {"step_count": int(step)} | {_name(m): [float(v[k])] for m, v in values.items()}
         for k, step in enumerate(steps)
     }
-    return out | {"absolute_metrics": {name: [float(v.max())] for name, v in values.items()}}
+    return out | {"absolute_metrics": {_name(m): [v] for m, v in best.items()}}
+
+
+def _name(metric: str) -> str:
+    return METRICS.get(metric, metric.lower())

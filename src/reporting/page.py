@@ -4,7 +4,7 @@ import math
 from html import escape
 
 from reporting import grouping
-from reporting.comparison import ALL_TASKS, NORMALISED
+from reporting.comparison import ALL_TASKS
 from reporting.formats import commit, count, decimals, duration, metric_label, plain, steps, with_interval
 from reporting.html import bullets, page, picture, table
 
@@ -52,14 +52,14 @@ CAPTIONS = {
     ),
     "learning_curves": (
         "Learning curves: a line is the IQM over runs at each evaluation, the band its pointwise 95 % interval; higher "
-        "and further left is better. Thin lines are single runs, where the runs of an algorithm end in two groups. A "
-        "cross: from there on fewer runs, the others have ended."
+        "and further left is better. Thin lines are single runs, where the runs of an algorithm end in two groups. "
+        "A cross: from there on fewer runs, the others have ended."
     ),
     "efficiency": (
         "Sample efficiency: a point is the median number of steps until a run first reaches the threshold, the line "
         "its 95 % interval; an open arrow at the right edge means never: the median if there is no point, else the "
-        "upper end of the interval; k/n: k of n runs reach it; further left is better. A task where nothing improved has "
-        "no panel."
+        "upper end of the interval; k/n: k of n runs reach it; further left is better. A task where nothing improved "
+        "has no panel."
     ),
     "profiles": (
         "Performance profiles: the share of runs whose final performance is above τ, with pointwise 95 % intervals; a "
@@ -95,8 +95,8 @@ def method(comparison, reps, copies):
         f"Intervals: percentile bootstrap with {reps:,} resamples of the runs, within each task (stratified), fixed "
         "random seed; none is given where an algorithm has only one run on a task. With fewer than about ten runs they "
         "are rough, and mostly too narrow; one of no width, [1.00, 1.00] say, is no certainty.",
-        "Evaluation points of a task: those of the run that is evaluated most rarely. Of each run the evaluation nearest "
-        "to a point stands there; nothing is interpolated or extrapolated. A curve goes on as far as at least half of "
+        "Evaluation points of a task: those of the run that is evaluated most rarely. Of each run the evaluation "
+        "nearest to a point stands there; nothing is interpolated or extrapolated. A curve goes on as far as at least half of "
         "the algorithm's runs do, and is then of these.",
         f"Final performance: the mean of a run's evaluations in the last {100 * comparison.final_share:g} % of the "
         "steps up to the last point that at least half of the runs of every algorithm reach; the last evaluation at "
@@ -106,13 +106,13 @@ def method(comparison, reps, copies):
     ]
     if any(row["task"] == ALL_TASKS for row in comparison.final):
         out.append(
-            f"All tasks: on each task, final performance is put on a scale from 0 to 1 that does not depend on the runs "
+            "All tasks: on each task, final performance is put on a scale from 0 to 1 that does not depend on the runs "
             f"({comparison.scale}); a score may lie beyond it. The runs of all tasks are then pooled."
         )
     if comparison.smooth > 1:
         out.append(
-            f"Learning curves: each point of a run is the mean of {comparison.smooth} evaluations, those before and after "
-            "it (--smooth); no other number is smoothed."
+            f"Learning curves: each point of a run is the mean of {comparison.smooth} evaluations, those before and "
+            "after it (--smooth); no other number is smoothed."
         )
     if copies:
         out.append(f"Skipped: {count(copies, 'Sacred folder')}, copies of run directories that were read.")
@@ -172,8 +172,8 @@ def final_table(comparison, algorithms, names):
 
 
 BOLD = (
-    "Bold: the highest IQM of a task, and every other whose 95 % interval reaches that of the highest: these runs do not "
-    "tell them apart. A single run has no interval; its value stands for one."
+    "Bold: the highest IQM of a task, and every other whose 95 % interval reaches that of the highest: these runs do "
+    "not tell them apart. A single run has no interval; its value stands for one."
 )
 
 

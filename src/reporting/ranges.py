@@ -23,7 +23,7 @@ class Range(NamedTuple):
     what: str
 
 
-WON = Range(0.0, 1.0, "win rate")
+WON = Range(0.0, 1.0, "win rates as they are")
 
 
 def of_task(entries: list, metric: str, given: dict[str, Range]) -> Range | None:
@@ -38,7 +38,7 @@ def of_task(entries: list, metric: str, given: dict[str, Range]) -> Range | None
     if metric not in RETURNS or e.keys.get("reward_scalarisation") == "mean" and e.keys.get("env") == "gymma":
         return None  # of a mean over agents, whose number is not known here, nothing is declared
     known = _declared(e) or _noted(entries)
-    return None if known is None else Range(*known, "random play 0, best play 1")
+    return None if known is None else Range(*known, "returns: random play is 0, best play 1")
 
 
 def _declared(entry) -> tuple[float, float] | None:

@@ -45,6 +45,7 @@ class Result:
     nonfinite: dict = field(default_factory=dict)  # {metric: points that hold no finite number}
     last_step: dict = field(default_factory=dict)  # {metric: step of its last point, finite or not}
     label: str = ""  # of PATH=LABEL
+    absolute: dict = field(default_factory=dict)  # {metric without test_: what the weights that tested best came to}
     score_range: Any = None  # what a game of the user's own declares, as it was found
 
 
@@ -123,6 +124,8 @@ def _of_run(run, metrics):
     if result.t_env and (updates := _number(summary.get("updates"))) is not None:
         result.updates = 1000 * updates / result.t_env
     result.score_range = _mapping(summary.get("game")).get("score_range")
+    found = _mapping(summary.get("absolute"))
+    result.absolute = {k: x for k, v in found.items() if (x := _number(v)) is not None}
     if is_step(summary.get("parameters")):
         result.parameters = summary["parameters"]
     try:

@@ -62,10 +62,7 @@ def paths(words: list[str]) -> tuple[list[str], dict[Path, str]]:
 def chosen(results: list[Result], selection: Selection) -> list[Result]:
     """The results that the selection keeps, as far as their configuration tells. A run without a readable configuration
     stays, and is told as one that does not count. ConfigError where a word keeps nothing."""
-    for option, words, names in (
-        ("environments", selection.environments, _environments),
-        ("algorithms", selection.algorithms, _algorithms),
-    ):
+    for words, names in ((selection.environments, _environments), (selection.algorithms, _algorithms)):
         plain_words = [w for w in words or () if any(_matches(w, names(r)) for r in results)]
         if words is not None and len(plain_words) == len(words):  # else some name a variant: later
             results = [r for r in results if not r.config or any(_matches(w, names(r)) for w in words)]
@@ -143,7 +140,7 @@ def narrow(entries: list, selection: Selection) -> list:
 
 
 def _skip_shorter(entries: list, until: int | None) -> None:
-    """Leave out the runs that end an evaluation or more before step `until`, or before the longest run of their task."""
+    """Leave out the runs that end an evaluation or more before step `until`, or the end of their task's longest run."""
     tasks = {}
     for e in entries:
         tasks.setdefault(e.task, []).append(e)

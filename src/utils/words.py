@@ -1,4 +1,4 @@
-"""Lists and numbers as they are written on a command line: types of argparse. Imports only what `--help` can wait for."""
+"""Lists and numbers as they are written on a command line: types of argparse, which wait for no import."""
 
 import argparse
 import re
