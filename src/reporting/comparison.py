@@ -107,7 +107,7 @@ def _split(task, smooth):
     span = float(np.nanmax(values) - np.nanmin(values))
     for algorithm, final in task.final.items():
         if len(final) > 2 and span and float(np.diff(np.sort(final)).max()) >= SPLIT * span:
-            out[algorithm] = st.running_mean(task.curves[algorithm], smooth)
+            out[algorithm] = _smoothed(task.curves[algorithm], smooth)
     return out
 
 
@@ -234,13 +234,17 @@ def _end(entry):
 def _learning_curves(task, reps, smooth):
     for algorithm, curve in task.curves.items():
         for rows, held in _spans(curve):
-            values = (curve if smooth == 1 else st.running_mean(curve, smooth))[rows][:, held]
+            values = _smoothed(curve, smooth)[rows][:, held]
             lower, upper = st.iqm_interval(values, reps)
             for step, mid, low, high in zip(task.steps[rows], st.iqm(values), lower, upper):
                 yield dict(
                     task=task.name, algorithm=algorithm, metric=task.metric, step=int(step), n=values.shape[1],
                     iqm=float(mid), lower=float(low), upper=float(high),
                 )  # fmt: skip
+
+
+def _smoothed(curve, smooth):
+    return curve if smooth == 1 else st.running_mean(curve, smooth)
 
 
 def _spans(curve):

@@ -367,7 +367,7 @@ def _lines(text: str) -> int:
 
 def _legend(figure, style, shown, names):
     """One for all panels, above them; the figure grows by what it takes."""
-    handles = [Line2D([], [], **style[a], markersize=3.5) for a in style if a in shown]
+    handles = [Line2D([], [], **style[a], markersize=3.5, label=names.algorithm(a)) for a in style if a in shown]
     texts = [names.algorithm(a) for a in style if a in shown]
     most = int((figure.get_figwidth() - 0.8) / 0.07)  # characters of a line, about
     labels = [_wrapped(text, most) for text in texts]

@@ -96,8 +96,8 @@ def method(comparison, reps, copies):
         "random seed; none is given where an algorithm has only one run on a task. With fewer than about ten runs they "
         "are rough, and mostly too narrow; one of no width, [1.00, 1.00] say, is no certainty.",
         "Evaluation points of a task: those of the run that is evaluated most rarely. Of each run the evaluation "
-        "nearest to a point stands there; nothing is interpolated or extrapolated. A curve goes on as far as at least half of "
-        "the algorithm's runs do, and is then of these.",
+        "nearest to a point stands there; nothing is interpolated or extrapolated. A curve goes on as far as at least "
+        "half of the algorithm's runs do, and is then of these.",
         f"Final performance: the mean of a run's evaluations in the last {100 * comparison.final_share:g} % of the "
         "steps up to the last point that at least half of the runs of every algorithm reach; the last evaluation at "
         "least. Runs that end before that point have none.",
