@@ -74,10 +74,10 @@ def learning_curves(rows, style, names, single=None, smooth=1):
                 ax.fill_between(x, *band, color=colour, alpha=0.18, linewidth=0)
             _title(ax, names.task(task))
             _tell_single(ax, algorithms, names, 0.98)
-        _equal(axes, panels, spans, names, "y")
         mean = f"; mean of {smooth} tests" if smooth > 1 else ""
         labels = [f"{_metric(a)}\n(IQM, 95 % interval{mean})" for a in panels.values()]
         _label_axes(figure, axes, f"environment steps{word}", labels)
+        _equal(axes, panels, spans, names, "y")
         _legend(figure, style, {r["algorithm"] for r in rows}, names)
     return figure
 
@@ -122,8 +122,11 @@ def profiles(rows, style, names, over_all=("", "")):
             ax.set(ylim=(-0.03, 1.03), xlabel=f"final {_metric(algorithms)} τ{scale}")
             _title(ax, over_all[0] if task == ALL_TASKS else names.task(task))
             _tell_single(ax, algorithms, names, 0.03)
-        _equal(axes, panels, spans, names, "x")
         _label_axes(figure, axes, None, ["share of runs with score > τ"] * len(panels))
+        _equal(axes, panels, spans, names, "x")
+        for ax in axes:
+            if _place(ax)[1]:
+                ax.tick_params(labelleft=False)
         _legend(figure, style, {r["algorithm"] for r in rows}, names)
     return figure
 
@@ -279,24 +282,45 @@ def _span(values):
 
 
 def _equal(axes, panels, spans, names, which):
-    """The same limits for the panels that show the same metric. spans: {task: (lowest, highest)}"""
-    metrics = {task: next(iter(algorithms.values()))[0]["metric"] for task, algorithms in panels.items()}
-    groups = {}
-    for task, metric in metrics.items():
-        groups.setdefault((metric, task == ALL_TASKS), []).append(task)
-    together = []
-    for group in groups.values():
+    """The same limits for the panels that show the same metric, which are then labelled at the edge only. spans:
+    {task: (lowest, highest)}; which: x or y."""
+    by_task = dict(zip(panels, axes))
+    for tasks in _together(panels, spans, names):
+        low, high = min(spans[t][0] for t in tasks), max(spans[t][1] for t in tasks)
+        margin = 0.04 * (high - low) or 0.05 * abs(high) or 0.5
+        low, high = low - margin, high + margin
+        ticks = [x for x in MaxNLocator(5).tick_values(low, high) if low <= x <= high]
+        places = {_place(by_task[t]) for t in tasks}
+        for ax in (by_task[t] for t in tasks):
+            ax.set(**{f"{which}lim": (low, high), f"{which}ticks": ticks})
+            row, column = _place(ax)
+            if which == "y" and (row, column - 1) in places:
+                ax.tick_params(labelleft=False)
+                ax.set_ylabel("")
+            elif which == "x" and (row + 1, column) in places:
+                ax.tick_params(labelbottom=False)
+                ax.set_xlabel("")
+
+
+def _together(panels, spans, names):
+    """[tasks whose panels have one axis]"""
+    metrics = {}
+    for task, algorithms in panels.items():
+        metrics.setdefault((next(iter(algorithms.values()))[0]["metric"], task == ALL_TASKS), []).append(task)
+    out = []
+    for group in metrics.values():
         low, high = min(spans[t][0] for t in group), max(spans[t][1] for t in group)
         if all(spans[t][1] - spans[t][0] >= ALIKE * (high - low) for t in group):
-            together.append(group)
+            out.append(group)
         else:
-            together += [[t for t in group if names.env(t) == env] for env in {names.env(t): 0 for t in group}]
-    for group in together:
-        low, high = min(spans[t][0] for t in group), max(spans[t][1] for t in group)
-        margin = 0.04 * (high - low) or 0.05 * abs(high) or 0.5
-        for ax, task in zip(axes, panels):
-            if task in group:
-                ax.set(**{f"{which}lim": (low - margin, high + margin)})
+            out += [[t for t in group if names.env(t) == env] for env in {names.env(t): 0 for t in group}]
+    return out
+
+
+def _place(ax):
+    """(row, column) of a panel"""
+    spot = ax.get_subplotspec()
+    return spot.rowspan.start, spot.colspan.start
 
 
 def _metric(algorithms):
@@ -333,9 +357,11 @@ def _row_height(algorithms, names):
 def _title(ax, text):
     """The title of a panel in lines that are no wider than it."""
     columns = ax.get_subplotspec().get_gridspec().ncols
-    labels = [t.get_text() for t in ax.get_yticklabels()] if columns > 1 else []
-    beside = 0.35 + 0.06 * max((len(line) for text in labels for line in text.split("\n")), default=0)
-    inches = ax.figure.get_figwidth() / columns - beside
+    names = [line for t in ax.get_yticklabels() for line in t.get_text().split("\n")] if columns > 1 else []
+    beside = 0.06 * max(map(len, names), default=0)  # inches that the names of rows take
+    if len(ax.get_shared_y_axes().get_siblings(ax)) > 1:  # in the first column only
+        beside /= columns
+    inches = ax.figure.get_figwidth() / columns - 0.3 - beside
     ax.set_title(_wrapped(text, max(12, int(inches / BOLD))))
 
 
@@ -346,9 +372,9 @@ def _wrapped(name, width: int, most_lines: int = MOST_LINES) -> str:
     if len(name) > 2 * half:
         name = f"{name[: half - 1]}…{name[-half:]}"
     lines = [""]
-    for word in name.split(" "):
+    for word in name.replace(" = ", "\0").split(" "):  # `P = 1.5` stays together
         joined = f"{lines[-1]} {word}" if lines[-1] else word
-        if len(joined) <= width:
+        if len(joined) + 2 * joined.count("\0") <= width:
             lines[-1] = joined
             continue
         lines += [""] if lines[-1] else []
@@ -358,7 +384,7 @@ def _wrapped(name, width: int, most_lines: int = MOST_LINES) -> str:
             pieces = [part[k : k + width] for k in range(0, len(part), width)]
             lines[-1] += pieces[0]
             lines += pieces[1:]
-    return "\n".join(lines)
+    return "\n".join(lines).replace("\0", " = ")
 
 
 def _lines(text: str) -> int:

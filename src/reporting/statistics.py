@@ -4,6 +4,8 @@ The last axis of an array is that of the runs of one algorithm on one task. A li
 task, is a list of strata: runs are resampled within each of them.
 """
 
+from functools import cache
+
 import numpy as np
 
 CHUNK = 4_000_000  # numbers that resamples may hold at a time: 32 MB
@@ -55,6 +57,11 @@ def interval(statistic, *strata, reps=2000, size=0.95, seed=0):
     shape = strata[0].shape[:-1]
     if min(s.shape[-1] for s in strata) < 2:
         return np.full(shape, np.nan), np.full(shape, np.nan)
+    if len(strata) == 1:
+        (runs,) = strata
+        draw, numbers = _distinct(runs.shape[-1], reps, seed)
+        parts = [statistic(runs[..., part]) for part in np.array_split(draw, -(-len(draw) * runs.size // CHUNK))]
+        return _percentiles(np.concatenate(parts, axis=-1), size, numbers)
     rng = np.random.default_rng(seed)
     draws = [rng.integers(s.shape[-1], size=(reps, s.shape[-1])) for s in strata]
     chunk = max(1, CHUNK // sum(s.size for s in strata))
@@ -73,17 +80,35 @@ def iqm_interval(scores, reps=2000, size=0.95, seed=0):
     n = scores.shape[-1]
     if n < 2:
         return np.full(scores.shape[:-1], np.nan), np.full(scores.shape[:-1], np.nan)
-    ranks = np.sort(np.random.default_rng(seed).integers(n, size=(reps, n)), axis=-1)[:, n // 4 : n - n // 4]
-    weights = np.zeros((reps, n))
-    np.add.at(weights, (np.arange(reps)[:, None], ranks), 1 / ranks.shape[1])
+    ranks, numbers = _distinct(n, reps, seed)
+    ranks = ranks[:, n // 4 : n - n // 4]
+    weights = np.zeros((len(ranks), n))
+    np.add.at(weights, (np.arange(len(ranks))[:, None], ranks), 1 / ranks.shape[1])
     values = np.einsum("...n,rn->...r", np.sort(scores, axis=-1), weights)  # `@` would wake BLAS threads for little
-    return _percentiles(values, size)
+    return _percentiles(values, size, numbers)
 
 
-def _percentiles(values, size):
-    """(lower, upper) of the middle `size` of resampled statistics: order statistics, for values may be infinite."""
-    reps = values.shape[-1]
+@cache
+def _distinct(n, reps, seed):
+    """(resamples of n runs [D, n] in order, each once; how often each is among `reps` [D]). Of few runs there are few:
+    126 of five."""
+    draws = np.random.default_rng(seed).integers(n, size=(reps, n))
+    return np.unique(np.sort(draws, axis=-1), axis=0, return_counts=True)
+
+
+def _percentiles(values, size, numbers=None):
+    """(lower, upper) of the middle `size` of resampled statistics: order statistics, for values may be infinite.
+
+    numbers: how often each counts; None: once.
+    """
+    reps = values.shape[-1] if numbers is None else int(numbers.sum())
     low = max(0, int(np.ceil((1 - size) / 2 * reps)) - 1)
+    if numbers is not None and len(numbers) < reps:
+        order = np.argsort(values, axis=-1)
+        values, counted = np.take_along_axis(values, order, axis=-1), np.cumsum(numbers[order], axis=-1)
+        places = ((counted > k).argmax(axis=-1)[..., None] for k in (low, reps - 1 - low))
+        lower, upper = (np.take_along_axis(values, place, axis=-1)[..., 0] for place in places)
+        return lower, upper
     values = np.partition(values, [low, reps - 1 - low], axis=-1)
     return values[..., low], values[..., reps - 1 - low]
 
