@@ -130,12 +130,11 @@ def repetitions(text):
 
 
 def report(options):
-    from reporting import figures, grouping, marl_eval, page, palette, ranges, selection
+    from reporting import grouping, marl_eval, page, palette, ranges, selection
     from reporting.comparison import compare, csv_files
     from reporting.labels import Names
     from reporting.results import find_results
 
-    gc.disable()  # a third of a second of every two: figures are many small objects, none of which becomes garbage
     chosen, folders = selection.of(options)
     out = Path(options.out or Path(folders[0]) / "report")
     given = ranges.read_ranges(options.ranges) if options.ranges else {}
@@ -150,7 +149,7 @@ def report(options):
     groups = {task: {a: here[a] for a in order if a in here} for task, here in grouping.by_task(entries).items()}
     comparison = compare(groups, options.threshold, options.reps, options.final, given, options.smooth)
     style = palette.styles(order)
-    pictures = {name: figures.save(figure) for name, figure in draw(comparison, style, names).items()}
+    pictures = paint(comparison, style, names)
     files = csv_files(comparison, entries)
     for name, (png, pdf) in pictures.items():
         files |= {f"{name}.png": png, f"{name}.pdf": pdf}
@@ -198,24 +197,41 @@ def nothing_to_compare(entries, options):
     )
 
 
+def paint(comparison, style, names):
+    """{name of its files: (PNG, PDF)}, one figure at a time for the memory that they take. A figure is many small
+    objects that stay: looking for garbage among them would take a sixth of the time."""
+    from reporting import figures
+
+    out, was = {}, gc.isenabled()
+    gc.freeze()
+    gc.disable()
+    try:
+        for name, figure in draw(comparison, style, names):
+            out[name] = figures.save(figure)
+            del figure
+            gc.collect()
+    finally:
+        gc.unfreeze()
+        if was:
+            gc.enable()
+    return out
+
+
 def draw(comparison, style, names):
-    """{name of its files: Figure}"""
+    """Yields (name of its files, Figure)."""
     from reporting import figures, page
 
     runs = {(t.name, a): list(values) for t in comparison.tasks for a, values in t.final.items()}
     ends = {t.name: t.steps[t.compared - 1] for t in comparison.tasks}
     over_all = page.over_all(comparison)
-    out = {
-        "final": figures.final(comparison.final, runs, style, names, over_all),
-        "learning_curves": figures.learning_curves(
-            comparison.learning_curves, style, names, comparison.single, comparison.smooth
-        ),
-        "efficiency": figures.efficiency(comparison.efficiency, style, names, ends),
-        "profiles": figures.profiles(comparison.profiles, style, names, over_all),
-    }
+    single, smooth = comparison.single, comparison.smooth
+    yield "final", figures.final(comparison.final, runs, style, names, over_all)
+    yield "learning_curves", figures.learning_curves(comparison.learning_curves, style, names, single, smooth)
+    if any(r["threshold"] == r["threshold"] for r in comparison.efficiency):
+        yield "efficiency", figures.efficiency(comparison.efficiency, style, names, ends)
+    yield "profiles", figures.profiles(comparison.profiles, style, names, over_all)
     if comparison.improvement:
-        out["improvement"] = figures.improvement(comparison.improvement, style, names)
-    return {name: figure for name, figure in out.items() if figure is not None}
+        yield "improvement", figures.improvement(comparison.improvement, style, names)
 
 
 def write(out, files):

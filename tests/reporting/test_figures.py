@@ -53,7 +53,7 @@ def drawn(folder):
     groups = grouping.by_task(grouping.entries(results))
     names = labels.Names([e for algorithms in groups.values() for group in algorithms.values() for e in group])
     style = palette.styles(names.in_order([]))
-    figures = report.draw(comparison.compare(groups, reps=100), style, names)
+    figures = dict(report.draw(comparison.compare(groups, reps=100), style, names))
     for figure in figures.values():
         figure.draw_without_rendering()
     return figures
