@@ -1,4 +1,4 @@
-"""Reports of untidy results: scores on known scales, runs of unequal length, a choice of runs, names, marl-eval's format."""
+"""Reports of untidy results: scores on known scales, runs of unequal length, a choice of runs, names, marl-eval."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ WON = "test_battle_won_mean"
 
 @pytest.fixture(autouse=True)
 def unpainted(monkeypatch):
-    """Figures are drawn but not painted, which is what takes the time. Their Figures are kept, by the order of drawing."""
+    """Figures are drawn but not painted, which is what takes the time. They are kept, in the order of drawing."""
     kept = []
     monkeypatch.setattr("reporting.figures.save", lambda figure: (kept.append(figure), (b"png", b"pdf"))[1])
     return kept

@@ -174,8 +174,8 @@ def improvement(rows, style, names):
 
 
 def efficiency(rows, style, names, ends):
-    """ends: {task: steps up to which its runs are compared}, the right edge of its panel. A task without a threshold has
-    no panel; one at least has one."""
+    """ends: {task: steps up to which its runs are compared}, the right edge of its panel. A task without a threshold
+    has no panel; one at least has one."""
     panels = _panels([r for r in rows if not math.isnan(r["threshold"])])
     figure, axes, shown = _row_grid(panels, style, names)
     unit, word = _step_unit(max(ends[task] for task in panels))

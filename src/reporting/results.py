@@ -145,8 +145,8 @@ def _stamp(path):
 
 
 def _lines(path):
-    """(the lines of metrics.jsonl as bytes, without a last one that is cut; none where there is no file; the same as one
-    text where every line begins and ends as a record does, else None)."""
+    """(the lines of metrics.jsonl as bytes, without a last one that is cut; none where there is no file; the same as
+    one text where every line begins and ends as a record does, else None)"""
     try:
         data = read_bytes(path / "metrics.jsonl")
     except FileNotFoundError:
