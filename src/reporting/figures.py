@@ -305,18 +305,25 @@ def _equal(axes, panels, spans, names, which):
 
 
 def _together(panels, spans, names):
-    """[tasks whose panels have one axis]"""
+    """[tasks whose panels have one axis]: all win rates; of other metrics all tasks, else those of one game, else each
+    for itself, the first of these in which no panel is pressed flat."""
     metrics = {}
     for task, algorithms in panels.items():
         metrics.setdefault((next(iter(algorithms.values()))[0]["metric"], task == ALL_TASKS), []).append(task)
     out = []
-    for group in metrics.values():
-        low, high = min(spans[t][0] for t in group), max(spans[t][1] for t in group)
-        if all(spans[t][1] - spans[t][0] >= ALIKE * (high - low) for t in group):
+    for (metric, _), group in metrics.items():
+        games = [[t for t in group if names.game(t) == game] for game in dict.fromkeys(map(names.game, group))]
+        if "battle_won" in metric or _alike(group, spans):
             out.append(group)
         else:
-            out += [[t for t in group if names.env(t) == env] for env in {names.env(t): 0 for t in group}]
+            out += [part for game in games for part in ([game] if _alike(game, spans) else [[t] for t in game])]
     return out
+
+
+def _alike(tasks, spans):
+    """Whether each of the tasks fills a good part of their common axis."""
+    low, high = min(spans[t][0] for t in tasks), max(spans[t][1] for t in tasks)
+    return all(spans[t][1] - spans[t][0] >= ALIKE * (high - low) for t in tasks)
 
 
 def _place(ax):

@@ -84,6 +84,7 @@ class Names:
         self._algorithms = _unlike({e.algorithm: e.shown_algorithm for e in entries})
         self._tasks = _unlike({e.task: e.shown_task for e in entries})
         self._envs = {e.task: str(e.keys.get("env")) for e in entries}
+        self._games = {e.task: e.task_name if env == "gymma" else env for e in entries if (env := self._envs[e.task])}
         if path is not None:
             self._rename(path)
         for e in entries:
@@ -97,6 +98,10 @@ class Names:
 
     def env(self, task: str) -> str:
         return self._envs.get(task, task)
+
+    def game(self, task: str) -> str:
+        """The environment of a task; of gymma, which has many, the game."""
+        return self._games.get(task, task)
 
     def _rename(self, path: str) -> None:
         """Take the labels of a file `NAME: LABEL`. ConfigError where a name is nobody's, or two would be alike."""
