@@ -1,10 +1,14 @@
 """Reports of untidy results: scores on known scales, runs of unequal length, a choice of runs, names, marl-eval."""
 
 import json
+import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command import ROOT
 from made_runs import POINTS, ours, sacred
 from test_report import Said, curves
 
@@ -331,8 +335,9 @@ def test_marl_eval_reads_it(exported):
     processing = pytest.importorskip("marl_eval.utils.data_processing_utils")
     found = processing.data_process_pipeline(exported, metrics_to_normalize=[])
     scores, curves_ = processing.create_matrices_for_rliable(found, "smax", metrics_to_normalize=[])
-    assert scores["mean_win_rate"]["QMIX"].tolist() == [[1.1, 1.1], [1.2, 1.2]]  # runs by tasks
-    assert curves_["mean_win_rate"]["QTRAN-alt"].shape == (2, 2, 5)
+    final, over_time = ({a.lower(): x for a, x in found["mean_win_rate"].items()} for found in (scores, curves_))
+    assert final["qmix"].tolist() == [[1.1, 1.1], [1.2, 1.2]]  # runs by tasks
+    assert over_time["qtran-alt"].shape == (2, 2, 5)
 
 
 def test_the_absolute_metric_of_a_run_stands_there(tmp_path):
@@ -403,3 +408,23 @@ def test_an_empty_label_of_a_folder(tmp_path):
     curves(tmp_path)
     run = Said(f"{tmp_path}=")
     assert run.code == 2 and "an empty label; write PATH=LABEL" in run.err
+
+
+# ---- the page of the documentation
+
+
+def test_the_commands_of_the_page_run(tmp_path, monkeypatch):
+    """One after the other, each in the folder of the tree that it is written for."""
+    page = (ROOT / "docs" / "comparing.md").read_text()
+    blocks = re.findall(r"^```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    for line in lines:
+        if line.startswith("python src/report.py"):
+            folder = Path(shlex.split(line)[2].partition("=")[0])
+            run = Said(*shlex.split(line)[2:], "--reps", 100, out=folder / "report")
+            assert run.code == 0, (line, run.err)
+        else:
+            subprocess.run(line, shell=True, check=True)
+    assert len(lines) > 10 and (tmp_path / "raw.json").is_file()
