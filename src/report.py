@@ -169,6 +169,15 @@ def report(options):
     return 0
 
 
+def check_paths(paths):
+    """ConfigError where a path is no folder."""
+    from reporting.selection import unlike_a_folder
+    from utils.args import ConfigError
+
+    if problems := [said for path in paths for said in unlike_a_folder(str(path))]:
+        raise ConfigError("\n  ".join(problems))
+
+
 def nothing_to_compare(entries, options):
     """The ConfigError for runs none of which counts."""
     from reporting import selection

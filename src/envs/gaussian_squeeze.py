@@ -98,7 +98,7 @@ class GaussianSqueeze(ArrayEnv):
         rng = np.random.default_rng(0)
         n, a, k = config.n_agents, config.n_actions, config.k
         s = rng.uniform(0, config.s_max, size=(max(1000, 1_000_000 // n), n))
-        played = squeeze((s * rng.integers(a, size=s.shape)).sum(axis=1), k).mean()
+        played = np.mean(squeeze((s * rng.integers(a, size=s.shape)).sum(axis=1), k))
         if a ** -(-n // 2) <= EXACT:
             best = np.mean([optimum(draw, a, k) for draw in s[:1000]])
         else:

@@ -161,7 +161,7 @@ class Gymma(ArrayEnv):
         asked = self.config.time_limit
         size = self.env_info.state_shape
         whole = "the agents' observations in a row" if self._state_is_joined() else f"the game's own, {game.state_name}"
-        self.facts = {
+        self.facts: dict[str, Any] = {
             "state": f"{whole}, {size} numbers",
             "action_masks": "the game's own" if self.masked else "none of the game's own",
             "episode_limit": f"{limit} steps, env_args.time_limit",

@@ -68,8 +68,9 @@ def compare(groups, threshold=None, reps=2000, final_share=0.05, given=None, smo
     shown = {e.algorithm: e.shown_algorithm for algorithms in groups.values() for e in _entries(algorithms)}
     shown_tasks = {e.task: e.shown_task for algorithms in groups.values() for e in _entries(algorithms)}
     everywhere, notes = _on_every_task(tasks, shown, shown_tasks)
-    ranges = {t.name: of_task(_entries(groups[t.name]), t.metric, given or {}) for t in tasks} if everywhere else {}
-    scaled = [t for t in tasks if ranges.get(t.name)]
+    found = {t.name: of_task(_entries(groups[t.name]), t.metric, given or {}) for t in tasks} if everywhere else {}
+    ranges = {name: known for name, known in found.items() if known is not None}
+    scaled = [t for t in tasks if t.name in ranges]
     without = [shown_tasks[t.name] for t in tasks if t not in scaled]
     notes += _without_range(without, len(scaled)) if everywhere else []
     final = [row for t in tasks for row in _final(t.name, t.metric, {a: [x] for a, x in t.final.items()}, reps)]

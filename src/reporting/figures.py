@@ -11,6 +11,7 @@ import re
 import warnings
 from itertools import groupby
 from operator import itemgetter
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -149,7 +150,7 @@ def improvement(rows, style, names):
     share = dict(sharey=True, sharex=True) if same else {}
     figure, axes = _grid(heights, columns, **share)
     across = dict(rotation=45, ha="right", rotation_mode="anchor") if longest <= 14 else {}
-    image = None
+    image: Any = None
     with matplotlib.rc_context(STYLE):
         for ax, (task, pairs), here in zip(axes, tasks.items(), shown):
             table = np.full((len(here), len(here)), np.nan)

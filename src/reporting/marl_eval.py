@@ -90,7 +90,8 @@ def _points(task: Task, n: int) -> np.ndarray:
 def _run(entry: Any, steps: np.ndarray, metrics: list[str]) -> dict:
     """Values are means over the episodes of an evaluation, so each list has one. absolute_metrics: what the weights
     that tested best came to (absolute_metric=True), else the best evaluation, as BenchMARL has it."""
-    values = {m: st.nearest(*entry.result.series[m], steps)[0] for m in reversed(metrics)}
+    series = entry.result.series
+    values = {m: st.nearest(series[m][0], series[m][1], steps)[0] for m in reversed(metrics)}
     best = {m: entry.result.absolute.get(m.removeprefix("test_"), float(v.max())) for m, v in values.items()}
     out: dict[str, dict] = {
         f"step_{k}": {"step_count": int(step)} | {_name(m): [float(v[k])] for m, v in values.items()}

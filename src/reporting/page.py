@@ -177,7 +177,7 @@ BOLD = (
 )
 
 
-def among_the_best(rows: dict) -> set:
+def among_the_best(rows: dict[str, dict]) -> set[str]:
     """The algorithms, of rows of one task by algorithm, that are printed bold: see BOLD."""
     first = max(rows.values(), key=lambda r: r["iqm"])
     low = first["lower"] if math.isfinite(first["lower"]) else first["iqm"]

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -43,17 +44,25 @@ def paths(words: list[str]) -> tuple[list[str], dict[Path, str]]:
             path, label = word, ""
         elif not label.strip():
             problems.append(f"{word}: an empty label; write PATH=LABEL")
-        if not os.path.exists(path):
-            beside = os.listdir(Path(path).parent) if os.path.isdir(Path(path).parent) else []
-            problems.append(f"{path}: no such folder{nearest(Path(path).name, beside)}")
-        elif not os.path.isdir(path):
-            problems.append(f"{path}: is a file; give a folder that holds runs")
+        problems += unlike_a_folder(path)
         folders.append(path)
         if label.strip():
             labels[Path(path).resolve()] = plain(" ".join(label.split()))
     if problems:
         raise ConfigError("\n  ".join(problems))
     return folders, labels
+
+
+def unlike_a_folder(path: str) -> list[str]:
+    """What is wrong with a folder of runs, as a list of one sentence or none."""
+    if os.path.isdir(path):
+        return []
+    if os.path.exists(path):
+        return [f"{path}: is a file; give a folder that holds runs"]
+    beside = []
+    with suppress(OSError):
+        beside = os.listdir(Path(path).parent)
+    return [f"{path}: no such folder{nearest(Path(path).name, beside)}"]
 
 
 # ---- before runs have their names

@@ -89,7 +89,7 @@ def iqm_interval(scores, reps=2000, size=0.95, seed=0):
 
 
 @cache
-def _distinct(n, reps, seed):
+def _distinct(n: int, reps: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(resamples of n runs [D, n] in order, each once; how often each is among `reps` [D]). Of few runs there are few:
     126 of five."""
     draws = np.random.default_rng(seed).integers(n, size=(reps, n))
@@ -113,7 +113,7 @@ def _percentiles(values, size, numbers=None):
     return values[..., low], values[..., reps - 1 - low]
 
 
-def normalise(scores, low, high):
+def normalise(scores: np.ndarray, low: float, high: float) -> np.ndarray:
     """Scores on the scale on which `low` is 0 and `high` is 1. They may lie beyond."""
     return (scores - low) / (high - low)
 
@@ -138,7 +138,7 @@ def common_grid(all_steps, most=500):
     return grid[::-1][::stride][::-1]  # the last point stays
 
 
-def longest_grid(all_steps, most=500):
+def longest_grid(all_steps: list[np.ndarray], most: int = 500) -> np.ndarray:
     """`common_grid`, and beyond the end of the runs that stop there the points of those that go on.
 
     A run goes on where it has an evaluation more than half an interval after the last point.
@@ -152,12 +152,12 @@ def longest_grid(all_steps, most=500):
     return grid[::-1][::stride][::-1]
 
 
-def widest_gap(all_steps):
+def widest_gap(all_steps: list[np.ndarray]) -> float:
     """The interval between evaluations of the run that evaluates most rarely."""
-    return max(np.median(np.diff(steps)) if len(steps) > 1 else 0.0 for steps in all_steps)
+    return max(float(np.median(np.diff(steps))) if len(steps) > 1 else 0.0 for steps in all_steps)
 
 
-def running_mean(curves, points):
+def running_mean(curves: np.ndarray, points: int) -> np.ndarray:
     """The mean of each point [T, n] and those around it, `points` in all, as far as there are values (not NaN). At the
     ends there are fewer."""
     held = np.isfinite(curves)
