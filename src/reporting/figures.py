@@ -39,14 +39,22 @@ def save(figure):
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands there
         for ax in figure.axes:
-            for axis in (ax.xaxis, ax.yaxis):
-                if not axis.get_label_text():
-                    axis.set_label_coords(0.5, 0.5)  # else the place of no label is looked for, a tenth of the time
+            _spare(ax)
         figure.get_layout_engine().execute(figure)
         figure.set_layout_engine("none")  # laid out once, not once for each file
         FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
         FigureCanvasPdf(figure).print_pdf(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return png.getvalue(), pdf.getvalue()
+
+
+def _spare(ax):
+    """Spare matplotlib what it would look for again and again and not find: a fifth of the time of a figure."""
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.remove_overlapping_locs = False  # there are no minor ticks
+        if not axis.get_label_text():
+            axis.set_label_coords(0.5, 0.5)  # the place of no label
+    for spine in ax.spines.values():
+        spine.set_in_layout(False)  # they lie on the edge of the panel
 
 
 # ---- figures
