@@ -91,6 +91,7 @@ def learning_curves(rows, style, names, single=None, smooth=1):
         labels = [f"{_metric(a)}\n(IQM, 95 % interval{mean})" for a in panels.values()]
         _label_axes(figure, axes, f"environment steps{word}", labels)
         _equal(axes, panels, spans, names, "y")
+        _one_length(axes, [max(p["step"] for points in a.values() for p in points) / unit for a in panels.values()])
         _legend(figure, style, {r["algorithm"] for r in rows}, names)
     return figure
 
@@ -311,6 +312,21 @@ def _equal(axes, panels, spans, names, which):
             elif which == "x" and (row + 1, column) in places:
                 ax.tick_params(labelbottom=False)
                 ax.set_xlabel("")
+
+
+def _one_length(axes, ends):
+    """Where all panels end at about the same step, they have one axis of steps, labelled below the lowest only."""
+    if max(ends) - min(ends) > 0.02 * max(ends):
+        return
+    low, high = -0.04 * max(ends), 1.04 * max(ends)
+    ticks = [x for x in MaxNLocator(5).tick_values(0, max(ends)) if x <= high]
+    places = set(map(_place, axes))
+    for ax in axes:
+        row, column = _place(ax)
+        if high > low:
+            ax.set(xlim=(low, high), xticks=ticks)
+        if (row + 1, column) in places:
+            ax.tick_params(labelbottom=False)
 
 
 def _together(panels, spans, names):
