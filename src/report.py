@@ -10,7 +10,9 @@ if __name__ == "__main__":
 
 import argparse
 import gc
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from utils import command
@@ -27,12 +29,16 @@ reads every run directory and every Sacred folder (EPyMARL's results/sacred) in 
   *.csv                each number of a figure, and runs.csv with every run that was found
 
   python src/report.py results
+  python src/report.py results --watch
+  python src/report.py studies/two_step.yaml     the results of a study, and which of its runs have not begun
   python src/report.py results/qmix results/qtran_alt --out figures --metric test_return_mean --threshold 6
   python src/report.py results --algorithms qmix,qtran_alt --environments predator_prey --seeds 1-5 --until 400000
   python src/report.py results=ours epymarl/results=EPyMARL --order "QMIX (ours)","QMIX (EPyMARL)"
 
 runs are grouped by algorithm and task; runs of one algorithm whose configurations differ are variants of their own.
-Only finished runs count; all others are listed with the reason. Higher values of the metric are taken to be better.
+Only finished runs count; all others are listed with the reason, and how far they are. --watch goes on, and writes the
+page anew as runs go on, until Ctrl-C; the page in the browser loads itself again. Higher values of the metric are taken
+to be better.
 
 names are those of the configuration (qtran_alt) or those of the figures (QTRAN-alt); * stands for anything ("qmix*").
 --labels FILE holds lines `qtran_alt: ours`, --ranges FILE lines `my_game: [0.5, 20]`, both in YAML.
@@ -46,7 +52,7 @@ exit status: 0 written; 2 bad input; 130 interrupted (Ctrl-C)
 
 def main(argv=None):
     """Returns the exit status."""
-    return command.status_of(report, parser().parse_args(argv))
+    return command.status_of(act, parser().parse_args(argv))
 
 
 def parser():
@@ -98,6 +104,10 @@ def parser():
         "--smooth", metavar="N", type=points, default=1,
         help="in learning curves, each point of a run is the mean of N evaluations (default: 1, as measured)",
     )  # fmt: skip
+    p.add_argument(
+        "--watch", metavar="SECONDS", type=seconds, nargs="?", const=30.0,
+        help="write the page anew as runs go on, at most each so many seconds (30), until Ctrl-C",
+    )  # fmt: skip
     return p
 
 
@@ -119,6 +129,16 @@ def share(text):
     return value
 
 
+def seconds(text):
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds; PATH goes before --watch") from None
+    if not 1 <= value <= 86400:
+        raise argparse.ArgumentTypeError(f"{text} is not within 1 to 86400 seconds")
+    return value
+
+
 def repetitions(text):
     value = int(text)
     if not 100 <= value <= 50_000:
@@ -129,30 +149,133 @@ def repetitions(text):
 # ---- from runs to files
 
 
-def report(options):
-    from reporting import grouping, marl_eval, page, palette, ranges, selection
-    from reporting.comparison import compare, csv_files
+def act(options):
+    plans = read_studies(options)
+    if options.watch is None:
+        return report(options, plans)
+    from reporting import selection, watch
+    from utils.start import undo_at_ctrl_c
+
+    _, folders = selection.of(options, plans)  # the results of a study may come later
+    live = Live(options.watch)
+    undo_at_ctrl_c()
+    paths = [Path(path) for path in folders]
+    try:
+        watch.keep_up(lambda: (report(options, plans, live), live.said)[1], paths, options.watch)
+    finally:
+        live.last(page_of(options))
+    return 0
+
+
+class Live:
+    """A report that is renewed each so many seconds. said: of its runs; first: whether nothing was written yet."""
+
+    def __init__(self, seconds):
+        self.seconds, self.said, self.first = seconds, "", True
+
+    def last(self, path):
+        """Have the browser load the page at `path` no more."""
+        from reporting import watch
+
+        with suppress(OSError):
+            mark = watch.reloading('<meta charset="utf-8">', self.seconds).encode()
+            path.write_bytes(path.read_bytes().replace(mark, b'<meta charset="utf-8">', 1))
+
+
+def page_of(options):
+    from reporting.selection import split
+
+    return Path(options.out or Path(split(options.paths[0])[0]) / "report") / "report.html"
+
+
+def read_studies(options):
+    """{results folder: Study} of the studies among the paths, in whose place their folders are put."""
+    from sweeping.study import read_study
+    from utils.args import ConfigError
+    from utils.disk import expanded
+
+    plans = {}
+    for k, path in enumerate(options.paths):
+        if path.endswith((".yaml", ".yml")) and os.path.isfile(path):
+            study = read_study(path)
+            if study.problems:
+                raise ConfigError(f"{path}:\n  " + "\n  ".join(study.problems[:10]))
+            folder = str(expanded(study.results or Path("results", "studies", study.path.stem)))
+            if options.watch is None and not os.path.exists(folder):
+                raise ConfigError(f"{path}: no run of it has begun: {folder} is not there; python src/sweep.py {path}")
+            options.paths[k], plans[folder] = folder, study
+    return plans
+
+
+def not_begun(plans, entries):
+    """[(algorithm, environment, [seed])] of the runs of studies that have no run directory."""
+    from sweeping.plan import folder_name
+
+    there = {(str(e.result.path.parents[2]), e.name, e.seed) for e in entries if len(e.result.path.parents) > 2}
+    out = []
+    for folder, study in plans.items():
+        for environment in study.environments:
+            for algorithm in study.algorithms:
+                place = str(Path(folder, folder_name(environment)))
+                seeds = [seed for seed in study.seeds if (place, algorithm, seed) not in there]
+                out += [(algorithm, environment, seeds)] if seeds else []
+    return out
+
+
+def report(options, plans, live=None):
+    """plans: {results folder: Study}. live: the Live whose page this is. Returns the exit status."""
+    from reporting import grid, grouping, marl_eval, page, palette, ranges, selection, watch
+    from reporting.comparison import compare, csv_files, final_rows, to_csv
+    from reporting.extras import extras
     from reporting.labels import Names
     from reporting.results import find_results
 
-    chosen, folders = selection.of(options)
+    chosen, folders = selection.of(options, plans if live else ())
     out = Path(options.out or Path(folders[0]) / "report")
     given = ranges.read_ranges(options.ranges) if options.ranges else {}
     results, copies = find_results(folders, [options.metric] if options.metric else grouping.JUDGED_BY)
-    entries = selection.narrow(grouping.entries(selection.chosen(results, chosen), options.metric), chosen)
+    if results or not live:
+        results = selection.chosen(results, chosen)
+    entries = grouping.entries(results, options.metric)
+    if entries:
+        entries = selection.narrow(entries, chosen)
     counting = grouping.counting(entries)
-    if not counting:
+    under_way = watch.UnderWay(entries, not_begun(plans, entries))
+    if live:
+        live.said = under_way.sentence()
+    if not counting and not live:
         raise nothing_to_compare(entries, options)
+    if not counting:
+        files, section = under_way.page_part(options.metric)
+        html = page_of_none(options.title, section, live)
+        write(out, files | {"report.html": html.encode(errors="replace")})
+        tell_where(out, live)
+        return 0
     ranges.check_names(options.ranges, given, counting)
     names = Names(counting, options.labels)
     order = names.in_order(options.order or [])
     groups = {task: {a: here[a] for a in order if a in here} for task, here in grouping.by_task(entries).items()}
-    comparison = compare(groups, options.threshold, options.reps, options.final, given, options.smooth)
+    found = grid.searches(groups, entries, lambda: final_rows(groups, options.reps, options.final))
+    compared = grid.best_alone(found, groups)
+    comparison = compare(compared, options.threshold, options.reps, options.final, given, options.smooth)
+    if compared is not groups:
+        groups = compared
+        comparison.notes.append(
+            "Of each search only the best setting is in the comparison of algorithms: all are under the settings that "
+            "were searched, and in grid.csv"
+        )
+    order = [a for a in order if any(a in here for here in groups.values())]
     style = palette.styles(order)
     pictures = paint(comparison, style, names)
     files = csv_files(comparison, entries)
     for name, (png, pdf) in pictures.items():
         files |= {f"{name}.png": png, f"{name}.pdf": pdf}
+    more = extras(found, comparison, groups, style, options.reps, to_csv, names)
+    files |= more.files
+    if under_way.runs or under_way.not_begun:
+        own, section = under_way.page_part(options.metric)
+        files |= own
+        more.sections.insert(0, ("under-way", "Not finished", section))
     notes = warnings(comparison, groups, entries)
     if options.json:
         found = marl_eval.data(comparison.tasks, groups, names)
@@ -162,11 +285,32 @@ def report(options):
     file_names = ["report.html", *sorted(files)]
     method = page.method(comparison, options.reps, copies)
     html = page.report_page(
-        options.title, comparison, groups, entries, notes, pngs, file_names, method, names, order
+        options.title, comparison, groups, entries, notes, pngs, file_names, method, names, order, more.sections
     )  # fmt: skip
+    html = watch.reloading(html, live.seconds) if live else html
     write(out, files | {"report.html": html.encode(errors="replace")})
+    if live and not live.first:
+        return 0
+    if live:
+        live.first = False
     tell(out, comparison, notes, entries, copies, names)
+    tell_settings(more.said, [str(study.path) for study in plans.values()])
     return 0
+
+
+def page_of_none(title, section, live):
+    """The page where no run is finished yet."""
+    from reporting import watch
+    from reporting.html import page
+
+    summary = "<p>No run is finished yet that counts. The comparison comes with the first.</p>"
+    return watch.reloading(page(title, summary, [], [("under-way", "Not finished", section)]), live.seconds)
+
+
+def tell_where(out, live):
+    if live.first:
+        print(f"report: {out / 'report.html'}", flush=True)
+    live.first = False
 
 
 def check_paths(paths):
@@ -249,7 +393,12 @@ def write(out, files):
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
-            (out / name).write_bytes(data)
+            partial = out / f"{name}.partial"  # a browser that loads the page meanwhile gets a whole one
+            try:
+                partial.write_bytes(data)
+                os.replace(partial, out / name)
+            finally:
+                partial.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"--out={out}: cannot be written: {error.strerror}; give --out=DIR") from error
 
@@ -308,6 +457,16 @@ def tell(out, comparison, notes, entries, copies, names):
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     if len(left) > MOST_LEFT_OUT:
         console.print(f"and {len(left) - MOST_LEFT_OUT} more: see {out / 'runs.csv'}", highlight=False)
+
+
+def tell_settings(said, studies):
+    """The best settings of a search, each with a line for the study of the results. said: [(sentence, YAML)]; studies:
+    that were searched, where it is known."""
+    for sentence, line in said:
+        print(f"{sentence}\n  {line}")
+    if said:
+        searched = studies[0] if len(studies) == 1 else "STUDY.yaml"
+        print(f"  tuned_on: {searched}  # this study, in that of the results, which takes other seeds")
 
 
 def final_table(comparison, names):

@@ -9,9 +9,10 @@ from reporting.formats import commit, count, decimals, duration, metric_label, p
 from reporting.html import bullets, page, picture, table
 
 
-def report_page(title, comparison, groups, entries, warnings, pictures, files, method, names, order):
+def report_page(title, comparison, groups, entries, warnings, pictures, files, method, names, order, more=()):
     """report.html. groups: {task: {algorithm: [Entry]}}; entries: of all runs; pictures: {name: PNG}; names: what they
-    are called; order: the algorithms in the order of tables."""
+    are called; order: the algorithms in the order of tables; more: further sections, [(id, heading, HTML)], which come
+    first."""
     algorithms = [a for a in order if any(a in here for here in groups.values())]
     n_used = sum(e.left_out is None for e in entries)
     summary = (
@@ -23,6 +24,7 @@ def report_page(title, comparison, groups, entries, warnings, pictures, files, m
     shown = {name: picture(name, png, f"{CAPTIONS[name]} {n}") for name, png in pictures.items()}
     left_out = [e for e in entries if e.left_out]
     sections = [
+        *more,
         ("final", "Final performance", shown["final"] + final_table(comparison, algorithms, names)),
         ("curves", "Learning curves", shown["learning_curves"]),
         (

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -27,15 +28,22 @@ class Selection:
     labels: dict[Path, str] = field(default_factory=dict)
 
 
-def of(options: argparse.Namespace) -> tuple[Selection, list[str]]:
-    """(Selection, the folders) of the command line. ConfigError where a folder is not there."""
-    folders, labels = paths(options.paths)
+def of(options: argparse.Namespace, later: Collection[str] = ()) -> tuple[Selection, list[str]]:
+    """(Selection, the folders) of the command line. later: folders that need not be there yet. ConfigError where
+    another is not there."""
+    folders, labels = paths(options.paths, later)
     chosen = Selection(options.algorithms, options.environments, options.seeds, options.until, options.skip_shorter)
     chosen.labels = labels
     return chosen, folders
 
 
-def paths(words: list[str]) -> tuple[list[str], dict[Path, str]]:
+def split(word: str) -> tuple[str, str]:
+    """(folder, label) of PATH or PATH=LABEL. A word that names a folder as it stands has no label."""
+    path, equals, label = word.rpartition("=")
+    return (path, label) if equals and not os.path.exists(word) else (word, "")
+
+
+def paths(words: list[str], later: Collection[str] = ()) -> tuple[list[str], dict[Path, str]]:
     """(folders, {folder: label}) of PATH or PATH=LABEL. A word that names a folder as it stands has no label."""
     folders, labels, problems = [], {}, []
     for word in words:
@@ -44,7 +52,7 @@ def paths(words: list[str]) -> tuple[list[str], dict[Path, str]]:
             path, label = word, ""
         elif not label.strip():
             problems.append(f"{word}: an empty label; write PATH=LABEL")
-        problems += unlike_a_folder(path)
+        problems += [] if path in later else unlike_a_folder(path)
         folders.append(path)
         if label.strip():
             labels[Path(path).resolve()] = plain(" ".join(label.split()))
