@@ -31,6 +31,7 @@ def styles(labels):
     can be.
     """
     names = sorted(labels)
+    labels = names if isinstance(labels, (set, frozenset)) else labels
     colours = {name: FIXED[name] for name in names if name in FIXED}
     others = [name for name in names if name not in FIXED]
     colours |= dict(zip(others, _further(list(colours.values()), len(others))))
