@@ -128,11 +128,16 @@ def _on_every_task(tasks, shown, shown_tasks):
         return [], []
     names = list(dict.fromkeys(a for t in tasks for a in t.final))
     everywhere = [a for a in names if all(a in t.final for t in tasks)]
-    notes = []
+    lacking = {}  # {what they lack: algorithms}
     for a in names:
-        missing = [shown_tasks[t.name] for t in tasks if a not in t.final]
-        if missing:
-            notes.append(f"{shown[a]} is not in the comparison over all tasks: it has no run of {', '.join(missing)}")
+        if missing := tuple(shown_tasks[t.name] for t in tasks if a not in t.final):
+            lacking.setdefault(missing, []).append(shown[a])
+    notes = []
+    for missing, who in lacking.items():
+        verb, have = ("is", "it has") if len(who) == 1 else ("are", "they have")
+        notes.append(
+            f"{', '.join(who)} {verb} not in the comparison over all tasks: {have} no run of {', '.join(missing)}"
+        )
     return everywhere, notes
 
 
