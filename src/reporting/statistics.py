@@ -20,14 +20,25 @@ def iqm(scores):
     return np.sort(scores, axis=-1)[..., n // 4 : n - n // 4].mean(axis=-1)
 
 
-def pooled_iqm(*strata):
-    """The interquartile mean of all runs of all tasks together."""
-    return iqm(np.concatenate(strata, axis=-1))
+def pooled_iqm(*strata: np.ndarray) -> np.ndarray:
+    """The interquartile mean of all runs of all tasks together, each task with the same weight.
+
+    Where tasks have different numbers of runs, a run of a task with n runs weighs 1/n, and a quarter of the weight is
+    cut at either end. Else whoever has more seeds on a hard task would seem to play worse.
+    """
+    scores = np.concatenate(strata, axis=-1)
+    if len({s.shape[-1] for s in strata}) == 1:
+        return iqm(scores)
+    weight = np.concatenate([np.full(n, 1 / (n * len(strata))) for n in (s.shape[-1] for s in strata)])
+    order = np.argsort(scores, axis=-1)
+    end = np.cumsum(weight[order], axis=-1)  # the weight up to each run, itself included
+    kept = np.clip(end, 0.25, 0.75) - np.clip(end - weight[order], 0.25, 0.75)
+    return (np.take_along_axis(scores, order, axis=-1) * kept).sum(axis=-1) / 0.5
 
 
-def share_above(*strata):
-    """The share of runs, of all tasks together, that are True; of `scores > τ`, a point of a performance profile."""
-    return np.concatenate(strata, axis=-1).mean(axis=-1)
+def share_above(*strata: np.ndarray) -> np.ndarray:
+    """The share of runs that are True, averaged over tasks; of `scores > τ`, a point of a performance profile."""
+    return np.mean([s.mean(axis=-1) for s in strata], axis=0)
 
 
 def improvement(*strata):

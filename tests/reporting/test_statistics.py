@@ -189,3 +189,14 @@ def test_improvement_agrees_with_rliable(rly):
     )
     assert st.improvement(*x.T, *y.T) == pytest.approx(point["xy"][0])
     np.testing.assert_allclose(st.interval(st.improvement, *x.T, *y.T), interval["xy"].ravel(), atol=0.03)
+
+
+def test_tasks_weigh_the_same_whatever_their_numbers_of_runs():
+    assert st.pooled_iqm(np.array([1.0, 1.0]), np.array([0.0] * 4)) == pytest.approx(0.5)
+    # a quarter of the weight is cut at either end: of 0, 0.2 | 0.4, 0.6, 0.8, 1.0, halves 0.25 | 0.125 each
+    assert st.pooled_iqm(np.array([0.0, 0.2]), np.array([0.4, 0.6, 0.8, 1.0])) == pytest.approx((0.2 + 0.5) / 2)
+    weak, strong = (np.array([0.77] * 3), np.array([0.03] * 3)), (np.array([0.84] * 3), np.array([0.1] * 5))
+    assert st.pooled_iqm(*strong) > st.pooled_iqm(*weak)  # better on each task, with more runs of the harder one
+    assert st.share_above(strong[0] > 0.5, strong[1] > 0.5) == 0.5
+    lower, upper = st.interval(st.pooled_iqm, *strong, reps=200)
+    assert lower == upper == pytest.approx(0.47)
