@@ -109,7 +109,8 @@ def method(comparison, reps, copies):
     if any(row["task"] == ALL_TASKS for row in comparison.final):
         out.append(
             "All tasks: on each task, final performance is put on a scale from 0 to 1 that does not depend on the runs "
-            f"({comparison.scale}); a score may lie beyond it. The runs of all tasks are then pooled, each task with the same weight."
+            f"({comparison.scale}); a score may lie beyond it. The runs of all tasks are then "
+            "pooled, each task with the same weight."
         )
     if comparison.smooth > 1:
         out.append(
