@@ -19,7 +19,7 @@ import torch
 import envs
 from components.episode_buffer import make_scheme
 from controllers import mac_class
-from envs.smax import make_game
+from envs.games.smax import make_game
 from parts import readers
 from runners.episode_runner import EpisodeRunner
 from utils.config import load

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 import torch
 
 from components.episode_buffer import EpisodeBatch, ReplayBuffer, make_scheme, nbytes
-from utils.state import StateFolder
+from utils.resume_state import StateFolder
 
 SHAPES = SimpleNamespace(n_agents=5, n_actions=11, obs_shape=80, state_shape=120)
 LIMIT = 120  # steps

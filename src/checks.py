@@ -146,7 +146,7 @@ def installed_by(name: str) -> str:
 
 def protobuf(needed):
     """pysc2 bears old ones only."""
-    from envs.starcraft import protobuf_problem
+    from envs.starcraft.installation import protobuf_problem
 
     problem = protobuf_problem()
     if problem:
@@ -156,7 +156,7 @@ def protobuf(needed):
 
 def starcraft(needed):
     """The game, its version and its maps: Checks, without those that need a broken one."""
-    from envs.starcraft import SMAC_MAPS, SMACV2_MAP, game_version, installed_maps, sc2_path
+    from envs.starcraft.installation import SMAC_MAPS, SMACV2_MAP, game_version, installed_maps, sc2_path
 
     try:
         path = sc2_path()
@@ -195,8 +195,8 @@ def ports(games):
 
 def mongo(url, database):
     """Sacred's server, where one is configured: reached and willing."""
+    from recording.mongo_entry import ping_mongo
     from utils.logging import brief, without_password
-    from utils.mongo_entry import ping_mongo
 
     if not url:
         return Check("MongoDB", "ok", "not configured (mongo_url is null)")

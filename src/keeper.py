@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 
+from recording.sinks import JsonlSink
 from utils import interrupts
 from utils.args import TrainingError
 from utils.identity import JUDGED_BY
 from utils.logging import brief
+from utils.resume_state import Saved, StateConfig, StateError, StateFolder, unlike, writer
 from utils.rundir import BEST, RunDirectory
-from utils.sinks import JsonlSink
-from utils.state import Saved, StateConfig, StateError, StateFolder, unlike, writer
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 PAUSE_SECONDS, PAUSES = 30, 120  # between two tries on a full disk; an hour in all

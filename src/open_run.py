@@ -14,6 +14,9 @@ import envs
 import resuming
 import tables
 from keeper import Keeper
+from recording.progress import TrainingProgress
+from recording.sinks import JsonlSink, SacredSink, Sink, TensorBoardSink, WandbSink, cut_metrics
+from recording.trace import Trace
 from training import Schedule, test, train
 from utils import interrupts
 from utils.args import ConfigError, TrainingError
@@ -21,12 +24,9 @@ from utils.claim import ClaimLost
 from utils.clock import in_words
 from utils.config import import_sacred
 from utils.logging import brief, get_logger, unwritable
-from utils.progress import TrainingProgress
+from utils.resume_state import Saved, StateFolder
 from utils.rundir import RunDirectory
 from utils.runs import read_bytes
-from utils.sinks import JsonlSink, SacredSink, Sink, TensorBoardSink, WandbSink, cut_metrics
-from utils.state import Saved, StateFolder
-from utils.trace import Trace
 
 METRICS, BEYOND = "metrics.jsonl", "metrics.superseded.jsonl"  # the record, and what states have set aside of it
 SUMMARY_SECONDS = 30  # between two summaries of a run that goes on; `--status` reads how far it is
@@ -293,8 +293,8 @@ def _report_tables(parts, directory):
 def _sacred(directory: RunDirectory, secrets: dict):
     """A function that calls main(run) inside a Sacred run with its observers. secrets: of the Config."""
     sacred = import_sacred()
-    from utils.mongo_observer import PatientMongoObserver
-    from utils.observers import file_observer
+    from recording.mongo_observer import PatientMongoObserver
+    from recording.observers import file_observer
 
     values, claim = directory.values, directory.claim
     sacred.SETTINGS["CAPTURE_MODE"] = "no"  # log.txt holds the output; capturing breaks the live progress

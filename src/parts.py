@@ -28,11 +28,11 @@ from utils.film import FORMATS, check_format
 from utils.identity import flat
 from utils.logging import Logger
 from utils.memory import free_memory, keep_freed_memory
+from utils.memory_needs import Part, of_episodes, refuse_if_too_large
 from utils.nonfinite import Tolerance
+from utils.resume_state import StateFolder
 from utils.rundir import check_same_algorithm
 from utils.seeding import seed_weights
-from utils.sizes import Part, of_episodes, refuse_if_too_large
-from utils.state import StateFolder
 from utils.yaml_file import read_yaml
 
 COPIES = 5  # of a network while it learns: online, target, gradient, and Adam's two moments

@@ -10,9 +10,9 @@ from utils.claim import holder
 from utils.config import ADDED, Config, load_from, task_folder
 from utils.disk import expanded
 from utils.identity import FIXED, MACHINE, NOT_SET, counts, flat, identity, may_change, short, text
+from utils.resume_state import Saved, StateError, writer
 from utils.rundir import versions
 from utils.runs import Run, find_runs, is_step
-from utils.state import Saved, StateError, writer
 
 # ---------------------------------------------------------------------- which run
 

@@ -12,6 +12,7 @@ import resuming
 from components.episode_buffer import nbytes
 from open_run import OpenRun, close, guarded
 from parts import Parts, readers
+from recording.trace import Trace
 from training import note_on_updates
 from utils import interrupts
 from utils.args import ConfigError
@@ -19,10 +20,9 @@ from utils.claim import Held, take
 from utils.config import import_sacred
 from utils.identity import flat, may_change
 from utils.logging import Logger, get_logger, without_passwords
+from utils.resume_state import StateFolder
 from utils.rundir import RunDirectory
 from utils.runs import Damaged
-from utils.state import StateFolder
-from utils.trace import Trace
 
 
 def launch(config, profile: bool = False) -> int:
@@ -204,6 +204,6 @@ def _check_mongo(values: dict) -> None:
     sys.argv[1:] = map(without_passwords, sys.argv[1:])  # wandb keeps the command line
     if values["mongo_url"]:
         import_sacred()
-        from utils.mongo_observer import PatientMongoObserver
+        from recording.mongo_observer import PatientMongoObserver
 
         PatientMongoObserver(values["mongo_url"], values["mongo_db"]).close()

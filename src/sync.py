@@ -82,7 +82,7 @@ def sync(run_dir: str, url: str, database: str) -> int:
     from bson.errors import BSONError
     from pymongo.errors import PyMongoError
 
-    from utils.mongo_entry import deliver
+    from recording.mongo_entry import deliver
 
     where = f"MongoDB {without_password(url)}, database {database}"
     claim = claimed(expanded(run_dir))
@@ -174,7 +174,7 @@ def document(run, run_id: str) -> tuple[dict, datetime | None]:
     from sacred.observers import MongoObserver
     from sacred.serializer import flatten
 
-    from utils.mongo_entry import moment
+    from recording.mongo_entry import moment
 
     told = sacred_files(run, run_id)
     summary = run.path / "summary.json"
@@ -205,7 +205,7 @@ def document(run, run_id: str) -> tuple[dict, datetime | None]:
 
 def sacred_files(run, run_id: str) -> dict:
     """run.json in the run's folder of results/sacred; {} where there is none."""
-    from utils.observers import PatientFileObserver
+    from recording.observers import PatientFileObserver
 
     for path in (run.path.absolute(), run.path.resolve()):
         if len(path.parents) > 2:
@@ -251,7 +251,7 @@ def given_to_sacred(records: list, t_max: int, ended: bool) -> dict:
     """What Sacred is given of a run's records, as its observers get it. ended: and of the last values, at the end."""
     from sacred.metrics_logger import linearize_metrics
 
-    from utils.sinks import SacredSink
+    from recording.sinks import SacredSink
 
     run = StandIn(records)
     sink = SacredSink(run, t_max)

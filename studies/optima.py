@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
-from envs.gaussian_squeeze import optimum
-from envs.predator_prey import MOVES, PredatorPrey
+from envs.games.gaussian_squeeze import optimum
+from envs.games.predator_prey import MOVES, PredatorPrey
 
 
 def main(argv=None):

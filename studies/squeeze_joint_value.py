@@ -15,7 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from components.episode_buffer import EpisodeBatch
-from envs.gaussian_squeeze import optimum
+from envs.games.gaussian_squeeze import optimum
 from parts import Parts, readers
 from utils import command
 from utils.args import ConfigError

@@ -19,7 +19,7 @@ LAYERS = [
     ["resuming", "keeper", "status", "checks"],
     ["parts"],
     ["training", "tables", "sweeping", "reporting", "hosts"],
-    ["runners", "learners"],
+    ["runners", "learners", "recording"],
     ["controllers"],
     ["envs", "components", "modules"],
     ["utils"],

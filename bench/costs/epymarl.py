@@ -275,7 +275,7 @@ def _our_predator_prey(env_args: dict) -> tuple:
     """(class, config) of our game. Its modules are taken off the list again: EPyMARL's have the same names."""
     sys.path.insert(0, OURS)
     import envs
-    from envs.predator_prey import PredatorPrey
+    from envs.games.predator_prey import PredatorPrey
 
     game = PredatorPrey, envs.read_env_args(PredatorPrey, env_args)
     sys.path.remove(OURS)

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from utils.memory import free_memory
+from utils.memory_needs import of_episodes
+from utils.memory_needs import refuse_if_too_large as refuse
 from utils.seeding import stream
-from utils.sizes import of_episodes
-from utils.sizes import refuse_if_too_large as refuse
 
 
 def make_scheme(env_info, common_reward):

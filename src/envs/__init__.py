@@ -5,19 +5,19 @@ from typing import Any
 from envs.vector import GameError as GameError
 from envs.vector import VectorEnv
 from utils.args import ConfigError, convert, declared, nearest
+from utils.memory_needs import Part, refuse_if_too_large
 from utils.registry import lookup
-from utils.sizes import Part, refuse_if_too_large
 
 REGISTRY = {
-    "matrix_game": "envs.matrix_game:MatrixGame",
-    "two_step": "envs.two_step:TwoStep",
-    "gaussian_squeeze": "envs.gaussian_squeeze:GaussianSqueeze",
-    "predator_prey": "envs.predator_prey:PredatorPrey",
-    "sc2": "envs.smac:SMAC",
-    "sc2v2": "envs.smacv2:SMACv2",
-    "smax": "envs.smax:SMAX",
-    "gymma": "envs.gymma:Gymma",
-    "smaclite": "envs.smaclite:SMAClite",
+    "matrix_game": "envs.games.matrix_game:MatrixGame",
+    "two_step": "envs.games.two_step:TwoStep",
+    "gaussian_squeeze": "envs.games.gaussian_squeeze:GaussianSqueeze",
+    "predator_prey": "envs.games.predator_prey:PredatorPrey",
+    "sc2": "envs.starcraft.smac:SMAC",
+    "sc2v2": "envs.starcraft.smacv2:SMACv2",
+    "smax": "envs.games.smax:SMAX",
+    "gymma": "envs.gymma.gymma:Gymma",
+    "smaclite": "envs.gymma.smaclite:SMAClite",
 }
 EXTRAS = {}  # {top-level package: requirements file}
 MOST_OBJECTS = 1024  # environments that are objects or processes of their own
@@ -41,7 +41,7 @@ def make(name, env_args=None, n_envs=1, seed=None, workers=False, draw=False) ->
     seed = seed if env_args.get("seed") is None else env_args["seed"]  # of resets that are given none
     if not (workers or cls.own_process):
         return cls(config, n_envs=n_envs, seed=seed)
-    from envs.workers import WorkerEnv
+    from envs.workers.worker_env import WorkerEnv
 
     return WorkerEnv(cls, config, n_envs, seed)
 

@@ -19,7 +19,7 @@ import torch
 
 from components.episode_buffer import EpisodeBatch
 from controllers import mac_class
-from envs.workers import WorkerEnv
+from envs.workers.worker_env import WorkerEnv
 from runners.episode_runner import learned_from
 from runners.seats import Play, Seats
 from utils.args import ConfigError, NotFinite, TrainingError

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from envs.vector import GameError, VectorEnv
-from envs.workers import BACKOFF, IN_A_ROW
+from envs.workers.worker_env import BACKOFF, IN_A_ROW
 from runners.ray_actor import Episode, Order, Told
 from utils.args import ConfigError
 from utils.logging import brief

@@ -16,7 +16,7 @@ import torch
 
 from components.episode_buffer import EpisodeBatch
 from envs.vector import GameError
-from envs.workers import EPISODES, WorkerEnv
+from envs.workers.worker_env import EPISODES, WorkerEnv
 from utils.args import NotFinite
 from utils.clock import Clock
 from utils.seeding import stream

@@ -1,4 +1,4 @@
-"""A run's numbers and words: the Logger, which hands every number to the sinks (`utils/sinks.py`), and the console.
+"""A run's numbers and words: the Logger, which hands every number to the sinks (`recording/sinks.py`), and the console.
 
 `Logger.log_stat` is EPyMARL's call. No sink can end a run.
 """

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
+from modules.agents.compiled import NotCompiled, library
 from utils.args import ConfigError
-from utils.compiled import NotCompiled, library
 
 KERNELS = ("auto", "plain", "fast")
 AT_ONCE = 96  # agents that go through time together: what they need fits into the cache of a core

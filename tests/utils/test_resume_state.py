@@ -14,7 +14,7 @@ from helpers import groups, make_args, random_batch, scheme
 
 from components.episode_buffer import ReplayBuffer
 from utils.args import ConfigError
-from utils.state import FORMAT, KEPT, StateFolder
+from utils.resume_state import FORMAT, KEPT, StateFolder
 
 ARGS = make_args("qmix")
 FACTS = {"keys": {"lr": 0.1}, "shapes": {"obs_shape": 5}, "machine": {"commit": "abc"}}
@@ -286,7 +286,7 @@ def test_a_disk_that_is_full_at_any_byte(tmp_path, monkeypatch):
             self.file.close()
 
     k, left, real = 0, [], open
-    monkeypatch.setattr("utils.state.open", lambda *words: Full(real(*words)), raising=False)
+    monkeypatch.setattr("utils.resume_state.open", lambda *words: Full(real(*words)), raising=False)
     for target in itertools.count(1, 5):
         k = 0
         story = Story(tmp_path / str(target))

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from utils import compiled
-from utils.compiled import NotCompiled, library
+from modules.agents import compiled
+from modules.agents.compiled import NotCompiled, library
 
 SOURCE = 'extern "C" int answer() { return 42; }\n'
-SRC = Path(compiled.__file__).parents[1]
+SRC = Path(compiled.__file__).parents[2]
 
 COMPILER = os.environ.get("CXX", "").split()[:1] or compiled.COMPILERS
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILER)), reason="no C++ compiler")
@@ -33,7 +33,8 @@ def kept(tmp_path):
 
 def answer(source):
     """The command of a process that compiles or loads it, and prints what it answers."""
-    code = "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); from utils.compiled import library"
+    code = "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])"
+    code += "; from modules.agents.compiled import library"
     return [sys.executable, "-c", f"{code}; print(library(Path(sys.argv[2])).answer())", str(SRC), str(source)]
 
 

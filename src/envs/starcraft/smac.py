@@ -5,8 +5,8 @@ One process can import only one of the two: both register their maps with pysc2.
 
 from dataclasses import dataclass
 
-from envs.battle import Battle, core_arguments, import_env
-from envs.starcraft import SMAC_MAPS, package_problem, sc2_path
+from envs.starcraft.battle import Battle, core_arguments, import_env
+from envs.starcraft.installation import SMAC_MAPS, package_problem, sc2_path
 from utils.args import key
 from utils.registry import MissingPackage
 

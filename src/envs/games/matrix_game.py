@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from envs import pictures
+from envs.games import pictures
 from envs.vector import ArrayEnv, EnvInfo, Observation, observed
 from utils.args import ConfigError, key
 from utils.identity import short

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 
-from envs.worker_process import dies_with
+from envs.workers.worker_process import dies_with
 
 PORTS = range(15000, 25000)  # below those that Linux gives to outgoing connections
 

@@ -6,7 +6,8 @@ import yaml
 from command import CONFIG
 from PIL import Image, ImageColor
 
-from envs import make, pictures
+from envs import make
+from envs.games import pictures
 
 AGENT, OTHER = (ImageColor.getrgb(colour) for colour in (pictures.AGENT, pictures.OTHER))
 

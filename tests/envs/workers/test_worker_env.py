@@ -13,7 +13,7 @@ from command import CONFIG, ROOT
 
 import envs
 from envs import REGISTRY, make
-from envs.workers import EPISODES
+from envs.workers.worker_env import EPISODES
 from utils.args import ConfigError, TrainingError
 from utils.seeding import stream
 
@@ -146,7 +146,7 @@ def test_a_game_that_refuses_to_be_made_says_so(workers):
 
 
 def test_a_worker_that_hangs_is_killed(workers, monkeypatch):
-    monkeypatch.setattr("envs.workers.PATIENCE", 0.2)
+    monkeypatch.setattr("envs.workers.worker_env.PATIENCE", 0.2)
     env = workers("toy", GOOD)
     pids = [worker.process.pid for worker in env.workers]
     for pid in pids:
@@ -157,9 +157,8 @@ def test_a_worker_that_hangs_is_killed(workers, monkeypatch):
 
 def test_a_program_that_forgets_to_close_ends_all_the_same():
     path = os.pathsep.join([str(ROOT / "src"), os.path.dirname(toy_env.__file__)])
-    code = (
-        f"from envs.workers import WorkerEnv\nfrom toy_env import Toy\nWorkerEnv(Toy, Toy.Config(**{GOOD}), 1).reset()"
-    )
+    code = "from envs.workers.worker_env import WorkerEnv\nfrom toy_env import Toy\n"
+    code += f"WorkerEnv(Toy, Toy.Config(**{GOOD}), 1).reset()"
     run = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=60
     )

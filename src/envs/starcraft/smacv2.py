@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from envs.battle import Battle, core_arguments, import_env
-from envs.starcraft import SMACV2_MAP, SMACV2_SCENARIOS, package_problem, sc2_path
+from envs.starcraft.battle import Battle, core_arguments, import_env
+from envs.starcraft.installation import SMACV2_MAP, SMACV2_SCENARIOS, package_problem, sc2_path
 from utils.args import ConfigError, key, nearest
 from utils.registry import MissingPackage
 

@@ -29,12 +29,12 @@ from sacred import Experiment
 from sacred.metrics_logger import MetricsLogger, linearize_metrics
 from wire_mongo import WireMongo, free_port
 
+from recording.mongo_entry import deliver, ping_mongo
+from recording.mongo_observer import PatientMongoObserver
+from recording.observers import file_observer, plain
+from recording.sinks import JsonlSink, SacredSink, cut_metrics
 from utils.args import ConfigError
 from utils.logging import Record, without_password, without_passwords
-from utils.mongo_entry import deliver, ping_mongo
-from utils.mongo_observer import PatientMongoObserver
-from utils.observers import file_observer, plain
-from utils.sinks import JsonlSink, SacredSink, cut_metrics
 
 SRC = Path(__file__).parents[2] / "src"
 CONFIG = {
@@ -371,9 +371,9 @@ import os, signal, sys, time
 from pathlib import Path
 from sacred import Experiment
 from utils.logging import Logger, get_logger
-from utils.mongo_observer import PatientMongoObserver
-from utils.observers import file_observer
-from utils.sinks import JsonlSink, SacredSink, cut_metrics
+from recording.mongo_observer import PatientMongoObserver
+from recording.observers import file_observer
+from recording.sinks import JsonlSink, SacredSink, cut_metrics
 
 url, position, stop = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 path, logger = Path("metrics.jsonl"), Logger(get_logger())
@@ -467,7 +467,7 @@ def test_full_disk_neither_tears_the_files_nor_loses_points(tmp_path):
         """
 import datetime, json, resource
 from utils.logging import get_logger
-from utils.observers import file_observer
+from recording.observers import file_observer
 
 def limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))

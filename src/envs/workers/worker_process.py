@@ -1,4 +1,4 @@
-"""What runs inside a worker: one environment, which answers the messages of `workers.py`.
+"""What runs inside a worker: one environment, which answers the messages of `worker_env.py`.
 
 On the pipe one byte says what comes: STEP and NOTHING stand alone, as they are sent at each step; after MESSAGE
 comes a pickled (command, *arguments) or a result, after ERROR an error and its traceback.

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from envs.gym_games import LARGE, Game, make_game, numbers
-from envs.gym_keys import INSTALL
+from envs.gymma.games import LARGE, Game, make_game, numbers
+from envs.gymma.keys import INSTALL
 from envs.vector import ArrayEnv, EnvInfo, GameError, Observation
 from utils.args import ConfigError
 from utils.args import key as declare  # `key` is one of the keys

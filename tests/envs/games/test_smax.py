@@ -17,7 +17,7 @@ from command import CONFIG, PROGRAM, ROOT, here, words
 
 import checks
 from envs import env_class, make
-from envs.smax import SCENARIOS, make_game
+from envs.games.smax import SCENARIOS, make_game
 
 # {scenario: n_agents, n_actions, obs_shape, state_shape}
 SIZES = {
@@ -107,7 +107,8 @@ def test_every_scenario_has_its_sizes():
 @pytest.mark.smax
 def test_importing_says_nothing_on_stdout():
     code = (
-        "import sys\nstreams = sys.stdout, sys.stderr = sys.stdout, open(0, closefd=False)\nfrom envs.smax import *\n"
+        "import sys\nstreams = sys.stdout, sys.stderr = sys.stdout, open(0, closefd=False)\n"
+        "from envs.games.smax import *\n"
         "make_game(SMAX.Config('3m', 9, 1.0, 'closest', True, True))\nassert streams == (sys.stdout, sys.stderr)"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "src", capture_output=True, text=True)

@@ -5,8 +5,7 @@ import re
 import pytest
 from battles import env_args_of, install
 
-from envs.smacv2 import SMACv2, capability_config, read_scenario
-from envs.starcraft import (
+from envs.starcraft.installation import (
     SMAC_MAPS,
     SMACV2_SCENARIOS,
     check_map,
@@ -16,6 +15,7 @@ from envs.starcraft import (
     package_problem,
     sc2_path,
 )
+from envs.starcraft.smacv2 import SMACv2, capability_config, read_scenario
 from utils.args import ConfigError
 
 

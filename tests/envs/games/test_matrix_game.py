@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from envs import make
-from envs.matrix_game import MatrixGame
+from envs.games.matrix_game import MatrixGame
 from utils.args import ConfigError
 
 ARGS = dict(key=None, payoff=None, clip=None, penalty=-50.0, observe_state="all")

@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 
 from envs.vector import GameError, Observation, Step, VectorEnv
-from envs.worker import CLEAN, PYTHON, Worker
-from envs.worker_process import OBSERVED, STEP, layout, views_of
+from envs.workers.worker import CLEAN, PYTHON, Worker
+from envs.workers.worker_process import OBSERVED, STEP, layout, views_of
 from utils.args import ConfigError
+from utils.memory_needs import Part, refuse_if_too_large
 from utils.seeding import stream
-from utils.sizes import Part, refuse_if_too_large
-from utils.temporary import temporary_folder
+from utils.temporary_folders import temporary_folder
 
 PATIENCE = 5  # seconds that workers get to close their games, all together
 GRACE = 2  # seconds beyond its timeout that a worker gets to say itself what its game does

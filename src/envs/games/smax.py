@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from envs import pictures
+from envs.games import pictures
 from envs.vector import ArrayEnv, EnvInfo, Observation
 from utils import interrupts
 from utils.args import ConfigError, key

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from envs.sc2_process import game_processes
-from envs.starcraft import REQUIREMENTS, check_map, game_version, import_problem, package_problem, sc2_path
+from envs.starcraft.installation import REQUIREMENTS, check_map, game_version, import_problem, package_problem, sc2_path
+from envs.starcraft.sc2_process import game_processes
 from envs.vector import EnvInfo, GameError, Observation, Step, VectorEnv
 from utils.args import ConfigError, key
 from utils.registry import MissingPackage

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from envs import make
-from envs.gaussian_squeeze import optimum, squeeze, turning_points
+from envs.games.gaussian_squeeze import optimum, squeeze, turning_points
 from envs.vector import EnvInfo
 from utils.args import ConfigError
 

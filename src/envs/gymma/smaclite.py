@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from envs.gym_games import GymGame, gym_env
-from envs.gymma import Gymma
+from envs.gymma.games import GymGame, gym_env
+from envs.gymma.gymma import Gymma
 from utils.args import ConfigError, key
 
 # Its own pin, Rtree 1.0.0, is too old for today's Python; rtree 1.4.1 does the same.

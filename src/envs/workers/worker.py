@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.vector import GameError
-from envs.worker_process import ERROR, MESSAGE, NOTHING, STEP, serve, write_message
+from envs.workers.worker_process import ERROR, MESSAGE, NOTHING, STEP, serve, write_message
 from utils import interrupts
 from utils.args import ConfigError
 

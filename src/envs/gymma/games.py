@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.gym_keys import OWNERS, gym_entry, mpe_today, parallel_modules, past, unknown, vmas_scenarios
+from envs.gymma.keys import OWNERS, gym_entry, mpe_today, parallel_modules, past, unknown, vmas_scenarios
 from envs.vector import GameError
 from utils.args import ConfigError
 from utils.registry import MissingPackage

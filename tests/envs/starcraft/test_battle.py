@@ -13,7 +13,7 @@ import pytest
 from battles import FAKES, battle, env_args_of, games, gone, install, order, patience, running, within
 from command import ROOT
 
-from envs.sc2_process import reserve_port
+from envs.starcraft.sc2_process import reserve_port
 from envs.vector import GameError
 from utils.args import ConfigError
 
@@ -26,8 +26,8 @@ def game(tmp_path, monkeypatch):
     for name, value in install(tmp_path).items():
         monkeypatch.setenv(name, value)
     monkeypatch.syspath_prepend(FAKES)
-    monkeypatch.setattr("envs.workers.GRACE", 0.2)
-    monkeypatch.setattr("envs.workers.STARTING", 1)
+    monkeypatch.setattr("envs.workers.worker_env.GRACE", 0.2)
+    monkeypatch.setattr("envs.workers.worker_env.STARTING", 1)
     made = []
 
     def start(*args, **kwargs):
@@ -136,7 +136,7 @@ def test_twice_in_a_row_and_only_where_it_happens(game, tmp_path, caplog):
 
 
 def test_it_gives_up_after_failures_in_a_row_with_the_games_last_words(game, tmp_path, monkeypatch):
-    monkeypatch.setattr("envs.workers.IN_A_ROW", 3)
+    monkeypatch.setattr("envs.workers.worker_env.IN_A_ROW", 3)
     order(tmp_path, *["crash launch 1"] * 9)
     env = game()
     with pytest.raises(GameError) as error:
@@ -147,7 +147,7 @@ def test_it_gives_up_after_failures_in_a_row_with_the_games_last_words(game, tmp
 
 
 def test_a_game_that_is_taken_away_is_a_failure_too(game, tmp_path, monkeypatch):
-    monkeypatch.setattr("envs.workers.IN_A_ROW", 2)
+    monkeypatch.setattr("envs.workers.worker_env.IN_A_ROW", 2)
     order(tmp_path, "crash step 1")
     env = game()
     (tmp_path / "SC2/Maps/SMAC_Maps/3m.SC2Map").unlink()
@@ -157,7 +157,7 @@ def test_a_game_that_is_taken_away_is_a_failure_too(game, tmp_path, monkeypatch)
 
 
 def test_whole_episodes_between_failures_do_not_add_up(game, tmp_path, monkeypatch):
-    monkeypatch.setattr("envs.workers.IN_A_ROW", 2)
+    monkeypatch.setattr("envs.workers.worker_env.IN_A_ROW", 2)
     order(tmp_path, *["crash reset 2"] * 3)
     env = game()
     for _ in range(4):
@@ -205,7 +205,7 @@ def test_the_replay_is_that_of_a_game_that_was_not_lost(game, tmp_path):
 
 
 def test_a_port_is_given_once_until_it_is_given_back(monkeypatch):
-    monkeypatch.setattr("envs.sc2_process.PORTS", range(24996, 24999))
+    monkeypatch.setattr("envs.starcraft.sc2_process.PORTS", range(24996, 24999))
     held, ports = zip(*(reserve_port() for _ in range(3)))
     assert sorted(ports) == [24996, 24997, 24998]
     with pytest.raises(OSError, match="no port is free from 24996 to 24998"):
