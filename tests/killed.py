@@ -173,8 +173,8 @@ def _wrap_the_program(bomb: Bomb) -> None:
     for owner, name in (
         (open_run, "cut_metrics"), (run, "OpenRun"), (resume_state.StateFolder, "read"), (keeper.Keeper, "load"),
         (keeper.Keeper, "finished"), (rundir.RunDirectory, "put_checkpoint"),
-        (parts.Parts, "_build"), (EpisodeRunner, "run"), (ValueLearner, "update"), (resume_state.StateFolder, "_remove_but"),
-        (rundir.RunDirectory, "limit_checkpoints"),
+        (parts.Parts, "_build"), (EpisodeRunner, "run"), (ValueLearner, "update"),
+        (resume_state.StateFolder, "_remove_but"), (rundir.RunDirectory, "limit_checkpoints"),
     ):  # fmt: skip
         around(owner, name)
     build = parts.Parts.__init__
