@@ -7,7 +7,7 @@ EPyMARL's file and interface: a `scheme` declares every field once, `batch["obs"
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, Protocol, overload
 
 import numpy as np
 import torch
@@ -19,14 +19,23 @@ from utils.memory_needs import of_episodes
 from utils.memory_needs import refuse_if_too_large as refuse
 from utils.seeding import stream
 
-if TYPE_CHECKING:
-    from envs.vector import EnvInfo
-
-
 Scheme = Mapping[str, Mapping[str, Any]]  # {field: what `EpisodeBatch` says of it}
 
 
-def make_scheme(env_info: EnvInfo, common_reward: bool) -> Scheme:
+class Sizes(Protocol):
+    """What an EnvInfo says of the fields (`envs/vector.py`)."""
+
+    @property
+    def n_agents(self) -> int: ...
+    @property
+    def n_actions(self) -> int: ...
+    @property
+    def obs_shape(self) -> int: ...
+    @property
+    def state_shape(self) -> int: ...
+
+
+def make_scheme(env_info: Sizes, common_reward: bool) -> Scheme:
     """The fields of an episode and their types, as small as their values allow."""
     fits = [(2**8, torch.uint8), (2**15, torch.int16), (2**31, torch.int32)]  # so many actions
     small = next((dtype for most, dtype in fits if env_info.n_actions <= most), torch.int64)

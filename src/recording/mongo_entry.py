@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,7 +46,7 @@ class RunEntry(MongoObserver):
 
     run_entry: dict  # the run's document; Sacred sets it in started_event
 
-    def __init__(self, *args: Any, run_id: str, **kwargs: Any):
+    def __init__(self, *args: Any, run_id: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.run_id = run_id
         self.began: datetime | None = None
@@ -54,16 +55,16 @@ class RunEntry(MongoObserver):
         self._stored: dict[str, int] | None = None  # {metric: its points in the database}; None: to be seen
         self._alone = False  # whether the database has no other metrics of the run
 
-    def deadline(self, seconds):
+    def deadline(self, seconds: float) -> AbstractContextManager[Any]:
         """A context in which all operations together take at most `seconds`."""
         import pymongo
 
         return pymongo.timeout(seconds)
 
-    def close(self):
+    def close(self) -> None:
         self._client.close()
 
-    def save_sources(self, ex_info):
+    def save_sources(self, ex_info: dict) -> list:
         return []  # the run holds the git commit
 
     def insert(self) -> None:
@@ -188,7 +189,7 @@ class RunEntry(MongoObserver):
     def _count(self, name: str) -> int:
         return len(self.known.by_name[name]["steps"])
 
-    def save(self):
+    def save(self) -> None:
         key = {"_id": self.run_entry["_id"], "run_id": self.run_id}
         if not self.runs.update_one(key, {"$set": self._fitting()}).matched_count:
             self.insert()  # the document has gone
@@ -208,7 +209,7 @@ class RunEntry(MongoObserver):
             self.left_out.setdefault(f"the run's {largest}", f"{size} bytes are too many for a document")
         return entry
 
-    def final_save(self, attempts):
+    def final_save(self, attempts: int) -> None:
         try:
             self.save()
         except Exception as error:
@@ -268,7 +269,7 @@ def deliver(
         observer.close()
 
 
-def ping_mongo(url, db_name, seconds):
+def ping_mongo(url: str, db_name: str, seconds: float) -> None:
     """Read from the database once; ConfigError as PatientMongoObserver, else pymongo's errors."""
     observer, lacks_password = connect(url, db_name, seconds, run_id="")
     try:
@@ -280,7 +281,7 @@ def ping_mongo(url, db_name, seconds):
         observer.close()
 
 
-def connect(url, db_name, seconds, run_id: str) -> tuple[RunEntry, bool]:
+def connect(url: str, db_name: str, seconds: float, run_id: str) -> tuple[RunEntry, bool]:
     """(the observer, whether it lacks a password: then it must not be used)."""
     try:
         import pymongo.errors
@@ -341,7 +342,7 @@ def _equal(a: list, b: list) -> bool:
     return len(a) == len(b) and all(x == y or (x != x and y != y) for x, y in zip(a, b))
 
 
-def _is_away(error):
+def _is_away(error: BaseException) -> bool:
     """Whether the server was not reached (in time), rather than reached and unwilling."""
     from pymongo.errors import ConnectionFailure
 

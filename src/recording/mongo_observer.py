@@ -9,9 +9,11 @@ import logging
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from sacred.observers import RunObserver
 
@@ -40,14 +42,14 @@ class PatientMongoObserver(RunObserver):
 
     def __init__(
         self,
-        url,
-        db_name,
-        seconds=3.0,
+        url: str,
+        db_name: str,
+        seconds: float = 3.0,
         run_id: str | None = None,
         mine: Callable[[], bool] = lambda: True,
         began: str | None = None,
         run_dir: str | Path = "RUN_DIR",
-    ):
+    ) -> None:
         self._inner, self._lacks_password = connect(url, db_name, seconds, run_id or uuid.uuid4().hex)
         self._inner.began = moment(began)
         self._mine = mine
@@ -63,7 +65,16 @@ class PatientMongoObserver(RunObserver):
         self._beaten = False  # whether Sacred has handed out metrics, be it none
         self._told = set()  # what of `_inner.left_out` the console was told
 
-    def started_event(self, ex_info, command, host_info, start_time, config, meta_info, _id):
+    def started_event(
+        self,
+        ex_info: dict,
+        command: str,
+        host_info: dict,
+        start_time: datetime,
+        config: dict,
+        meta_info: dict,
+        _id: Any,
+    ) -> Any:
         self._started = deepcopy(
             dict(
                 ex_info=ex_info,
@@ -82,39 +93,41 @@ class PatientMongoObserver(RunObserver):
             )  # fmt: skip
         self._deliver(lambda: None)
 
-    def log_metrics(self, metrics_by_name, info):
+    def log_metrics(self, metrics_by_name: dict, info: dict) -> None:
         """Only queues: Sacred sends a heartbeat right after, and an absent server is waited for once."""
         if not self._lacks_password:
             self._incoming.append(metrics_by_name)
             self._beaten = True
 
-    def heartbeat_event(self, info, captured_out, beat_time, result):
-        def beat():
+    def heartbeat_event(self, info: dict, captured_out: str | None, beat_time: datetime, result: Any) -> None:
+        def beat() -> None:
             output = (captured_out or "")[-CAPTURED_OUT:]
             self._inner.heartbeat_event(plain({**info, **self._inner.listed}), output, beat_time, plain(result))
 
         self._deliver(beat)
 
-    def completed_event(self, stop_time, result):
+    def completed_event(self, stop_time: datetime, result: Any) -> None:
         self._deliver(lambda: self._inner.completed_event(stop_time, plain(result)))
 
-    def interrupted_event(self, interrupt_time, status):
+    def interrupted_event(self, interrupt_time: datetime, status: str) -> None:
         self._deliver(lambda: self._inner.interrupted_event(interrupt_time, status))
 
-    def failed_event(self, fail_time, fail_trace):
+    def failed_event(self, fail_time: datetime, fail_trace: list[str]) -> None:
         self._deliver(lambda: self._inner.failed_event(fail_time, fail_trace))
 
-    def resource_event(self, filename):
+    def resource_event(self, filename: str) -> None:
         self._deliver_if_there(lambda: self._inner.resource_event(filename))
 
-    def artifact_event(self, name, filename, metadata=None, content_type=None):
+    def artifact_event(
+        self, name: str, filename: str, metadata: dict | None = None, content_type: str | None = None
+    ) -> None:
         self._deliver_if_there(lambda: self._inner.artifact_event(name, filename, metadata, content_type))
 
-    def close(self):
+    def close(self) -> None:
         """Free the connections. Not earlier than ex.run returns: Sacred's last heartbeat may be late."""
         self._inner.close()
 
-    def _deliver(self, event):
+    def _deliver(self, event: Callable[[], Any]) -> None:
         """Register the run if it is not yet, send the metrics that wait, then call `event`.
 
         Takes `seconds` at most once it is its turn, for which it waits no longer than that.
@@ -129,13 +142,13 @@ class PatientMongoObserver(RunObserver):
                 event()
         self._tell_what_is_left_out()
 
-    def _deliver_if_there(self, event):
+    def _deliver_if_there(self, event: Callable[[], Any]) -> None:
         """As `_deliver`, but the main thread does not wait again for a server known to be away."""
         if not self._outage.active:
             self._deliver(event)
 
     @contextlib.contextmanager
-    def _turn(self):
+    def _turn(self) -> Iterator[None]:
         if not self._lock.acquire(timeout=self._seconds):
             raise TimeoutError("the previous event is still under way")
         try:
@@ -143,19 +156,19 @@ class PatientMongoObserver(RunObserver):
         finally:
             self._lock.release()
 
-    def _register(self):
+    def _register(self) -> None:
         if self._started is not None:
             number = self._inner.started_event(**self._started)
             self._started = None
             self._console.info("%s: run %s", self._name, number)
 
-    def _send_metrics(self):
+    def _send_metrics(self) -> None:
         while self._incoming:
             self._inner.known.add(self._incoming.popleft())
         if self._beaten:
             self._inner.store()
 
-    def _tell_what_is_left_out(self):
+    def _tell_what_is_left_out(self) -> None:
         for what, why in list(self._inner.left_out.items()):
             if what not in self._told:
                 self._told.add(what)

@@ -16,6 +16,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from utils.logging import Outage, brief, unwritable
 from utils.runs import read_json
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """`value` with numpy and torch scalars, arrays and tensors as Python numbers and lists.
 
     Sacred would store them as jsonpickle objects, which only Python reads.
@@ -45,10 +46,10 @@ class WaitingMetrics:
     Sacred hands each point out once, so what a failed heartbeat did not store has to wait here.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.by_name = {}
 
-    def add(self, metrics_by_name):
+    def add(self, metrics_by_name: dict) -> None:
         for name, new in metrics_by_name.items():
             series = self.by_name.setdefault(name, {"steps": [], "values": [], "timestamps": []})
             for field, points in series.items():
@@ -56,7 +57,11 @@ class WaitingMetrics:
 
 
 def file_observer(
-    results_path, name, task, run_id: str | None = None, mine: Callable[[], bool] = lambda: True
+    results_path: str | os.PathLike,
+    name: str,
+    task: str,
+    run_id: str | None = None,
+    mine: Callable[[], bool] = lambda: True,
 ) -> "PatientFileObserver":
     """A FileStorageObserver of results_path/sacred/<name>/<task>/<n>, EPyMARL's layout.
 
@@ -80,7 +85,7 @@ class PatientFileObserver(FileStorageObserver):
 
     dir: Any  # the run's folder, once it has started
 
-    def __init__(self, basedir, run_id: str | None = None, mine: Callable[[], bool] = lambda: True):
+    def __init__(self, basedir: str | Path, run_id: str | None = None, mine: Callable[[], bool] = lambda: True) -> None:
         super().__init__(basedir, copy_sources=False)
         self._run_id, self._mine = run_id, mine
         self._outage = Outage(f"Sacred's files in {basedir}", logging.getLogger("qtran"))
@@ -88,7 +93,16 @@ class PatientFileObserver(FileStorageObserver):
         self._replace = False  # whether metrics.json is of an earlier process
         self._saving = threading.Lock()  # Sacred's heartbeat thread may still write while the run ends
 
-    def started_event(self, ex_info, command, host_info, start_time, config, meta_info, _id):
+    def started_event(
+        self,
+        ex_info: dict,
+        command: str,
+        host_info: dict,
+        start_time: datetime,
+        config: dict,
+        meta_info: dict,
+        _id: Any,
+    ) -> Any:
         """As Sacred's, but a run whose run_id has a folder goes on in that one. TrainingError where it cannot be
         written."""
         try:
@@ -96,7 +110,16 @@ class PatientFileObserver(FileStorageObserver):
         except OSError as error:
             raise TrainingError(f"Sacred's files in {self.basedir} cannot be written: {brief(error)}") from error
 
-    def _start(self, ex_info, command, host_info, start_time, config, meta_info, _id):
+    def _start(
+        self,
+        ex_info: dict,
+        command: str,
+        host_info: dict,
+        start_time: datetime,
+        config: dict,
+        meta_info: dict,
+        _id: Any,
+    ) -> Any:
         folder, before = self.earlier_entry()
         self._replace = folder is not None
         if folder is None:
@@ -124,7 +147,7 @@ class PatientFileObserver(FileStorageObserver):
         self.save_cout()
         return os.path.relpath(self.dir, self.basedir) if _id is None else _id
 
-    def save_json(self, obj, filename):
+    def save_json(self, obj: Any, filename: str) -> None:
         """Replace the file whole. Sacred truncates it first: a full disk or a kill then loses it all."""
         path = os.path.join(self.dir, filename)
         with self._saving:
@@ -135,27 +158,29 @@ class PatientFileObserver(FileStorageObserver):
             if self._mine():
                 os.replace(path + ".new", path)
 
-    def log_metrics(self, metrics_by_name, info):
+    def log_metrics(self, metrics_by_name: dict, info: dict) -> None:
         self._waiting.add(metrics_by_name)
         if self._waiting.by_name or self._replace:
             self._store(self._store_metrics, info)
 
-    def heartbeat_event(self, info, captured_out, beat_time, result):
+    def heartbeat_event(self, info: dict, captured_out: str | None, beat_time: datetime, result: Any) -> None:
         self._store(super().heartbeat_event, info, captured_out, beat_time, result)
 
-    def artifact_event(self, name, filename, metadata=None, content_type=None):
+    def artifact_event(
+        self, name: str, filename: str, metadata: dict | None = None, content_type: str | None = None
+    ) -> None:
         self._store(super().artifact_event, name, filename, metadata, content_type)
 
-    def resource_event(self, filename):
+    def resource_event(self, filename: str) -> None:
         self._store(super().resource_event, filename)
 
-    def completed_event(self, stop_time, result):
+    def completed_event(self, stop_time: datetime, result: Any) -> None:
         self._store(super().completed_event, stop_time, result)
 
-    def interrupted_event(self, interrupt_time, status):
+    def interrupted_event(self, interrupt_time: datetime, status: str) -> None:
         self._store(super().interrupted_event, interrupt_time, status)
 
-    def failed_event(self, fail_time, fail_trace):
+    def failed_event(self, fail_time: datetime, fail_trace: list[str]) -> None:
         self._store(super().failed_event, fail_time, fail_trace)
 
     def _store(self, event: Callable[..., None], *arguments: Any) -> None:
@@ -163,7 +188,7 @@ class PatientFileObserver(FileStorageObserver):
             with self._outage:
                 event(*arguments)
 
-    def _make_dir(self, _id):
+    def _make_dir(self, _id: Any) -> None:
         """As Sacred's, but run.json is in the folder from its first moment: a kill leaves none that nobody finds."""
         made = tempfile.mkdtemp(prefix=".", suffix=".partial", dir=self.basedir)
         folder = os.path.join(self.basedir, str(_id))

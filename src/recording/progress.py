@@ -1,8 +1,14 @@
 """How far a long job is: a live line in a terminal, a log line now and then elsewhere."""
 
-import time
+from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from utils.logging import Logger
 
 SECONDS_BETWEEN_LINES = 10  # where there is no terminal to draw in
 
@@ -13,12 +19,14 @@ class TrainingProgress:
     start: steps that were done before. beat(): called at each update.
     """
 
-    def __init__(self, t_max, logger, console, start=0, beat=lambda: None):
+    def __init__(
+        self, t_max: int, logger: Logger, console: Console, start: int = 0, beat: Callable[[], None] = lambda: None
+    ) -> None:
         self.t_max, self.logger, self.console, self.start, self.beat = t_max, logger, console, start, beat
         self.began = self.last_line = time.monotonic()
         self.live = None
 
-    def __enter__(self):
+    def __enter__(self) -> TrainingProgress:
         if self.console.is_terminal:
             self.live = Progress(
                 TextColumn("t_env {task.completed:>8.0f} / {task.total:.0f}"),
@@ -33,11 +41,11 @@ class TrainingProgress:
             self.live.start()
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         if self.live is not None:
             self.live.stop()
 
-    def update(self, t_env):
+    def update(self, t_env: int) -> None:
         """Call as often as you like."""
         self.beat()
         now = time.monotonic()
@@ -53,10 +61,10 @@ class TrainingProgress:
                 f"t_env {t_env} / {self.t_max}, {rate:.0f} steps/s, {left:.0f} s left{self._figures()}"
             )
 
-    def _rate(self, t_env, now):
+    def _rate(self, t_env: int, now: float) -> float:
         return (t_env - self.start) / max(now - self.began, 1e-9)
 
-    def _figures(self):
+    def _figures(self) -> str:
         latest = self.logger.latest
         return "".join(
             f"  {label} {latest[name]:.3g}"

@@ -133,13 +133,13 @@ class Sink:
         A former process of the run may have handed over the same records and more. Not called in a new run.
         """
 
-    def write(self, record):
+    def write(self, record: Record) -> None:
         raise NotImplementedError
 
-    def flush(self):
+    def flush(self) -> None:
         """Write out what is held back, if anything."""
 
-    def close(self):
+    def close(self) -> None:
         """No records will follow."""
 
 
@@ -154,7 +154,7 @@ class JsonlSink(Sink):
     out of `write`, `flush`, `position` and `close`, and nothing is written: another process has taken over the run.
     """
 
-    def __init__(self, path, look: Callable[[], None] = lambda: None):
+    def __init__(self, path: str | Path, look: Callable[[], None] = lambda: None) -> None:
         self.path, self._look = Path(path), look
         self._lines = deque()
         self.lost = 0  # records, when it was closed
@@ -167,13 +167,13 @@ class JsonlSink(Sink):
         # Half a line follows _size: of a run that was killed, or of a write that failed.
         self._torn = self._size != os.fstat(self._fd).st_size
 
-    def write(self, record):
+    def write(self, record: Record) -> None:
         value = record.value if math.isfinite(record.value) else None
         line = json.dumps(record._replace(value=value)._asdict(), allow_nan=False)
         self._lines.append(line.encode() + b"\n")
         self.flush()
 
-    def flush(self):
+    def flush(self) -> None:
         while self._lines:
             chunk = list(itertools.islice(self._lines, JSONL_CHUNK))
             self._append(b"".join(chunk))
@@ -192,7 +192,7 @@ class JsonlSink(Sink):
         sync_folder(self.path.parent)
         return self._size
 
-    def close(self):
+    def close(self) -> None:
         try:
             self.flush()
         except OSError as error:
@@ -201,7 +201,7 @@ class JsonlSink(Sink):
         finally:
             os.close(self._fd)
 
-    def _append(self, data):
+    def _append(self, data: bytes) -> None:
         """Write all of `data` or, with an OSError, none of it."""
         self._look()
         if self._torn:
@@ -218,11 +218,11 @@ class JsonlSink(Sink):
             raise
         self._size += len(data)
 
-    def _cut(self):
+    def _cut(self) -> None:
         os.ftruncate(self._fd, self._size)
         self._torn = False
 
-    def _end_of_last_line(self):
+    def _end_of_last_line(self) -> int:
         size = os.fstat(self._fd).st_size
         start = max(0, size - 65536)  # far longer than a line
         return start + os.pread(self._fd, size - start, start).rfind(b"\n") + 1
@@ -236,7 +236,7 @@ class SacredSink(Sink):
     key, when the sink is closed. `run.info` is left alone.
     """
 
-    def __init__(self, run, t_max, points=500):
+    def __init__(self, run: Any, t_max: int, points: int = 500) -> None:
         self._run = run
         self._spacing = max(1, t_max / points)  # environment steps
         self._slot = {}  # {key: index of the last spacing that gave a value}
@@ -253,11 +253,11 @@ class SacredSink(Sink):
                 entry = ScalarMetricLogEntry(record.key, record.t_env, when, record.value)
                 self._run._metrics._logged_metrics.put(entry)
 
-    def write(self, record):
+    def write(self, record: Record) -> None:
         if self._is_due(record):
             self._hand_over(record)
 
-    def close(self):
+    def close(self) -> None:
         while self._held:
             self._hand_over(self._held.popitem()[1])
 
@@ -271,14 +271,14 @@ class SacredSink(Sink):
         self._held[record.key] = record
         return False
 
-    def _hand_over(self, record):
+    def _hand_over(self, record: Record) -> None:
         self._run.log_scalar(record.key, record.value, record.t_env)
 
 
 class TensorBoardSink(Sink):
     """TensorBoard event files in `directory`. Raises ConfigError when tensorboard is missing."""
 
-    def __init__(self, directory):
+    def __init__(self, directory: str | Path) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
@@ -299,13 +299,13 @@ class TensorBoardSink(Sink):
             self.write(record)
         self.flush()
 
-    def write(self, record):
+    def write(self, record: Record) -> None:
         self._writer.add_scalar(record.key, record.value, record.t_env, walltime=record.time)
 
-    def flush(self):
+    def flush(self) -> None:
         self._writer.flush()
 
-    def close(self):
+    def close(self) -> None:
         self._writer.close()
 
 
@@ -320,7 +320,7 @@ class WandbSink(Sink):
     all of the run, and of several with one run_id that `wandb sync` uploads the later replaces the earlier.
     """
 
-    def __init__(self, config, team, project, mode, run_id: str | None = None):
+    def __init__(self, config: dict, team: str, project: str, mode: str, run_id: str | None = None) -> None:
         try:
             import wandb
         except ImportError as error:
@@ -342,24 +342,24 @@ class WandbSink(Sink):
             if record.t_env >= self._run.starting_step:
                 self.write(record)
 
-    def write(self, record):
+    def write(self, record: Record) -> None:
         if record.t_env != self._t_env:
             self.flush()
         self._t_env = record.t_env
         self._values[record.key] = record.value
 
-    def flush(self):
+    def flush(self) -> None:
         # Emptied first: W&B adds later values of the same step to it, and a failed step is not sent twice.
         values, self._values = self._values, {}
         if values:
             self._run.log(values, step=self._t_env)
 
-    def close(self):
+    def close(self) -> None:
         self.flush()
         self._run.finish()
 
 
-def group_name(config):
+def group_name(config: dict) -> str:
     """EPyMARL's W&B group, alg_env_hash: one for all the seeds of a configuration."""
     env_args = {k: v for k, v in config["env_args"].items() if k != "seed"}
     task = env_args.get("map_name", env_args.get("key"))

@@ -1,5 +1,6 @@
 """A trace of what some rounds of training do, call by call. Perfetto (ui.perfetto.dev) and chrome://tracing show it."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ ROUNDS = 10  # that are traced, after the first one in which something was learn
 class Trace:
     """Call `round` behind each round of training, and `close` at the end. path: of the file, trace.json."""
 
-    def __init__(self, path: Path, log):
+    def __init__(self, path: Path, log: logging.Logger) -> None:
         self.path, self.log = path, log
         self.profiler: profile | None = None
         self.until: int | None = None  # the last round of the trace

@@ -14,6 +14,8 @@ Plugin file: imports only the standard library, so it also runs inside an EPyMAR
 `args` holds EPyMARL's or PyMARL's names; `aliases` maps them to ours.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import difflib
 import math

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import torch
@@ -77,16 +77,23 @@ class Saved:
     notes: list
 
 
+class Replay(Protocol):
+    inserted: int  # episodes so far
+    buffer_size: int
+
+    def episodes(self, first: int, last: int) -> dict[str, list[torch.Tensor]]: ...
+
+
 class StateFolder:
     """Reads and writes RUN_DIR/state. look(): raises when the run directory belongs to another process by now."""
 
     Config = StateConfig
 
-    def __init__(self, folder: Path, look=lambda: None):
+    def __init__(self, folder: Path, look: Callable[[], None] = lambda: None) -> None:
         self.folder, self.look = folder, look
-        self.manifests = []  # contents, oldest first: those that stay
+        self.manifests: list[dict[str, Any]] = []  # contents, oldest first: those that stay
 
-    def write(self, parts: dict, buffer, metrics: int, facts: dict) -> None:
+    def write(self, parts: dict, buffer: Replay, metrics: int, facts: dict) -> None:
         """Write a state; OSError leaves the last one as it was. buffer: a ReplayBuffer."""
         self.look()
         self.folder.mkdir(exist_ok=True)
@@ -116,7 +123,7 @@ class StateFolder:
         whole = json.dumps({"checksum": _digest(text), "manifest": manifest}, sort_keys=True)
         self._replace(f"manifest.{manifest['number']}.json", lambda f: f.write(whole.encode()))
 
-    def _write_episodes(self, buffer) -> list:
+    def _write_episodes(self, buffer: Replay) -> list:
         """The replay's files as the manifest names them, oldest first, those written now among them."""
         last, first = buffer.inserted, max(0, buffer.inserted - buffer.buffer_size)
         old = [f for f in (self.manifests[-1]["replay"] or [] if self.manifests else []) if f["last"] > first]
@@ -133,7 +140,7 @@ class StateFolder:
     def _replace(self, name: str, write: Callable) -> dict:
         """Write a file whole or not at all; {"bytes", "checksum"} of it."""
         self.look()
-        partial = self.folder / f"{name}.partial"
+        partial, out = self.folder / f"{name}.partial", None
         try:
             with open(partial, "wb") as file:
                 out = _Summed(file)
@@ -146,7 +153,7 @@ class StateFolder:
         except RuntimeError as error:  # how torch tells of a full disk
             with contextlib.suppress(OSError):
                 os.remove(partial)
-            raise out.error or OSError(str(error)) from error
+            raise (out.error if out is not None else None) or OSError(str(error)) from error
         except OSError:
             with contextlib.suppress(OSError):
                 os.remove(partial)
@@ -221,7 +228,7 @@ class StateFolder:
             yield entry["first"], _read_fields(self.folder / entry["name"], entry["fields"])
 
 
-def _write_fields(file, fields: dict[str, list[torch.Tensor]]) -> None:
+def _write_fields(file: Any, fields: dict[str, list[torch.Tensor]]) -> None:
     """The pieces of each field, one behind the other, as one array in numpy's format: straight from memory."""
     for pieces in fields.values():
         arrays = [piece.numpy() for piece in pieces]
@@ -244,10 +251,10 @@ class _Damaged(Exception):
 class _Summed:
     """A file to write to that counts and sums up what goes through."""
 
-    def __init__(self, file):
+    def __init__(self, file: BinaryIO) -> None:
         self.file, self.sum, self.bytes, self.error = file, hashlib.sha256(), 0, None
 
-    def write(self, data) -> int:
+    def write(self, data: Any) -> int:
         try:
             self.file.write(data)
         except OSError as error:

@@ -7,22 +7,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from envs.vector import ArrayEnv, EnvInfo, Observation, observed
+from envs.vector import ArrayEnv, EnvInfo, Observation, Seed, observed
 from utils.args import key
 
 DOMAINS = {1: ((8.0, 1.0),), 2: ((8.0, 0.5), (5.0, 1.0))}  # {K: ((mean, width) of each domain, ...)}
 
 
-def squeeze(x, k):
+def squeeze(x: NDArray[np.float64], k: int) -> NDArray[np.float64]:
     """Σ_k x·exp(−(x−μ_k)²/σ_k²) of an array `x`, over the K = `k` domains.
 
     Maxima: K=1 8.031 at 8.06; K=2 8.009 at 8.02, and a local one of 5.049 at 5.10.
     """
-    return sum(x * np.exp(-((x - mean) ** 2) / width**2) for mean, width in DOMAINS[k])
+    return sum((x * np.exp(-((x - mean) ** 2) / width**2) for mean, width in DOMAINS[k]), start=np.zeros(()))
 
 
-def optimum(s, n_actions, k):
+def optimum(s: ArrayLike, n_actions: int, k: int) -> float:
     """The largest `squeeze(Σ_i s_i·u_i, k)` over all joint actions u, for s [N]. Exact.
 
     Between the peaks and the valleys of `squeeze` the reward only rises or only falls, so the best x is one
@@ -42,14 +43,14 @@ def optimum(s, n_actions, k):
     return best
 
 
-def turning_points(k):
+def turning_points(k: int) -> NDArray[np.float64]:
     """Where `squeeze` has its peaks and valleys on x > 0, to 1e-4."""
     x = np.arange(0, 12, 1e-4)
     slope = np.sign(np.diff(squeeze(x, k)))
     return x[1:-1][slope[:-1] * slope[1:] < 0]
 
 
-def _sums(s, n_actions):
+def _sums(s: NDArray[np.float64], n_actions: int) -> NDArray[np.float64]:
     """All sums Σ_i s_i·u_i of a few agents: [A^n]."""
     sums = np.zeros(1)
     for s_i in s:
@@ -57,7 +58,7 @@ def _sums(s, n_actions):
     return sums
 
 
-def _info(config) -> EnvInfo:
+def _info(config: "GaussianSqueeze.Config") -> EnvInfo:
     return EnvInfo(config.n_agents, config.n_actions, config.n_agents, config.n_agents, episode_limit=1)
 
 
@@ -78,7 +79,7 @@ class GaussianSqueeze(ArrayEnv):
 
     large = ("n_agents", "n_actions")
 
-    def __init__(self, config, n_envs=1, seed=None):
+    def __init__(self, config: Config, n_envs: int = 1, seed: Seed = None) -> None:
         self.config = config
         self.s = np.zeros((n_envs, config.n_agents))  # [E, N]
         super().__init__(_info(config), n_envs, seed)
@@ -87,21 +88,23 @@ class GaussianSqueeze(ArrayEnv):
     def nbytes(cls, config: Any, n_envs: int) -> int:
         return observed(_info(config), n_envs) + 8 * n_envs * config.n_agents
 
-    def reward_of(self, s, actions):
+    def reward_of(self, s: NDArray[np.float64], actions: NDArray[np.int64]) -> NDArray[np.float64]:
         """The reward [...] of actions [..., N] under s [..., N]."""
         return squeeze((s * actions).sum(axis=-1), self.config.k)
 
-    def _reset(self, mask):
+    def _reset(self, mask: NDArray[np.bool_]) -> None:
         self.s[mask] = self.rng.uniform(0, self.config.s_max, size=(mask.sum(), self.config.n_agents))
 
-    def _observe(self):
+    def _observe(self) -> Observation:
         state = (self.s / self.config.s_max).astype(np.float32)  # [E, N]
         obs = np.repeat(state[:, None], self.config.n_agents, axis=1)  # [E, N, N]
         avail = np.ones((self.n_envs, self.config.n_agents, self.config.n_actions), dtype=bool)
         return Observation(obs, state, avail)
 
-    def _step(self, actions, live):
+    def _step(
+        self, actions: NDArray[np.int64], live: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
         return self.reward_of(self.s, actions), np.ones(self.n_envs, dtype=bool)
 
-    def render(self):
+    def render(self) -> str:
         return f"s = {np.round(self.s[0], 3)}"

@@ -3,13 +3,15 @@
 Axes: E environments, N agents, A actions, S game states.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from envs.games import pictures
-from envs.vector import ArrayEnv, EnvInfo, Observation, observed
+from envs.vector import ArrayEnv, EnvInfo, Observation, Seed, observed
 from utils.args import ConfigError, key
 from utils.identity import short
 
@@ -17,7 +19,7 @@ MOST_AGENTS = 31  # numpy broadcasts 32 axes, and one is the game state
 LARGEST = 1e15  # payoff: its square still is a number of single precision, which networks learn in
 
 
-def _qtran_21x21():
+def _qtran_21x21() -> list[NDArray[np.float64]]:
     u1, u2 = np.meshgrid(np.arange(21), np.arange(21), indexing="ij")
     wide = 5 - ((15 - u1) / 3) ** 2 - ((5 - u2) / 3) ** 2  # a broad hill of height 5 at (15, 5)
     narrow = 10 - (5 - u1) ** 2 - (15 - u2) ** 2  # a steep one of height 10 at (5, 15)
@@ -58,7 +60,7 @@ class MatrixGame(ArrayEnv):
         # Last: from here on in this class body the name hides the function.
         key: str | None = key("name of a known game; null: qtran_3x3, or `payoff`", choices=tuple(PAYOFFS))
 
-    def __init__(self, config, n_envs=1, seed=None):
+    def __init__(self, config: Config, n_envs: int = 1, seed: Seed = None) -> None:
         self.payoff = _table(config)  # [S, A_1, ..., A_N]
         self.n_states, *n_actions = self.payoff.shape
         self.agent_actions = np.array(n_actions)  # [N]
@@ -76,21 +78,23 @@ class MatrixGame(ArrayEnv):
     def nbytes(cls, config: Any, n_envs: int) -> int:
         return observed(_info(_table(config)), n_envs) + 8 * n_envs
 
-    def observe_all_states(self):
+    def observe_all_states(self) -> Observation:
         """The Observation of each game state, axis 0 is S instead of E: for drawing learned tables."""
         return self._observation(np.arange(self.n_states))
 
-    def _observation(self, states):
+    def _observation(self, states: NDArray[np.int64]) -> Observation:
         avail = np.repeat(self._avail[None], len(states), axis=0)  # [E, N, A]
         return Observation(self._seen[states], self._one_hot[states], avail)
 
-    def _observe(self):
+    def _observe(self) -> Observation:
         return self._observation(self.game_state)
 
-    def _reset(self, mask):
+    def _reset(self, mask: NDArray[np.bool_]) -> None:
         self.game_state[mask] = self.rng.integers(self.n_states, size=mask.sum())
 
-    def _step(self, actions, live):
+    def _step(
+        self, actions: NDArray[np.int64], live: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
         actions = np.where(live[:, None], actions, 0)  # [E, N]; where frozen, anything may stand in them
         missing = actions >= self.agent_actions
         if missing.any():
@@ -102,21 +106,21 @@ class MatrixGame(ArrayEnv):
             self.taken = tuple(actions[0].tolist())
         return reward, np.ones(self.n_envs, dtype=bool)
 
-    def render(self):
+    def render(self) -> str:
         return f"game state {self.game_state[0]}, payoff:\n{self.payoff[self.game_state[0]]}"
 
-    def frame(self):
+    def frame(self) -> NDArray[np.uint8] | None:
         """With the joint action that was taken last, for two agents."""
         payoff: Any = self.payoff[self.game_state[0]]
         return pictures.table(payoff, self.taken) if payoff.ndim == 2 else None  # type: ignore[arg-type]
 
 
-def _info(payoff) -> EnvInfo:
+def _info(payoff: NDArray[np.float64]) -> EnvInfo:
     n_states, *n_actions = payoff.shape
     return EnvInfo(len(n_actions), max(n_actions), n_states, n_states, episode_limit=1)
 
 
-def _table(config):
+def _table(config: MatrixGame.Config) -> NDArray[np.float64]:
     """The payoff [S, A_1, ..., A_N] float64 that a Config asks for."""
     if config.payoff is not None and config.key is not None:
         raise ConfigError(
@@ -132,7 +136,7 @@ def _table(config):
     return table if config.clip is None else np.maximum(table, config.clip)
 
 
-def _check_payoff(payoff):
+def _check_payoff(payoff: list) -> None:
     """ConfigError unless `payoff` is a full nested list of finite numbers, of two levels at least."""
     shape, inner = [], payoff  # the lengths along the first entries; all others must agree
     while isinstance(inner, list) and inner:
@@ -149,7 +153,7 @@ def _check_payoff(payoff):
         )
 
 
-def _first_problem(value, shape, levels, place):
+def _first_problem(value: Any, shape: Sequence[int], levels: int, place: str) -> str | None:
     """What is wrong with the part `value` of a payoff at `place`, or None."""
     if levels == 0:
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from envs.games import pictures
-from envs.vector import ArrayEnv, EnvInfo, Observation, observed
+from envs.vector import ArrayEnv, EnvInfo, Observation, Seed, observed
 from utils.args import ConfigError, key
 
 MOVES = np.array([(-1, 0), (0, -1), (0, 0), (0, 1), (1, 0)])  # up, left, stay, right, down: (row, column)
@@ -65,7 +66,7 @@ class PredatorPrey(ArrayEnv):
 
     large = ("map_size", "encoding", "sight", "n_predators", "n_prey")
 
-    def __init__(self, config, n_envs=1, seed=None):
+    def __init__(self, config: Config, n_envs: int = 1, seed: Seed = None) -> None:
         self.config = config
         self.n_entities = config.n_predators + config.n_prey
         if self.n_entities >= config.map_size**2:
@@ -94,7 +95,7 @@ class PredatorPrey(ArrayEnv):
         looks = n * (n + m - 1) * (16 + 4 * shift)  # what `_observe` makes on its way
         return tables + n_envs * max(looks, 16 * cells) + observed(_info(config), n_envs)
 
-    def _make_tables(self):
+    def _make_tables(self) -> None:
         """What depends on the cell of one entity or on the cells of two, computed once for all steps."""
         size = self.config.map_size
         xy = np.stack(np.divmod(np.arange(size**2), size), axis=-1)  # [cell, 2]: row, column
@@ -103,7 +104,7 @@ class PredatorPrey(ArrayEnv):
         self._target = np.where(inside, row * size + column, np.arange(size**2)[:, None])  # [cell, 5]
         # _code[there] - _code[here] + _no_shift numbers the shifts (rows, columns) from here to there.
         side = 2 * size - 1
-        self._code = xy @ (side, 1)  # [cell]
+        self._code = xy @ np.array((side, 1))  # [cell]
         self._no_shift = (side**2) // 2
         shift = np.stack(np.divmod(np.arange(side**2), side), axis=-1) - (size - 1)  # [shift, 2]
         self._beside = np.abs(shift).sum(axis=-1) == 1  # [shift]
@@ -117,12 +118,14 @@ class PredatorPrey(ArrayEnv):
             self._shift = np.zeros((side**2, seen.sum()), dtype=np.float32)
             self._shift[np.flatnonzero(seen), np.arange(seen.sum())] = 1
 
-    def _reset(self, mask):
+    def _reset(self, mask: NDArray[np.bool_]) -> None:
         order = self.rng.random((mask.sum(), self.config.map_size**2)).argsort(axis=1)
         self.cells[mask] = order[:, : self.n_entities]
         self.captures[mask] = 0
 
-    def _step(self, actions, live):
+    def _step(
+        self, actions: NDArray[np.int64], live: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
         actions = np.where(live[:, None], actions, STAY)  # where frozen, anything may stand in them
         everybody = np.concatenate([actions, self._prey_actions()], axis=1)  # [E, K]
         self._move(self._target[self.cells, everybody], live)
@@ -136,10 +139,10 @@ class PredatorPrey(ArrayEnv):
         self.captures += caught.sum(axis=1)
         return reward, np.zeros(self.n_envs, dtype=bool)
 
-    def _prey_actions(self):
+    def _prey_actions(self) -> NDArray[np.int64]:
         return self.rng.integers(len(MOVES), size=(self.n_envs, self.config.n_prey))  # [E, M]
 
-    def _move(self, target, live):
+    def _move(self, target: NDArray[np.int64], live: NDArray[np.bool_]) -> None:
         """Move each entity to `target` [E, K] by the rules, where live [E].
 
         Nobody can enter a cell before its owner leaves it, so who waits for another moves exactly if
@@ -163,20 +166,20 @@ class PredatorPrey(ArrayEnv):
                 envs, last = envs[grows], blocker[grows]
             self.cells = np.where(chain & free[:, None], target, self.cells)
 
-    def _hunters(self):
+    def _hunters(self) -> NDArray[np.int64]:
         """How many predators [E, M] stand beside each prey."""
         n, code = self.config.n_predators, self._code[self.cells]  # [E, K]
         shift = code[:, n:, None] - code[:, None, :n] + self._no_shift  # [E, M, N]
         return self._beside[shift].sum(axis=-1)
 
-    def _random_empty(self, envs):
+    def _random_empty(self, envs: NDArray[np.int64]) -> NDArray[np.int64]:
         """A uniformly drawn cell [len(envs)] that nobody stands on, in each of the environments."""
         cell = self.rng.integers(self.config.map_size**2 - self.n_entities, size=envs.size)
         for taken in np.sort(self.cells[envs], axis=1).T:  # the n-th empty cell: count past the taken ones
             cell += cell >= taken
         return cell
 
-    def _observe(self):
+    def _observe(self) -> Observation:
         n, code = self.config.n_predators, self._code[self.cells]  # [E, K]
         cells = self._cell.take(self.cells, axis=0)  # [E, K, C]
         shift = code[:, self._others] - code[:, self._self] + self._no_shift  # [E, N, K-1]
@@ -189,10 +192,10 @@ class PredatorPrey(ArrayEnv):
         avail = np.ones((self.n_envs, n, len(MOVES)), dtype=bool)
         return Observation(obs, cells.reshape(self.n_envs, -1) * self._state_height, avail)
 
-    def _info(self):
+    def _info(self) -> dict[str, NDArray[Any]]:
         return {"captures": self.captures.copy()}
 
-    def render(self):
+    def render(self) -> str:
         """The first grid: predators by their index, `x` for prey, `.` for an empty cell."""
         grid = np.full(self.config.map_size**2, ".", dtype="<U8")
         n = self.config.n_predators
@@ -200,12 +203,12 @@ class PredatorPrey(ArrayEnv):
         grid[self.cells[0, n:]] = "x"
         return "\n".join(" ".join(row) for row in grid.reshape(self.config.map_size, -1))
 
-    def frame(self):
+    def frame(self) -> NDArray[np.uint8]:
         n, places = self.config.n_predators, np.stack(np.divmod(self.cells[0], self.config.map_size), axis=-1).tolist()
         return pictures.grid(self.config.map_size, places[:n], places[n:])
 
 
-def _widths(config) -> tuple[int, int]:
+def _widths(config: PredatorPrey.Config) -> tuple[int, int]:
     """How many numbers show a cell, and how many a shift."""
     if config.encoding == "numbers":
         return 2, 2
@@ -213,7 +216,7 @@ def _widths(config) -> tuple[int, int]:
     return config.map_size**2, window**2
 
 
-def _info(config) -> EnvInfo:
+def _info(config: PredatorPrey.Config) -> EnvInfo:
     n, k = config.n_predators, config.n_predators + config.n_prey
     cell, shift = _widths(config)
     return EnvInfo(n, len(MOVES), cell + n + shift * (k - 1), cell * k, config.episode_limit)

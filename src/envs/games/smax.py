@@ -11,14 +11,15 @@ import io
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from envs.games import pictures
-from envs.vector import ArrayEnv, EnvInfo, Observation
+from envs.vector import ArrayEnv, EnvInfo, Observation, Seed
 from utils import interrupts
 from utils.args import ConfigError, key
 from utils.logging import brief
@@ -55,7 +56,7 @@ class SMAX(ArrayEnv):
     needs, install = ("jaxmarl",), "pip install -r requirements/smax.txt"
     one_array = True
 
-    def __init__(self, config, n_envs=1, seed=None):
+    def __init__(self, config: Config, n_envs: int = 1, seed: Seed = None) -> None:
         self.config, self.game = config, make_game(config)
         self._programs = _programs(config)
         self.versions = {package: importlib.metadata.version(package) for package in ("jaxmarl", "jax")}
@@ -65,7 +66,7 @@ class SMAX(ArrayEnv):
         info = EnvInfo(n, 5 + m, self.game.obs_size, self.game.state_size, config.episode_limit)
         super().__init__(info, n_envs, seed)
 
-    def _reset(self, mask):
+    def _reset(self, mask: NDArray[np.bool_]) -> None:
         seeds = np.zeros(self.n_envs, dtype=np.uint32)
         seeds[mask] = self.rng.integers(2**32, size=mask.sum(), dtype=np.uint32)
         with interrupts.held():  # an exception in the midst of jax ends in an abort
@@ -74,25 +75,28 @@ class SMAX(ArrayEnv):
             self._carry, seen = self._programs.reset(self._carry, seeds, mask)
             self._take(seen)
 
-    def _step(self, actions, live):
+    def _step(
+        self, actions: NDArray[np.int64], live: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
         with interrupts.held():
             self._carry, reward, seen = self._programs.step(self._carry, actions, live)
             self._take(seen)
         allies, enemies = self._sides()
-        return np.asarray(reward), ~(allies.any(axis=1) & enemies.any(axis=1))
+        over: Any = ~(allies.any(axis=1) & enemies.any(axis=1))
+        return np.asarray(reward), over
 
-    def _take(self, seen):
+    def _take(self, seen: tuple[Any, ...]) -> None:
         obs, state, avail, self.alive = (np.array(a) for a in seen)  # copies: torch wants arrays of its own
         self.seen = Observation(obs, state, avail)
 
-    def _observe(self):
+    def _observe(self) -> Observation:
         return self.seen
 
-    def _sides(self):
+    def _sides(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Who is alive: agents [E, N], enemies [E, M]."""
         return self.alive[:, : self.env_info.n_agents], self.alive[:, self.env_info.n_agents :]
 
-    def _info(self):
+    def _info(self) -> dict[str, NDArray[Any]]:
         allies, enemies = self._sides()
         return {
             "battle_won": (allies.any(axis=1) & ~enemies.any(axis=1)).astype(float),
@@ -100,7 +104,7 @@ class SMAX(ArrayEnv):
             "dead_enemies": (~enemies).sum(axis=1),
         }
 
-    def _start(self, seeds):
+    def _start(self, seeds: NDArray[np.uint32]) -> None:
         """Make room for the states, and compile, by running everything once: 10 to 60 seconds the first time."""
         programs, log, start = self._programs, logging.getLogger("qtran"), time.monotonic()
         self._carry = programs.empty(seeds)
@@ -113,7 +117,7 @@ class SMAX(ArrayEnv):
             programs.sizes.add(self.n_envs)
             log.info(f"{name}: compiled in {time.monotonic() - start:.0f} s")
 
-    def render(self):
+    def render(self) -> str:
         """Of the first environment: the health of each unit, 0 for the dead, and where it is."""
         state = self._carry[1].state
         health, xy = np.asarray(state.unit_health)[0], np.asarray(state.unit_positions)[0]
@@ -121,7 +125,7 @@ class SMAX(ArrayEnv):
         n = self.env_info.n_agents
         return f"agents:  {'  '.join(units[:n])}\nenemies: {'  '.join(units[n:])}"
 
-    def frame(self):
+    def frame(self) -> NDArray[np.uint8]:
         state = self._carry[1].state
         health, xy = np.asarray(state.unit_health)[0], np.asarray(state.unit_positions)[0]
         size = self.game.map_width, self.game.map_height
@@ -129,7 +133,7 @@ class SMAX(ArrayEnv):
 
 
 @contextlib.contextmanager
-def _silence():
+def _silence() -> Iterator[None]:
     """Importing jaxmarl prints, and leaves sys.__stdout__ and sys.__stderr__ in the places of sys.stdout and stderr."""
     names = ("stdout", "__stdout__", "stderr")
     kept = {name: getattr(sys, name) for name in names}
@@ -157,7 +161,7 @@ class Programs(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4)
-def make_game(config):
+def make_game(config: SMAX.Config) -> Any:
     """jaxmarl's environment."""
     try:
         with _silence():
@@ -174,7 +178,7 @@ def make_game(config):
 
 
 @functools.lru_cache(maxsize=4)
-def _programs(config):
+def _programs(config: SMAX.Config) -> Programs:
     """The Programs of a Config."""
     import jax
     import jax.numpy as jnp
@@ -184,7 +188,7 @@ def _programs(config):
     units = np.arange(game.num_allies + game.num_enemies)
     of_cooldown = units * len(game.own_features) + game.own_features.index("weapon_cooldown")  # where the state has it
 
-    def look(state):
+    def look(state: Any) -> tuple[Any, ...]:
         obs, avail, now = game.get_obs(state), game.get_avail_actions(state), state.state
         # Units of smacv2_* may begin a little outside the map.
         world = (game.get_world_state(state) * scale).clip(0, 1)
@@ -197,37 +201,37 @@ def _programs(config):
             now.unit_alive,
         )
 
-    def begin(seed):
+    def begin(seed: Any) -> tuple[Any, Any]:
         random, now = jax.random.split(jax.random.PRNGKey(seed))
         return random, game.reset(now)[1]
 
-    def play(random, state, actions):
+    def play(random: Any, state: Any, actions: Any) -> tuple[Any, Any]:
         random, now = jax.random.split(random)
         _, state, reward, _, _ = game.step_env(now, state, dict(zip(agents, actions)))
         return (random, state), reward[agents[0]] * config.reward_scale
 
-    def choose(mask, new, old):
+    def choose(mask: Any, new: Any, old: Any) -> Any:
         return jax.tree.map(lambda a, b: jnp.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, old)
 
     @jax.jit
-    def reset(carry, seeds, mask):
+    def reset(carry: Any, seeds: Any, mask: Any) -> tuple[Any, Any]:
         carry = choose(mask, jax.vmap(begin)(seeds), carry)
         return carry, jax.vmap(look)(carry[1])
 
     @jax.jit
-    def step(carry, actions, live):
+    def step(carry: Any, actions: Any, live: Any) -> tuple[Any, Any, Any]:
         random, state = carry
         new, reward = jax.vmap(play)(random, state, actions)
         carry = choose(live, new, carry)
         return carry, reward, jax.vmap(look)(carry[1])
 
-    def empty(seeds):
+    def empty(seeds: Any) -> Any:
         return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(jax.vmap(begin), seeds))
 
     return Programs(empty, reset, step, set())
 
 
-def _state_scale(game):
+def _state_scale(game: Any) -> NDArray[np.float32]:
     """What the state [S] is multiplied by: positions come as 0..32, types as numbers from 0."""
     units = game.num_allies + game.num_enemies
     of_unit = np.ones(len(game.own_features), dtype=np.float32)

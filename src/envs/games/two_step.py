@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from envs.vector import ArrayEnv, EnvInfo, Observation, observed
+from envs.vector import ArrayEnv, EnvInfo, Observation, Seed, observed
 
 INFO = EnvInfo(n_agents=2, n_actions=2, obs_shape=3, state_shape=3, episode_limit=2)
 START = 0  # the positions 1 and 2 are the two second steps
@@ -27,7 +28,7 @@ class TwoStep(ArrayEnv):
     class Config:
         pass
 
-    def __init__(self, config, n_envs=1, seed=None):
+    def __init__(self, config: Config, n_envs: int = 1, seed: Seed = None) -> None:
         self.position = np.full(n_envs, START)  # [E]
         self._one_hot = np.eye(len(PAYOFF), dtype=np.float32)
         super().__init__(INFO, n_envs, seed)
@@ -36,20 +37,22 @@ class TwoStep(ArrayEnv):
     def nbytes(cls, config: Any, n_envs: int) -> int:
         return observed(INFO, n_envs)
 
-    def _reset(self, mask):
+    def _reset(self, mask: NDArray[np.bool_]) -> None:
         self.position[mask] = START
 
-    def _observe(self):
+    def _observe(self) -> Observation:
         state = self._one_hot[self.position]  # [E, 3]
         obs = np.repeat(state[:, None], 2, axis=1)  # [E, N, 3]
         return Observation(obs, state, np.ones((self.n_envs, 2, 2), dtype=bool))
 
-    def _step(self, actions, live):
+    def _step(
+        self, actions: NDArray[np.int64], live: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
         u1, u2 = np.where(live[:, None], actions, 0).T  # [E]; where frozen, anything may stand in them
         reward = PAYOFF[self.position, u1, u2]
         over = self.position != START
         self.position = np.where(live & ~over, 1 + u1, self.position)
         return reward, over
 
-    def render(self):
+    def render(self) -> str:
         return f"position {self.position[0]}, payoff:\n{PAYOFF[self.position[0]]}"

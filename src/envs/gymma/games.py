@@ -10,10 +10,12 @@ import importlib
 import inspect
 import io
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from envs.gymma.keys import OWNERS, gym_entry, mpe_today, parallel_modules, past, unknown, vmas_scenarios
 from envs.vector import GameError
@@ -214,7 +216,7 @@ class GymGame(Game):
                 self.limit, self.limit_name = min(own, self.limit or own), attribute.lstrip("_")
                 setattr(game, attribute, max(own, time_limit) + 1)
 
-    def reset(self, seed):
+    def reset(self, seed: int) -> list[Any]:
         for player in self.env.unwrapped.players if self.package == "lbforaging" else ():
             player.position = None  # it would keep the new ones off the cells of the old, so not repeat itself
         answer = self.env.reset(seed=seed)
@@ -222,7 +224,7 @@ class GymGame(Game):
             raise GameError(f"reset answers not with observation, info, but with {_kind(answer)}")
         return self._take(*answer)
 
-    def step(self, actions):
+    def step(self, actions: list[int]) -> tuple[list[Any], Any, bool, bool]:
         chosen = [a + first for a, first in zip(actions, self.first)]
         answer = self.env.step(chosen[0] if self.alone else chosen)
         if not isinstance(answer, tuple) or len(answer) != 5:
@@ -233,7 +235,7 @@ class GymGame(Game):
         over = bool(terminated.all())
         return self._take(obs, info), reward, over, bool((terminated | truncated).all()) and not over
 
-    def _take(self, obs, info):
+    def _take(self, obs: Any, info: Any) -> list[Any]:
         """The observations of the agents; sets `info` and `masks`."""
         obs = (obs,) if self.alone else obs
         if isinstance(obs, dict) or len(obs) != len(self.sights):
@@ -250,20 +252,20 @@ class GymGame(Game):
         self.masks = masks if any(mask is not None for mask in masks) else None
         return [o for o, _ in seen]
 
-    def _each(self, end):
+    def _each(self, end: Any) -> NDArray[np.bool_]:
         """What the game says of its end, for each agent: bool [N]."""
         n, says = len(self.sights), numbers(end)
         if says is None or says.shape not in ((), (n,)):
             raise GameError(f"the game says {end!r} of its end, not True or False, or a list of {n} of these")
         return np.broadcast_to(says.astype(bool), (n,))
 
-    def state(self):
+    def state(self) -> Any:
         return _state(self, self.ask, self.shown.get(STATE))
 
-    def frame(self):
+    def frame(self) -> Any:
         return _drawn(self.env)
 
-    def close(self):
+    def close(self) -> None:
         self.env.close()
 
 
@@ -285,14 +287,14 @@ class ParallelGame(Game):
             self.limit, self.limit_name = own, "max_cycles"
         self.shown: Mapping = {}  # the last infos
 
-    def reset(self, seed):
+    def reset(self, seed: int) -> list[Any]:
         self.info = {}
         answer = self.env.reset(seed=seed)
         if not isinstance(answer, tuple) or len(answer) != 2:
             raise GameError(f"reset answers not with observations, infos, but with {_kind(answer)}")
         return self._take(*answer)
 
-    def step(self, actions):
+    def step(self, actions: list[int]) -> tuple[list[Any], Any, bool, bool]:
         all_of_them = zip(self.agents, actions, self.first)
         chosen = {agent: a + first for agent, a, first in all_of_them if agent in self.env.agents}
         answer = self.env.step(chosen)
@@ -305,7 +307,7 @@ class ParallelGame(Game):
         over, cut = not self.env.agents, any(truncated.values())
         return self._take(obs, infos), [reward.get(a, 0.0) for a in self.agents], over and not cut, over and cut
 
-    def _take(self, obs, infos):
+    def _take(self, obs: Mapping, infos: Any) -> list[Any]:
         """The observations of the agents; sets `info` and `masks`. Of an agent that has left its last info stays."""
         seen = []
         self.shown = infos if isinstance(infos, Mapping) else {}
@@ -319,14 +321,14 @@ class ParallelGame(Game):
         self.masks = masks if any(mask is not None for mask in masks) else None
         return [o for o, _ in seen]
 
-    def state(self):
+    def state(self) -> Any:
         told = [self.shown, *(self.shown.get(agent) for agent in self.agents)]
         return _state(self, self.ask, next((i[STATE] for i in told if isinstance(i, Mapping) and STATE in i), None))
 
-    def frame(self):
+    def frame(self) -> Any:
         return _drawn(self.env)
 
-    def close(self):
+    def close(self) -> None:
         self.env.close()
 
 
@@ -354,19 +356,19 @@ class VmasGame(Game):
         self.n_actions = [count(space, name) for space in self.env.action_space]
         self.sights = [_VmasSight(space) for space in self.env.observation_space]
 
-    def reset(self, seed):
+    def reset(self, seed: int) -> list[Any]:
         self.info = {}
         return self._flat(self.env.reset(seed=seed))
 
-    def step(self, actions):
+    def step(self, actions: list[int]) -> tuple[list[Any], Any, bool, bool]:
         obs, reward, terminated, truncated, infos = self.env.step([[a] for a in actions])
         self.info = {k: v for i, own in enumerate(infos) for k, v in entries(own, f"agent_{i}_").items()}
         return self._flat(obs), [float(r[0]) for r in reward], bool(terminated[0]), bool(truncated[0])
 
-    def _flat(self, obs):
+    def _flat(self, obs: Iterable[Any]) -> list[Any]:
         return [o[0].numpy().ravel() for o in obs]
 
-    def frame(self):
+    def frame(self) -> Any:
         return picture(self.env.render(mode="rgb_array"))
 
 
@@ -387,11 +389,11 @@ class LastAgent(Game):
         self.n_actions, self.sights = game.n_actions[:-1], game.sights[:-1]
         self.frame, self.close = game.frame, game.close
 
-    def reset(self, seed):
+    def reset(self, seed: int) -> list[Any]:
         self.rng = np.random.default_rng(seed)
         return self._take(self.game.reset(seed))
 
-    def step(self, actions):
+    def step(self, actions: list[int]) -> tuple[list[Any], Any, bool, bool]:
         last = int(self.rng.integers(self.game.n_actions[-1])) if self.by_chance else 0
         if self.by_chance and self.game.masks and self.game.masks[-1] is not None:
             can = np.flatnonzero(self.game.masks[-1])
@@ -399,11 +401,11 @@ class LastAgent(Game):
         obs, reward, terminated, truncated = self.game.step([*actions, last])
         return self._take(obs), reward[:-1] if np.ndim(reward) else reward, terminated, truncated
 
-    def state(self):
+    def state(self) -> Any:
         shown, self.state_name = self.game.state(), self.game.state_name
         return shown
 
-    def _take(self, obs):
+    def _take(self, obs: list[Any]) -> list[Any]:
         self.info = self.game.info
         self.masks = None if self.game.masks is None else self.game.masks[:-1]
         return obs[:-1]
@@ -494,7 +496,7 @@ def _kind(value: Any) -> str:
     return f"a {name} of {len(value)}" if isinstance(value, (tuple, list, Mapping)) else f"a {name}"
 
 
-def numbers(values):
+def numbers(values: Any) -> NDArray[Any] | None:
     """`values` as an array of real numbers or booleans; None where they are something else."""
     try:
         array = np.asarray(values)
@@ -503,18 +505,18 @@ def numbers(values):
     return array if array.dtype.kind in "biuf" else None
 
 
-def count(space, name):
+def count(space: Any, name: str) -> int:
     """The number of actions of a Discrete space, gymnasium's or the old gym's; ConfigError for another one."""
     if not _is_discrete(space):
         raise ConfigError(f"{name} has actions that are not discrete ({space}); {WANTED}")
     return int(space.n)
 
 
-def _is_discrete(space):
+def _is_discrete(space: object) -> bool:
     return "Discrete" in (cls.__name__ for cls in type(space).__mro__)
 
 
-def _what_it_is(actions, observations):
+def _what_it_is(actions: object, observations: object) -> str:
     """Of a game whose spaces are not Tuples."""
     single = ("Discrete", "Box", "MultiDiscrete", "MultiBinary")
     kinds = [type(space).__name__ for space in (actions, observations)]
@@ -523,7 +525,7 @@ def _what_it_is(actions, observations):
     return f"has spaces of actions and observations that are {' and '.join(kinds)}, not Tuples with one entry an agent"
 
 
-def _import_vmas():
+def _import_vmas() -> ModuleType:
     """The package, without what the old gym that it brings along says of itself."""
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")

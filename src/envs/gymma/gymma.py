@@ -8,15 +8,18 @@ Axes: E environments, N agents, A actions, O observation.
 import importlib.metadata
 import logging
 import traceback
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from envs.gymma.games import LARGE, Game, make_game, numbers
 from envs.gymma.keys import INSTALL
-from envs.vector import ArrayEnv, EnvInfo, GameError, Observation
+from envs.vector import ArrayEnv, EnvInfo, GameError, Observation, Seed
 from utils.args import ConfigError
 from utils.args import key as declare  # `key` is one of the keys
 from utils.logging import brief
@@ -26,7 +29,7 @@ PICTURES = "rgb_array"  # Gymnasium's and PettingZoo's render_mode for games tha
 
 
 @contextmanager
-def blaming(game, error_class):
+def blaming(game: str, error_class: type[Exception]) -> Iterator[None]:
     """What the code inside raises, be it by sys.exit, as an `error_class` that names the `game`, in one line."""
     try:
         yield
@@ -74,7 +77,7 @@ class Gymma(ArrayEnv):
     shares_stream, one_object_each = False, True
     told = False  # that the game cannot draw itself
 
-    def __init__(self, config, n_envs=1, seed=None):
+    def __init__(self, config: Any, n_envs: int = 1, seed: Seed = None) -> None:
         self.config = config
         self.games: list[Game] = []
         self.use_game_state = getattr(config, "use_game_state", self.use_game_state)
@@ -94,13 +97,13 @@ class Gymma(ArrayEnv):
             self.versions = {package: importlib.metadata.version(package)}
 
     @classmethod
-    def drawn(cls, config):
+    def drawn(cls, config: Any) -> Any:
         has = getattr(config, "kwargs", None)
         return (
             config if has is None or "render_mode" in has else replace(config, kwargs=has | {"render_mode": PICTURES})
         )
 
-    def _set_up(self, n_envs, seed):
+    def _set_up(self, n_envs: int, seed: Seed) -> None:
         game = self.games[0]
         sizes = [sight.size for sight in game.sights]
         n, o = len(game.n_actions), max(sizes)
@@ -129,7 +132,7 @@ class Gymma(ArrayEnv):
         self.bounds = self._bounds(game) if self.scale_obs and not pixels else None  # (low, span), [[O_i] each]
         self._tell(game, limit)
 
-    def _bounds(self, game):
+    def _bounds(self, game: Game) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
         """What is subtracted from the observations of each agent, and what they are then divided by: [[O_i] each]."""
         lows, spans, some = [], [], False
         for sight in game.sights:
@@ -148,7 +151,7 @@ class Gymma(ArrayEnv):
             )
         return lows, spans
 
-    def _tell(self, game, limit):
+    def _tell(self, game: Game, limit: int) -> None:
         """Set `facts` and `notes`."""
         asked = self.config.time_limit
         size = self.env_info.state_shape
@@ -171,15 +174,15 @@ class Gymma(ArrayEnv):
                 f"env_args.kwargs.{game.limit_name}={asked} moves it",
             )
 
-    def _state_is_joined(self):
+    def _state_is_joined(self) -> bool:
         return self.state_size is None
 
-    def _called(self):
+    def _called(self) -> str:
         """What messages call the game."""
         given = f" with env_args.kwargs = {self.config.kwargs}" if self.config.kwargs else ""
         return f"env_args.key = {self.config.key!r}{given}"
 
-    def _make_game(self):
+    def _make_game(self) -> Game:
         c = self.config
         if c.key is None:
             raise ConfigError(f"env_args.key is not given: which game? For example {EXAMPLES}")
@@ -196,10 +199,10 @@ class Gymma(ArrayEnv):
             rest = {k: v for k, v in c.kwargs.items() if k != "render_mode"}  # a game that cannot draw itself
             return make_game(c.key, c.time_limit, rest, c.pretrained_wrapper)
 
-    def _state_size(self, n, o):
+    def _state_size(self, n: int, o: int) -> int:
         return n * o if self.state_size is None else self.state_size
 
-    def _try(self):
+    def _try(self) -> None:
         """Play one step, to see how it pays, and whether it keeps to what it says of itself."""
         game = self.games[0]
         self._show(0, self.first)
@@ -209,23 +212,25 @@ class Gymma(ArrayEnv):
         self.common_reward = reward is None or reward.ndim == 0
         self._paid(paid)
 
-    def _reset(self, mask):
-        for i in np.flatnonzero(mask):
+    def _reset(self, mask: NDArray[np.bool_]) -> None:
+        for i in np.flatnonzero(mask).tolist():
             with blaming(self._called(), GameError):
                 self._show(i, self.games[i].reset(int(self.rng.integers(2**31))))
 
-    def _step(self, actions, live):
+    def _step(
+        self, actions: NDArray[np.int64], live: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
         shape = (self.n_envs,) if self.common_reward else (self.n_envs, self.env_info.n_agents)
         reward, over = np.zeros(shape, dtype=np.float32), np.zeros(self.n_envs, dtype=bool)
-        for i in np.flatnonzero(live):
+        for i in np.flatnonzero(live).tolist():
             with blaming(self._called(), GameError):
                 obs, paid, over[i], cut = self.games[i].step(actions[i].tolist())
-                self._show(i, obs, over[i] or cut)
+                self._show(i, obs, bool(over[i]) or cut)
                 reward[i] = self._paid(paid)
             self.truncated[i] = cut and not over[i]
         return reward, over
 
-    def _show(self, i, obs, ended=False):
+    def _show(self, i: int, obs: Sequence[Any], ended: bool = False) -> None:
         """Take up what environment i shows: one observation an agent. ended: of the episode."""
         sizes = [sight.size for sight in self.games[i].sights]
         if [len(o) for o in obs] != sizes:
@@ -237,7 +242,7 @@ class Gymma(ArrayEnv):
             self.obs[i, agent, : len(o)] = o
         self._look(i, ended)
 
-    def _look(self, i, ended=False):
+    def _look(self, i: int, ended: bool = False) -> None:
         """Set `state` and `avail` of environment i."""
         self.avail[i] = self._available(self.games[i].masks, ended)
         if self.state_size is None:
@@ -252,7 +257,7 @@ class Gymma(ArrayEnv):
             )
         self.state[i] = own
 
-    def _available(self, masks, ended):
+    def _available(self, masks: Sequence[Any] | None, ended: bool) -> NDArray[np.bool_]:
         """Which actions can be taken, bool [N, A]. masks: the game's own, or None. Behind the end anything can."""
         if masks is None:
             if self.masked and not ended:
@@ -272,7 +277,7 @@ class Gymma(ArrayEnv):
                 raise GameError(f"the action_mask of agent {agent} leaves it no action: all {n} are barred")
         return avail
 
-    def _info(self):
+    def _info(self) -> dict[str, NDArray[Any]]:
         ended = np.flatnonzero(self.terminated | self.truncated)
         found = {}
         for i in ended:
@@ -280,7 +285,7 @@ class Gymma(ArrayEnv):
                 found.setdefault(name, np.full(self.n_envs, None))[i] = value
         return found
 
-    def _paid(self, paid):
+    def _paid(self, paid: Any) -> NDArray[Any]:
         """The reward as an array. GameError where it is not of the kind that the first step's was."""
         n, reward = 0 if self.common_reward else self.env_info.n_agents, numbers(paid)
         if reward is None or reward.shape != ((n,) if n else ()):
@@ -289,14 +294,14 @@ class Gymma(ArrayEnv):
             )
         return reward
 
-    def _observe(self):
+    def _observe(self) -> Observation:
         return Observation(self.obs.copy(), self.state.copy(), self.avail.copy())
 
-    def render(self):
+    def render(self) -> str:
         """What the agents of the first environment see, as text."""
         return "\n".join(f"agent {i}: {o.round(2).tolist()}" for i, o in enumerate(self.obs[0]))
 
-    def frame(self):
+    def frame(self) -> NDArray[np.uint8] | None:
         try:
             with blaming(self._called(), GameError):
                 return self.games[0].frame()
@@ -306,7 +311,7 @@ class Gymma(ArrayEnv):
                 logging.getLogger("qtran").warning(f"the game's own render: {error}; its text is drawn instead")
             return None
 
-    def close(self):
+    def close(self) -> None:
         games, self.games = self.games, []
         for game in games:
             try:

@@ -3,7 +3,7 @@
 import importlib
 import importlib.util
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ PARTICLES = {
 }  # fmt: skip
 
 
-def unknown(name, known):
+def unknown(name: str, known: Iterable[str]) -> ConfigError:
     """The ConfigError for a key that is none of `known`."""
     known = [*known]
     if today := _another_version(name, known):
@@ -56,7 +56,7 @@ def _another_version(name: str, known: list[str]) -> str | None:
     return max(same, key=lambda k: int(k.rpartition("v")[2]), default=None)
 
 
-def _need(package):
+def _need(package: str) -> None:
     """MissingPackage, with the pip line where it is known, unless `package` can be found."""
     if importlib.util.find_spec(package.partition(".")[0]) is None:
         ours = package in ("mpe2", "pettingzoo", "vmas", *OWNERS.values())
@@ -95,7 +95,7 @@ def _offered(module: Any, registry: Mapping) -> list[str]:
     return [name for name in own if not name.startswith("_")] + ids
 
 
-def parallel_modules():
+def parallel_modules() -> dict[str, str]:
     """{"pz-mpe-simple-spread-v3": "mpe2.simple_spread_v3"}: EPyMARL's names, and where these games live now."""
     found = {}
     for package, pattern in (("mpe2", "*_v[0-9]*.py"), ("pettingzoo", "*/*_v[0-9]*.py")):
@@ -107,13 +107,13 @@ def parallel_modules():
     return found
 
 
-def vmas_scenarios():
+def vmas_scenarios() -> dict[str, str]:
     """{"vmas-balance": "balance"}."""
     found = _folder("vmas").glob("scenarios/**/*.py")
     return {f"vmas-{path.stem}": path.stem for path in found if "__" not in path.stem}
 
 
-def _folder(package):
+def _folder(package: str) -> Path:
     """Where the files of an installed package are. Imports nothing."""
     _need(package)
     spec = importlib.util.find_spec(package)

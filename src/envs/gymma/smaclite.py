@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from envs.gymma.games import GymGame, gym_env
 from envs.gymma.gymma import Gymma
@@ -25,7 +26,7 @@ class SMAClite(Gymma):
     """As gymma, with the package's own state and available actions. terminated: a side is dead. info: battle_won."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config:  # pyright: ignore[reportIncompatibleVariableOverride]  # it has other keys than gymma's
         map_name: str = key("the map", choices=MAPS)
         time_limit: int = key("time limit", unit="steps", low=1, high=1_000_000)
         use_cpp_rvo2: bool = key("collisions by the C++ library of the package, which has to be built")
@@ -34,10 +35,10 @@ class SMAClite(Gymma):
     needs, install = ("smaclite",), INSTALL
     games: Any  # [GymGame]
 
-    def _called(self):
+    def _called(self) -> str:
         return f"env_args.map_name = {self.config.map_name!r}"
 
-    def _make_game(self):
+    def _make_game(self) -> GymGame:
         import smaclite  # noqa: F401  # registers its maps
 
         c = self.config
@@ -51,17 +52,17 @@ class SMAClite(Gymma):
         game.n_actions = [game.env.unwrapped.n_actions] * len(game.n_actions)  # its masks are that long
         return game
 
-    def _state_size(self, n, o):
+    def _state_size(self, n: int, o: int) -> int:
         return int(self.games[0].env.unwrapped.state_size)
 
-    def _state_is_joined(self):
+    def _state_is_joined(self) -> bool:
         return False
 
-    def _look(self, i, ended=False):
+    def _look(self, i: int, ended: bool = False) -> None:
         game = self.games[i].env.unwrapped
         self.state[i] = game.get_state()
         self.avail[i] = np.array(game.get_avail_actions(), dtype=bool)
 
-    def _info(self):
+    def _info(self) -> dict[str, NDArray[Any]]:
         won = np.array([float(not game.env.unwrapped.enemies) for game in self.games])
         return super()._info() | {"battle_won": won}

@@ -7,13 +7,17 @@ Axes: E = 1 environment, N agents, A actions, O observation, S state.
 """
 
 import importlib
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from types import ModuleType
+from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from envs.starcraft.installation import REQUIREMENTS, check_map, game_version, import_problem, package_problem, sc2_path
 from envs.starcraft.sc2_process import game_processes
-from envs.vector import EnvInfo, GameError, Observation, Step, VectorEnv
+from envs.vector import EnvInfo, GameError, Observation, Seed, Step, VectorEnv
 from utils.args import ConfigError, key
 from utils.registry import MissingPackage
 from utils.seeding import seed_globals, stream
@@ -71,7 +75,7 @@ class Battle(VectorEnv):
     install = REQUIREMENTS
     map_file: str  # name of the map's file
 
-    def __init__(self, config, n_envs=1, seed=None):
+    def __init__(self, config: Any, n_envs: int = 1, seed: Seed = None) -> None:
         if n_envs != 1:
             raise ConfigError(f"{type(self).__name__} plays one battle a process, not {n_envs}")
         path = sc2_path()
@@ -90,15 +94,15 @@ class Battle(VectorEnv):
         self.reward, self.over, self.cut, self.info = 0.0, True, False, {}  # nothing runs before the first reset
         self.clock = 0  # of the game, when it was last seen
 
-    def _make_core(self, seed):
+    def _make_core(self, seed: int) -> Any:
         """The package's environment; its process is started by the first reset."""
         raise NotImplementedError
 
-    def _begin(self, stream):
+    def _begin(self, stream: np.random.SeedSequence) -> Sequence[NDArray[Any]]:
         """Reset the core; returns the observations of the agents. stream: a SeedSequence for all draws."""
         raise NotImplementedError
 
-    def reset(self, seed=None, mask=None):
+    def reset(self, seed: Seed = None, mask: NDArray[np.bool_] | None = None) -> Observation:
         if mask is not None and not mask[0]:
             return self.seen
         source = stream(seed)
@@ -108,7 +112,7 @@ class Battle(VectorEnv):
         self._scale()
         return self.seen
 
-    def step(self, actions):
+    def step(self, actions: NDArray[np.int64]) -> Step:
         if not self.over:
             chosen = np.asarray(actions)[0].tolist()
             self._check(chosen)
@@ -128,20 +132,20 @@ class Battle(VectorEnv):
         info = {name: np.array([value]) for name, value in self.info.items()}
         return Step(*self.seen, np.array([self.reward], dtype=np.float32), *flags, info)
 
-    def save_replay(self):
+    def save_replay(self) -> str:
         """Save the replay of the game that is running; returns the file."""
         return self._safely("save the replay", self._save_replay)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return {"max_reward": self.max_reward}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict) -> None:
         self.max_reward = state["max_reward"]
 
-    def close(self):
+    def close(self) -> None:
         self.core.close()
 
-    def _scale(self):
+    def _scale(self) -> None:
         """Set `max_reward`, which the packages add up while units appear, too often when that takes long: what it
         pays to kill the enemies of the first episode, and to win. A core that follows keeps it."""
         core, config = self.core, self.config
@@ -151,7 +155,7 @@ class Battle(VectorEnv):
         core.max_reward = self.max_reward
         core._episode_count = max(1, core._episode_count)  # at 0 the next reset would start a second game
 
-    def _observe(self, obs):
+    def _observe(self, obs: Sequence[NDArray[Any]]) -> None:
         """Look once: what the agents see may depend on how often they are asked."""
         whole = np.concatenate(obs) if self.config.obs_instead_of_state else self.core.get_state()
         avail = np.array(self.core.get_avail_actions(), dtype=bool)
@@ -159,7 +163,7 @@ class Battle(VectorEnv):
         self._refuse_nonsense(agents, state)
         self.seen = Observation(agents[None], state[None], avail[None])
 
-    def _refuse_nonsense(self, *shown):
+    def _refuse_nonsense(self, *shown: Any) -> None:
         """ValueError for what no game shows: numbers that are not finite, and a clock that goes back, as in an answer
         without contents; the packages would pay for enemies that are not in it."""
         clock = self.core._obs.observation.game_loop
@@ -169,38 +173,38 @@ class Battle(VectorEnv):
             raise ValueError("the game shows a number that is not finite")
         self.clock = clock
 
-    def _check(self, actions):
+    def _check(self, actions: list[int]) -> None:
         """ValueError for an action that its agent does not have now; the packages would crash."""
         for agent, action in enumerate(actions):
             if not 0 <= action < self.env_info.n_actions or not self.seen.avail[0, agent, action]:
                 raise ValueError(f"agent {agent} cannot take action {action} now")
 
-    def _safely(self, what, act, *args):
+    def _safely(self, what: str, act: Callable[..., Any], *args: Any) -> Any:
         """act(*args), with whatever goes wrong as a GameError."""
         try:
             return act(*args)
         except Exception as error:
             raise GameError(f"{what}: {type(error).__name__}: {error}{self._units()}") from error
 
-    def _units(self):
+    def _units(self) -> str:
         """How many units there are, where they are not as many as the map should have."""
         core = self.core
         there, wanted = (len(core.agents), len(core.enemies)), (core.n_agents, core.n_enemies)
         return f" (the map shows {there} agents and enemies, not {wanted})" if there != wanted and any(there) else ""
 
-    def _save_replay(self):
+    def _save_replay(self) -> str:
         core = self.core
         data = core._controller.save_replay()
         return core._run_config.save_replay(data, self.config.replay_dir, self.config.replay_prefix or core.map_name)
 
 
-def core_arguments(config, *but):
+def core_arguments(config: Any, *but: str) -> dict[str, Any]:
     """The package's keyword arguments: all keys of `config` that it knows. but: further keys to leave out."""
     arguments = {k: v for k, v in asdict(config).items() if k not in (*OURS, *but)}
     return {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in arguments.items()}
 
 
-def import_env(package):
+def import_env(package: str) -> ModuleType:
     """The module `package`.env, smacv2's or smac's. ConfigError with the pip line that mends it."""
     problem = package_problem(package)
     if problem:
@@ -211,6 +215,6 @@ def import_env(package):
         raise ConfigError(import_problem(package, error)) from error
 
 
-def reraise():
+def reraise() -> NoReturn:
     """In the place of the packages' `full_restart`, which hides what went wrong."""
     raise

@@ -71,7 +71,7 @@ PROTOBUF = "protobuf==3.20.3"  # the last series that pysc2 bears
 INSTALL = "docker/install_sc2.sh installs the game and the maps"
 
 
-def sc2_path():
+def sc2_path() -> Path:
     """The folder of the game: SC2PATH, else ~/StarCraftII. ConfigError says what to do where there is none."""
     given = os.environ.get("SC2PATH")
     path = expanded(given or "~/StarCraftII")
@@ -84,7 +84,7 @@ def sc2_path():
     return path
 
 
-def game_version(path, wanted=None):
+def game_version(path: Path, wanted: str | None = None) -> str:
     """The version and build that would be played, as "4.10.0.75689".
 
     wanted: env_args.game_version, such as "4.10"; None: the newest there is. ConfigError for one that is not
@@ -112,12 +112,12 @@ def game_version(path, wanted=None):
     return f"{there[build]}.{build}"
 
 
-def installed_maps(path):
+def installed_maps(path: Path) -> list[str]:
     """Names of the maps in Maps/SMAC_Maps, sorted."""
     return sorted(file.stem for file in Path(path, "Maps", "SMAC_Maps").glob("*.SC2Map"))
 
 
-def check_map(path, name):
+def check_map(path: Path, name: str) -> None:
     """ConfigError, with the list, unless the map `name` is there."""
     there = installed_maps(path)
     if not there:
@@ -129,7 +129,7 @@ def check_map(path, name):
         )
 
 
-def package_problem(package):
+def package_problem(package: str) -> str | None:
     """What keeps `package`, smacv2 or smac, from being imported, with the pip line; None where it is there."""
     line = REQUIREMENTS if package == "smacv2" else SMAC_GIT
     if is_unrelated_smac():
@@ -143,13 +143,13 @@ def package_problem(package):
     return None
 
 
-def is_unrelated_smac():
+def is_unrelated_smac() -> bool:
     """Whether the package `smac` is the one on PyPI. Imports nothing."""
     spec = importlib.util.find_spec("smac")
     return spec is not None and not any(Path(p, "env").is_dir() for p in spec.submodule_search_locations or [])
 
 
-def protobuf_problem():
+def protobuf_problem() -> str | None:
     """How the protobuf that is installed breaks pysc2, with the pip line; None where it does not."""
     try:
         version = importlib.metadata.version("protobuf")
@@ -161,19 +161,19 @@ def protobuf_problem():
     return f"protobuf {version} breaks pysc2; install the last that does not with: pip install {PROTOBUF}"
 
 
-def import_problem(package, error):
+def import_problem(package: str, error: BaseException) -> str:
     """What to do after `import package` has raised `error`."""
     if "protobuf" in str(error).lower() or "descriptor" in str(error).lower():
         return protobuf_problem() or f"{package} cannot be imported: {error}"
     return f"{package} cannot be imported: {type(error).__name__}: {error}; install what it needs with: {REQUIREMENTS}"
 
 
-def _builds(path):
+def _builds(path: Path) -> list[int]:
     """The builds in Versions, ascending: those whose game is there, and not the folder only."""
     return sorted(build for build, folder in _folders(path).items() if any(folder.glob("SC2*")))
 
 
-def _folders(path):
+def _folders(path: Path) -> dict[int, Path]:
     """{build: folder in Versions}"""
     found = Path(path, "Versions").glob("Base*/")
     return {int(folder.name[4:]): folder for folder in found if re.fullmatch(r"Base\d+", folder.name)}

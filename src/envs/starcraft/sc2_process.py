@@ -7,13 +7,14 @@ import random
 import socket
 import subprocess
 import tempfile
+from typing import Any
 
 from envs.workers.worker_process import dies_with
 
 PORTS = range(15000, 25000)  # below those that Linux gives to outgoing connections
 
 
-def game_processes(timeout):
+def game_processes(timeout: float) -> type:
     """Have pysc2 start games our way. Keep what is returned: pysc2 only looks for it.
 
     timeout: seconds to wait for an answer of the game.
@@ -26,11 +27,11 @@ def game_processes(timeout):
         flags.FLAGS(["sc2"])
 
     class Process(sc_process.StarcraftProcess):
-        def __init__(self, *args, **kwargs):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
             self.reserved, port = reserve_port()
             super().__init__(*args, port=port, timeout_seconds=max(1, int(timeout)), **kwargs)
 
-        def _launch(self, run_config, args, **kwargs):
+        def _launch(self, run_config: Any, args: list[str], **kwargs: Any) -> subprocess.Popen:
             worker = os.getpid()
             with open(os.path.join(tempfile.gettempdir(), "game.log"), "wb") as log:
                 return subprocess.Popen(
@@ -38,7 +39,7 @@ def game_processes(timeout):
                     preexec_fn=lambda: dies_with(worker),
                 )  # fmt: skip
 
-        def close(self):
+        def close(self) -> None:
             super().close()
             self.reserved.close()
 
@@ -46,11 +47,11 @@ def game_processes(timeout):
         """pysc2 takes the run configuration of the highest priority."""
 
         @classmethod
-        def priority(cls):
+        def priority(cls) -> int | None:
             standard = super().priority()
             return standard and standard + 1
 
-        def start(self, want_rgb=True, **kwargs):
+        def start(self, want_rgb: bool = True, **kwargs: Any) -> Process:
             path = os.path.join(self.data_dir, f"Versions/Base{self.version.build_version:05d}", self._exec_name)
             if not os.path.exists(path):
                 raise sc_process.SC2LaunchError(f"no game at {path}")
@@ -59,7 +60,7 @@ def game_processes(timeout):
     return Local
 
 
-def reserve_port():
+def reserve_port() -> tuple[socket.socket, int]:
     """(what to close to give it back, a free port that no other process gets from here).
 
     The reservation is a name in Linux's abstract space, which ends with the process that holds it.

@@ -1,11 +1,14 @@
 """SMACv2 (Ellis et al. 2023): battles whose teams and start positions are drawn for each episode."""
 
 import copy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from envs.starcraft.battle import Battle, core_arguments, import_env
 from envs.starcraft.installation import SMACV2_MAP, SMACV2_SCENARIOS, package_problem, sc2_path
@@ -44,7 +47,7 @@ class SMACv2(Battle):
         prob_obs_enemy: float = key("probability to see an enemy that a team mate has seen first", low=0, high=1)
         action_mask: bool = key("only what is in range can be attacked")
 
-        def problems(self):
+        def problems(self) -> Iterator[str]:
             try:
                 read_scenario(self)
             except ConfigError as error:
@@ -53,13 +56,13 @@ class SMACv2(Battle):
     map_file = SMACV2_MAP
 
     @classmethod
-    def check_installed(cls):
+    def check_installed(cls) -> None:
         problem = package_problem("smacv2")
         if problem:
             raise MissingPackage(problem)
         sc2_path()
 
-    def _make_core(self, seed):
+    def _make_core(self, seed: int) -> Any:
         map_name, capabilities = read_scenario(self.config)
         package = import_env("smacv2")
         sizes = capabilities["n_units"], capabilities["n_enemies"]
@@ -74,12 +77,12 @@ class SMACv2(Battle):
             raise ConfigError(f"{self.config.map_name}: smacv2 cannot play this capability_config: {reason}") from error
         return wrapper.env
 
-    def _begin(self, stream):
+    def _begin(self, stream: np.random.SeedSequence) -> Sequence[NDArray[Any]]:
         """The wrapper's own reset may return nothing, and draws without a seed."""
         return self.core.reset(draw(self.distributions, stream))[0]
 
 
-def draw(distributions, stream):
+def draw(distributions: Sequence[Any], stream: np.random.SeedSequence) -> dict[str, Any]:
     """What smacv2's distributions give for an episode, with random numbers made of the SeedSequence `stream`."""
     drawn = {}
     for distribution, child in zip(distributions, stream.spawn(len(distributions))):
@@ -88,7 +91,7 @@ def draw(distributions, stream):
     return drawn
 
 
-def check_teams(drawn, sizes):
+def check_teams(drawn: Mapping[str, Any], sizes: tuple[int, int]) -> None:
     """ConfigError unless both teams are as large as `sizes`, or the game would be asked for them in vain."""
     ours, theirs = (len(drawn["team_gen"].get(team, ())) for team in ("ally_team", "enemy_team"))
     if (ours, theirs) != sizes:
@@ -96,7 +99,7 @@ def check_teams(drawn, sizes):
         raise ConfigError(f"team_gen draws {ours} agents and {theirs} enemies {asked}")
 
 
-def reseed(distribution, stream):
+def reseed(distribution: Any, stream: np.random.SeedSequence) -> None:
     """Give one of smacv2's distributions, and those within it, random numbers made of the SeedSequence `stream`."""
     if hasattr(distribution, "rng"):
         distribution.rng = np.random.default_rng(stream)
@@ -105,7 +108,7 @@ def reseed(distribution, stream):
             reseed(inner, stream.spawn(1)[0])
 
 
-def read_scenario(config):
+def read_scenario(config: "SMACv2.Config") -> tuple[str, dict[str, Any]]:
     """(name of smacv2's map, its capability_config) of the scenario that `config.map_name` names."""
     name = config.map_name
     if name in SMACV2_SCENARIOS:
@@ -117,7 +120,7 @@ def read_scenario(config):
     return _read_file(name, config)
 
 
-def capability_config(race, n_agents, n_enemies):
+def capability_config(race: str, n_agents: int, n_enemies: int) -> dict[str, Any]:
     """What is drawn in the scenarios of SMACv2 (Ellis et al. 2023, section 5): types of units, and where they start."""
     units, never_alone = RACES[race]
     return {
@@ -134,7 +137,7 @@ def capability_config(race, n_agents, n_enemies):
     }
 
 
-def _read_file(path, config):
+def _read_file(path: str, config: "SMACv2.Config") -> tuple[str, dict[str, Any]]:
     """A scenario of the user's: map_name and capability_config, at the top or under env_args, as smacv2's examples
     have them. Its other keys may only repeat what the run's configuration says."""
     try:

@@ -14,9 +14,11 @@ import tempfile
 import time
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from envs.vector import GameError
+import numpy as np
+
+from envs.vector import GameError, VectorEnv
 from envs.workers.worker_process import ERROR, MESSAGE, NOTHING, STEP, serve, write_message
 from utils import interrupts
 from utils.args import ConfigError
@@ -36,7 +38,9 @@ class Worker:
     delay: seconds that it waits first.
     """
 
-    def __init__(self, i, env_class, config, seed, folder, delay=0):
+    def __init__(
+        self, i: int, env_class: type[VectorEnv], config: Any, seed: np.random.SeedSequence, folder: str, delay: int = 0
+    ) -> None:
         self.name = f"environment {i}"
         context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads half
         self.pipe, theirs = context.Pipe()
@@ -57,7 +61,7 @@ class Worker:
         finally:
             theirs.close()  # so that a dead worker reads as the end of the pipe
 
-    def send(self, message):
+    def send(self, message: bytes | tuple[Any, ...]) -> None:
         """STEP or (command, *arguments). What cannot be sent shows when the answer is received."""
         self.owes += 1
         with contextlib.suppress(OSError):
@@ -66,7 +70,7 @@ class Worker:
             else:
                 write_message(self.pipe, MESSAGE, message)
 
-    def receive(self, deadline=None):
+    def receive(self, deadline: float | None = None) -> Any:
         """The next answer. Raises what the environment raised: ConfigError, GameError, or else a RuntimeError;
         GameError when the process is dead, or still silent at the deadline."""
         if deadline is not None and not self.poll.poll(1000 * max(0.0, deadline - time.monotonic())):
@@ -83,14 +87,14 @@ class Worker:
             self._raise(*answer)
         return answer
 
-    def _raise(self, error, trace):
+    def _raise(self, error: Any, trace: str) -> NoReturn:
         if isinstance(error, GameError):
             raise GameError(f"{self.name}: {error}{self.last_words()}")
         if isinstance(error, ConfigError):
             raise error
         raise RuntimeError(f"{self.name} failed: {error}\nin its worker process:\n{trace}")
 
-    def settle(self, timeout=None):
+    def settle(self, timeout: float | None = None) -> Any:
         """The last of all the answers that are owed. timeout: seconds for each."""
         answer = None
         while self.owes:
@@ -98,13 +102,13 @@ class Worker:
             answer = self.receive(None if seconds is None else time.monotonic() + seconds)
         return answer
 
-    def last_words(self):
+    def last_words(self) -> str:
         """The end of the last log that a game has left in the folder."""
         logs = sorted(Path(self.folder).rglob("*.log"), key=lambda file: file.stat().st_mtime)
         lines = logs[-1].read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_WORDS:] if logs else []
         return "; the game's last words:\n  " + "\n  ".join(lines) if lines else ""
 
-    def end(self):
+    def end(self) -> None:
         """Kill the process if it has not ended, and all that it or its game has started."""
         self.pipe.close()
         if self.process.is_alive():

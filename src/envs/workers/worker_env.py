@@ -23,8 +23,9 @@ from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from envs.vector import GameError, Observation, Step, VectorEnv
+from envs.vector import GameError, Observation, Seed, Step, VectorEnv
 from envs.workers.worker import CLEAN, PYTHON, Worker
 from envs.workers.worker_process import OBSERVED, STEP, layout, views_of
 from utils.args import ConfigError
@@ -53,7 +54,9 @@ class WorkerEnv(VectorEnv):
     mine: the environments that have a process here; None: all. The others, whose rows stay as they are, play elsewhere.
     """
 
-    def __init__(self, env_class, config, n_envs, seed=None, mine: Sequence[int] | None = None):
+    def __init__(
+        self, env_class: type[VectorEnv], config: Any, n_envs: int, seed: Seed = None, mine: Sequence[int] | None = None
+    ) -> None:
         self.mine = list(range(n_envs) if mine is None else mine)
         _refuse_too_many(len(self.mine))
         self.in_processes, self.shares_stream = True, False
@@ -63,7 +66,7 @@ class WorkerEnv(VectorEnv):
         self.seed = stream(seed)
         self.begun = np.zeros(n_envs, dtype=int)  # episodes with this seed
         self.started = np.zeros(n_envs, dtype=int)  # processes
-        self.states = [None] * n_envs  # of games that may fail, after their last reset
+        self.states: list[Any] = [None] * n_envs  # of games that may fail, after their last reset
         self.workers: list[Any] = [None] * n_envs
         self.arrays = {}
         self.working: dict[int, float] = {}  # {environment that owes an answer: when it is late}
@@ -96,7 +99,7 @@ class WorkerEnv(VectorEnv):
         if self.own_process:
             self.restarts, self.lost = 0, np.zeros(n_envs, dtype=bool)
 
-    def reset(self, seed=None, mask=None):
+    def reset(self, seed: Seed = None, mask: NDArray[np.bool_] | None = None) -> Observation:
         mask = np.ones(self.n_envs, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
         if seed is not None:
             self.seed, self.begun[:] = stream(seed), 0
@@ -106,7 +109,7 @@ class WorkerEnv(VectorEnv):
             self._call([("reset", self._next_seed(i) if m else None, bool(m)) for i, m in enumerate(mask)])
         return Observation(*(self.arrays[k].copy() for k in OBSERVED))
 
-    def step(self, actions):
+    def step(self, actions: NDArray[np.int64]) -> Step:
         actions = np.asarray(actions)
         if actions.shape != self.arrays["actions"].shape or not np.issubdtype(actions.dtype, np.integer):
             shape = self.arrays["actions"].shape
@@ -213,27 +216,27 @@ class WorkerEnv(VectorEnv):
 
     # ---- other things that environments can do
 
-    def render(self):
+    def render(self) -> str:
         """Of the first one; it must not owe an answer."""
         self.workers[0].send(("render",))
         return self.workers[0].settle()
 
-    def frame(self):
+    def frame(self) -> NDArray[np.uint8] | None:
         """Of the first one; it must not owe an answer."""
         self.workers[0].send(("frame",))
         return self.workers[0].settle()
 
-    def save_replay(self):
+    def save_replay(self) -> str:
         """Of the first environment whose game has not just been lost."""
         worker = self.workers[0 if self.lost is None else int(self.lost.argmin())]
         worker.send(("save_replay",))
         return worker.settle()
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """States of the games after their last episodes; one that has just failed, or plays, could not be asked."""
         return {"workers": list(self.states), "started": self.started.tolist()}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict) -> None:
         self.states, started = state["workers"], np.array(state["started"])
         if self.own_process:  # games that draw other numbers than all that were before them
             self.started = np.maximum(self.started, started)
@@ -242,7 +245,7 @@ class WorkerEnv(VectorEnv):
         else:
             self._call([("load_state_dict", s or {}) for s in self.states])
 
-    def close(self):
+    def close(self) -> None:
         atexit.unregister(self.close)
         workers = [worker for worker in self.workers if worker is not None]
         for worker in workers:
@@ -264,21 +267,23 @@ class WorkerEnv(VectorEnv):
     # ---- games that fail
 
     def _reset_games(self, mask: np.ndarray) -> None:
-        for i in np.flatnonzero(mask):
+        which, lost = np.flatnonzero(mask).tolist(), self.lost
+        assert lost is not None
+        for i in which:
             if self.workers[i].episodes == self.restart_every:
                 self._replace(i)
             self._ask_reset(i)
-        for i in np.flatnonzero(mask):
-            self.lost[i] = True
-            while self.lost[i]:
+        for i in which:
+            lost[i] = True
+            while lost[i]:
                 try:
                     self.states[i] = self.workers[i].settle(STARTING * self.timeout + GRACE)
-                    self.lost[i] = False
+                    lost[i] = False
                 except (GameError, ConfigError) as error:  # what was well at first may be gone: a map, a disk
                     self._lose(i, error)
                     self._ask_reset(i)
 
-    def _ask_reset(self, i):
+    def _ask_reset(self, i: int) -> None:
         self._prepare(i)
         self.workers[i].episodes += 1
         self.workers[i].send(("reset", self._next_seed(i), True))
@@ -291,9 +296,9 @@ class WorkerEnv(VectorEnv):
             if self.states[i] is not None:
                 worker.send(("load_state_dict", self.states[i]))
 
-    def _lose(self, i, error):
+    def _lose(self, i: int, error: Exception) -> None:
         """Forget the episode of environment i, and start another game in the place of the one that failed."""
-        if not self.own_process:
+        if not self.own_process or self.lost is None:
             raise error
         self._count_failure(i, error)
         logging.getLogger("qtran").warning(f"{error}\nthe episode is lost, the game starts again")
@@ -327,18 +332,18 @@ class WorkerEnv(VectorEnv):
 
     # ---- messages
 
-    def _attach(self, i):
+    def _attach(self, i: int) -> None:
         """Show worker i the shared memory."""
         self.workers[i].attached = True
         self.workers[i].send(("attach", i, self.n_envs, self.n_rewards, self.memory.name))
 
-    def _call(self, commands):
+    def _call(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send command i to worker i, all at once, then gather the answers."""
         for worker, command in zip(self.workers, commands):
             worker.send(command)
         return self._answers()[: len(commands)]
 
-    def _answers(self):
+    def _answers(self) -> list[Any]:
         return [worker.settle() for worker in self.workers]
 
 

@@ -14,12 +14,15 @@ import sys
 import tempfile
 import time
 import traceback
+from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from envs.vector import GameError
+from envs.vector import EnvInfo, GameError, VectorEnv
 from utils import console, interrupts
 from utils.args import ConfigError
 from utils.seeding import seed_globals
@@ -29,7 +32,15 @@ STEP, NOTHING, MESSAGE, ERROR = b"s", b".", b"m", b"!"
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
-def serve(pipe, env_class, config, seed, folder, parent, delay):
+def serve(
+    pipe: Connection,
+    env_class: type[VectorEnv],
+    config: Any,
+    seed: np.random.SeedSequence,
+    folder: str,
+    parent: int,
+    delay: int,
+) -> None:
     """Play until told to close, or the trainer is gone.
 
     folder: for temporary files. parent: the process to die with. delay: seconds to wait before the start.
@@ -85,12 +96,12 @@ def serve(pipe, env_class, config, seed, folder, parent, delay):
             env.close()
 
 
-def write_message(pipe, kind, message):
+def write_message(pipe: Connection, kind: bytes, message: Any) -> None:
     os.write(pipe.fileno(), kind)
     pipe.send_bytes(pickle.dumps(message))
 
 
-def dies_with(parent):
+def dies_with(parent: int) -> None:
     """Have this process killed when the process `parent`, which started it, ends in whatever way (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -98,17 +109,17 @@ def dies_with(parent):
             os._exit(1)
 
 
-def write(views, row, values):
+def write(views: dict[str, NDArray[Any]], row: int, values: Any) -> None:
     for name in (*OBSERVED, "reward", "terminated", "truncated"):
         if hasattr(values, name):
             views[name][row] = getattr(values, name)[0]
 
 
-def _picklable(error):
+def _picklable(error: Exception) -> Exception | str:
     return error if isinstance(error, (ConfigError, GameError)) else f"{type(error).__name__}: {error}"
 
 
-def layout(info, n_rewards, n_envs):
+def layout(info: EnvInfo, n_rewards: int, n_envs: int) -> tuple[list[tuple[str, tuple[int, ...], Any, int]], int]:
     """([(name, shape, dtype, offset)], size in bytes) of the shared arrays."""
     e, n, a = n_envs, info.n_agents, info.n_actions
     fields = [
@@ -127,6 +138,6 @@ def layout(info, n_rewards, n_envs):
     return placed, offset
 
 
-def views_of(memory, info, n_rewards, n_envs):
+def views_of(memory: SharedMemory, info: EnvInfo, n_rewards: int, n_envs: int) -> dict[str, NDArray[Any]]:
     fields, _ = layout(info, n_rewards, n_envs)
     return {name: np.ndarray(shape, dtype, memory.buf, offset) for name, shape, dtype, offset in fields}

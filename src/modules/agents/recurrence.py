@@ -121,8 +121,7 @@ class _HiddenStates(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (d_out,) = grad_outputs
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         *_, w_ih, w_hh, x, h, gates = ctx.saved_tensors
         e = ctx.episodes
         rows = [e.obs, e.actions + 1, e.agents, 3 * e.hidden, 3 * e.hidden, 4]

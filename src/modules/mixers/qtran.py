@@ -102,8 +102,8 @@ class JointValue(nn.Module):
             return state.new_zeros(*state.shape[:-1], 1)
         parts = [state] if "state" in self.config.v_input else []
         if "hidden" in self.config.v_input:
-            v_first = self.encode_v[:2](hidden) if v_first is None else v_first
-            pooled, count = self._pooled(v_first.sum(dim=-2), self.n_agents)
+            first: Tensor = self.encode_v[:2](hidden) if v_first is None else v_first
+            pooled, count = self._pooled(first.sum(dim=-2), self.n_agents)
             parts.append(F.linear(pooled, self.encode_v[2].weight) + count * self.encode_v[2].bias)  # [B, T, H]
         return self.f_v(torch.cat(parts, dim=-1))
 
