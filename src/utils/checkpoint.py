@@ -332,7 +332,9 @@ def _read_plain(path: str | os.PathLike, most: int) -> bytes:
 # ---------------------------------------------------------------------- finding
 
 
-def find_checkpoint(path: str, load_step: int | str = 0, says: str = "checkpoint_path") -> tuple[str, int]:
+def find_checkpoint(
+    path: str | os.PathLike, load_step: int | str = 0, says: str = "checkpoint_path"
+) -> tuple[str, int]:
     """(folder, t_env) of the checkpoint to load from `path`.
 
     path: a run directory, its `checkpoints` folder, or any folder of folders named by their step, as
