@@ -52,12 +52,16 @@ def test_the_page_lists_every_room_and_no_other():
     split = {path.parent.parent for path in FILES if len(path.parts) == 3}  # their folders are listed one by one
     folders = {path.parent for path in FILES} - {Path(".")} - split | {Path("sweeping"), Path("config")}
     modules = {path.name for path in FILES if len(path.parts) == 1}
-    assert sorted(listed) == sorted(modules | {f"{folder}/" for folder in folders})
+    there = modules | {f"{folder}/" for folder in folders}
+    assert there - set(listed) == set(), "docs/architecture.md does not list them: say there what they are"
+    assert sorted(listed) == sorted(there), "docs/architecture.md lists what is not there, or lists it twice"
 
 
 def test_the_drawing_has_every_room_once():
     drawn = [room for layer in LAYERS for room in layer]
-    assert sorted(drawn) == sorted({path.parts[0].removesuffix(".py") for path in FILES}) and len(NODES) == len(LAYERS)
+    there = {path.parts[0].removesuffix(".py") for path in FILES}
+    assert there - set(drawn) == set(), "they have no layer in the drawing of docs/architecture.md"
+    assert sorted(drawn) == sorted(there) and len(NODES) == len(LAYERS)
 
 
 def test_every_file_that_the_page_names_is_there():
