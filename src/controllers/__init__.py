@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from components.action_selectors import Selector
-    from controllers.basic_controller import Act
+    from components.episode_buffer import EpisodeBatch
+    from controllers.basic_controller import Act, BasicMAC
+
+    def _held_by_pyright(mac: BasicMAC) -> MAC:
+        return mac
 
 
 REGISTRY = {
@@ -72,7 +76,7 @@ class MAC(Protocol):
         """TrainingError where values are not finite."""
         ...
 
-    def unroll(self, batch: Any, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def unroll(self, batch: EpisodeBatch, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """q [R, N, A] and hidden [R, N, H] of a batch of episodes at the steps `index` [R]."""
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,7 +11,14 @@ from utils.registry import lookup
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from components.episode_buffer import EpisodeBatch
+    from learners.transitions import Batch
+    from learners.value_learner import Log, ValueLearner
     from utils.args import NotFinite
+
+    def _held_by_pyright(learner: ValueLearner, batch: EpisodeBatch) -> tuple[Learner, Batch]:
+        return learner, batch  # a ValueLearner is a Learner, and our batch is one that plugin files read
+
 
 REGISTRY = {
     "q_learner": "learners.q_learner:QLearner",
@@ -28,9 +35,9 @@ class Learner(Protocol):
 
     training_steps: int  # gradient updates so far
     log_stats_t: int  # when the losses were last logged
-    logger: Any
+    logger: Log
 
-    def update(self, batch: Any, t_env: int, episode_num: int, /) -> None:
+    def update(self, batch: EpisodeBatch, t_env: int, episode_num: int, /) -> None:
         """One gradient step on a batch of episodes; whether it was finite is told by `outcomes`."""
         ...
 
@@ -38,7 +45,7 @@ class Learner(Protocol):
         """Of each update since the last call: None, or what was not finite."""
         ...
 
-    def values(self, batch: Any, /) -> dict[str, Tensor]:
+    def values(self, batch: EpisodeBatch, /) -> dict[str, Tensor]:
         """{name: value} of the joint actions in a batch, for the tables of one-step games."""
         ...
 
@@ -47,7 +54,7 @@ class Learner(Protocol):
     def load_models(self, path: str | PathLike, /) -> None: ...
     def load_weights(self, path: str | PathLike, names: Collection[str] | None = None, /) -> None: ...
     def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: Any, /) -> None: ...
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None: ...
 
 
 METHODS = ("update", "outcomes", "cuda", "save_models", "load_models", "state_dict", "load_state_dict", "values")

@@ -15,7 +15,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,10 @@ from utils.args import ConfigError, NotFinite, key, read
 from utils.checkpoint import has_checksums, load_optimiser, load_weights, put_moments, save_weights, write_checksums
 
 FILES = {"agent", "mixer", "opt", "reward_stats", "meta", "checksums"}  # of a checkpoint
+
+
+class Log(Protocol):
+    def log_stat(self, key: str, value: Any, t: int, /) -> object: ...
 
 
 class ValueLearner:
@@ -62,7 +66,7 @@ class ValueLearner:
     mixer: Any  # of its own kind, or None
     networks: dict[str, Any]
 
-    def __init__(self, mac: MAC, scheme: Mapping[str, Any], logger: Any, args: SimpleNamespace) -> None:
+    def __init__(self, mac: MAC, scheme: Mapping[str, Any], logger: Log, args: SimpleNamespace) -> None:
         self.config = read(type(self).Config, args, also=self.reads_too)
         self.args, self.mac, self.logger = args, mac, logger
         self.mixer = self.make_mixer(args)
