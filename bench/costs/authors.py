@@ -47,8 +47,9 @@ def update(path: str, algorithm: str, sizes: dict, device: str, threads: int) ->
     if device == "cpu":
         do_nothing: Any = lambda self, *_, **__: self  # noqa: E731
         torch.Tensor.cuda = torch.nn.Module.cuda = do_nothing
-    from components.episode_buffer import EpisodeBatch
     from components.transforms import OneHot
+
+    from components.episode_buffer import EpisodeBatch
     from controllers import REGISTRY as controllers
 
     values: dict = {}

@@ -48,8 +48,8 @@ class Silent:
 def update(algorithm: str, sizes: dict, device: str, threads: int, keys: dict) -> Made:
     """Work: an update of `algorithm` on one batch of random episodes; on a GPU `IN_A_ROW`.
 
-    keys: {key: value} of our configuration that differ from PyMARL's and from `OF_ALGORITHM`. About: floating-point operations of the products
-    and bytes moved in our graph, in the plain path where a faster one hides them.
+    keys: {key: value} of our configuration that differ from PyMARL's and from `OF_ALGORITHM`. About: floating-point
+    operations of the products and bytes moved in our graph, in the plain path where a faster one hides them.
     """
     sys.path.insert(0, SRC)
     import torch
@@ -82,8 +82,9 @@ def act(sizes: dict, n_envs: int, rounds: int, device: str, threads: int, keys: 
     size = Sizes(**sizes)
     values = _of_game(
         "qtran_base", _rules(size, size.steps, size.steps),
-        PYMARL | QTRAN | QUIET | {"epsilon_start": 0.05, "batch_size_run": n_envs, "batch_size": 1, "buffer_size": n_envs,
-                          "num_threads": threads, "use_cuda": device == "cuda", "t_max": 10**9} | keys,
+        PYMARL | QTRAN | QUIET | {"epsilon_start": 0.05, "batch_size_run": n_envs, "batch_size": 1,
+                                  "buffer_size": n_envs, "num_threads": threads, "use_cuda": device == "cuda",
+                                  "t_max": 10**9} | keys,
     )  # fmt: skip
     runner = Parts(values, Logger(Silent.console_logger)).runner
 

@@ -38,6 +38,6 @@ def recognise(path: str) -> Peer:
     what = "it is not there" if not folder.exists() else "it is no folder" if not folder.is_dir() else "none is in it"
     raise BadInput(
         f"--peer {path}: {what}; give a checkout of EPyMARL (github.com/uoe-agents/epymarl), MARL-Algorithms "
-        "(github.com/starry-sky6688/MARL-Algorithms), JaxMARL (github.com/FLAIROx/JaxMARL), or of the comparators' code: "
-        "hijkzzz/pymarl2, oxwhirl/wqmix, xmu-rl-3dv/ResQ"
+        "(github.com/starry-sky6688/MARL-Algorithms), JaxMARL (github.com/FLAIROx/JaxMARL), or of the comparators' "
+        "code: hijkzzz/pymarl2, oxwhirl/wqmix, xmu-rl-3dv/ResQ"
     )

@@ -168,10 +168,8 @@ class Gymma(ArrayEnv):
         }
         self.notes = (f"state: {self.facts['state']}",) if self.use_game_state else ()
         if len(set(game.n_actions)) > 1:
-            self.notes += (
-                f"actions of the agents: {', '.join(map(str, game.n_actions))}; all have {max(game.n_actions)} outputs, and "
-                "those that an agent lacks are masked as unavailable",
-            )
+            own, most = ", ".join(map(str, game.n_actions)), max(game.n_actions)
+            self.notes += (f"actions of the agents: {own}; all have {most} outputs, and actions they lack are masked",)
         if limit < asked:
             self.facts["episode_limit"] = f"{limit} steps, the game's own {game.limit_name}"
             self.notes += (
