@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,10 +26,14 @@ class Keeps(Protocol):
     def checkpoint(self) -> object: ...
     def tested(self) -> None: ...
     def last_state(self) -> None: ...
+    def best_weights(self) -> AbstractContextManager[int | None]: ...
 
 
 class Progress(Protocol):
     def update(self, t_env: int) -> None: ...
+
+
+ABSOLUTE_TIMES = 10  # as many episodes as a test has: Gorsane et al. 2022, section 4
 
 
 class Training:
@@ -51,6 +56,10 @@ class Training:
         learning_starts: int = key("time before the first update", unit="environment steps", low=0)
         test_interval: int = key("time between two tests", unit="environment steps", low=1)
         test_nepisode: int = key("episodes of a test; rounded up to whole rounds", unit="episodes", low=1)
+        absolute_metric: bool = key(
+            "behind training the weights that tested best play ten times `test_nepisode` new episodes: `absolute` in "
+            "summary.json (Gorsane et al. 2022); keeps checkpoints/best, also where save_model=False"
+        )
         log_interval: int = key("time between two summaries on the console", unit="environment steps", low=1)
         save_model: bool = key("write checkpoints, and keep the one that tested best in checkpoints/best")
         save_model_interval: int = key("time between two checkpoints", unit="environment steps", low=1)
@@ -143,6 +152,8 @@ def train(
     logger.log_stat("updates", learner.training_steps, runner.t_env)
     if config.save_model and schedule.save.last != runner.t_env:
         keeper.checkpoint()
+    if config.absolute_metric:
+        _play_best(config, runner, logger, keeper, progress)
     logger.print_recent_stats()
 
 
@@ -216,6 +227,27 @@ def _test(
         keeper.tested()
 
 
+def _play_best(
+    config: Training.Config, runner: EpisodeRunner, logger: Logger, keeper: Keeps, progress: Progress
+) -> None:
+    """The absolute metric. A run that is resumed plays all of it again, and the same episodes."""
+    runner.clock.lap("saving")
+    with keeper.best_weights() as t_best:
+        if t_best is None:
+            logger.console_logger.warning("absolute_metric: no test had a finite result, so no weights are the best")
+            return
+        runner.begin_absolute()
+        for _ in _test_rounds(config, runner, ABSOLUTE_TIMES):
+            runner.run(test_mode=True)
+            progress.update(runner.t_env)
+    runner.clock.lap("testing")
+    episodes = len(runner.stats["test_"].rows())
+    figures = runner.stats["test_"].take() | {"t_env": t_best, "episodes": episodes}
+    with interrupts.held():
+        for name, value in figures.items():
+            logger.log_stat(f"absolute_{name}", value, runner.t_env)
+
+
 def test(config: Training.Config, runner: EpisodeRunner, render: bool = False) -> list[dict[str, float]]:
     """At least `test_nepisode` episodes without exploration; logs their means as `test_*`. Returns each of them."""
     for _ in _test_rounds(config, runner):
@@ -225,5 +257,5 @@ def test(config: Training.Config, runner: EpisodeRunner, render: bool = False) -
     return episodes
 
 
-def _test_rounds(config: Training.Config, runner: EpisodeRunner) -> range:
-    return range(-(-config.test_nepisode // runner.env.n_envs))
+def _test_rounds(config: Training.Config, runner: EpisodeRunner, times: int = 1) -> range:
+    return range(-(-times * config.test_nepisode // runner.env.n_envs))
