@@ -17,15 +17,17 @@ import argparse
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
-def least_loss(payoff, starts=6, steps=1500):
+def least_loss(payoff: NDArray[np.float64], starts: int = 6, steps: int = 1500) -> float:
     """The smallest loss that `starts` descents find for one payoff [A_1, …, A_N]."""
     shape, n = payoff.shape, payoff.ndim
     best = np.unravel_index(int(payoff.argmax()), shape)
     q = [torch.randn(starts, a).requires_grad_() for a in shape]
     v = torch.zeros(starts, requires_grad=True)
     optimiser = torch.optim.Adam([*q, v], lr=0.05)
+    loss = torch.zeros(starts)
     for step in range(steps):
         if step == steps * 2 // 3:
             optimiser.param_groups[0]["lr"] = 0.005
@@ -40,7 +42,7 @@ def least_loss(payoff, starts=6, steps=1500):
     return loss.min().item()
 
 
-def main():
+def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--payoffs", type=int, default=10, help="random payoffs of each shape, seeds 0, 1, …")
     options = p.parse_args()

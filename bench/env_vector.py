@@ -8,12 +8,16 @@ Resets are outside the clock. The aim is a ratio of at least 50. About 15 second
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from envs import REGISTRY, make
+from envs.vector import VectorEnv
 
 CONFIG = Path(__file__).parents[1] / "src" / "config" / "envs"
 GAMES = [
@@ -26,7 +30,7 @@ GAMES = [
 ]
 
 
-def step_seconds(envs, actions):
+def step_seconds(envs: Sequence[VectorEnv], actions: NDArray[np.int64]) -> float:
     """Seconds for one step of each of `envs`, actions [len(envs), E, N]; ended episodes are reset after."""
     start = time.perf_counter()
     steps = [env.step(a) for env, a in zip(envs, actions, strict=True)]
@@ -37,7 +41,7 @@ def step_seconds(envs, actions):
     return seconds
 
 
-def compare(name, changes, n_envs, repeats):
+def compare(name: str, changes: dict[str, Any], n_envs: int, repeats: int) -> NDArray[np.float64]:
     """(seconds of one step of n_envs together, of n_envs single steps), medians."""
     env_args = yaml.safe_load((CONFIG / f"{name}.yaml").read_text(encoding="utf-8"))["env_args"] | changes
     together = [make(name, env_args, n_envs=n_envs, seed=0)]
@@ -55,8 +59,8 @@ def compare(name, changes, n_envs, repeats):
     return np.median(times, axis=0)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--n-envs", type=int, default=1024, help="environments E (default: 1024)")
     parser.add_argument("--repeats", type=int, default=15, help="timed steps (default: 15)")
     parser.add_argument("--game", nargs="*", choices=sorted(REGISTRY), help="only these")

@@ -16,8 +16,10 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -29,7 +31,9 @@ from tables import figures, read_json
 MAIN = Path(__file__).resolve().parents[1] / "src" / "main.py"
 
 
-def one(algorithm, seed, folder, shape, overrides):
+def one(
+    algorithm: str, seed: int, folder: str, shape: tuple[int, ...] | None, overrides: Sequence[str]
+) -> dict[str, Any]:
     """The figures of one run."""
     if shape:
         payoff = np.random.default_rng(seed).uniform(-10, 10, shape).round(3).tolist()
@@ -48,12 +52,12 @@ def one(algorithm, seed, folder, shape, overrides):
     return {name: value for name, value in known.items() if value is not None}
 
 
-def line(name, values):
+def line(name: str, values: Sequence[float]) -> str:
     low, median, high = np.percentile(values, [25, 50, 75])
     return f"  {name:<22} median {median:.4g}   quartiles {low:.4g} to {high:.4g}   largest {max(values):.4g}"
 
 
-def main():
+def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--seeds", default="1-100", help="first-last")
     p.add_argument("--algorithms", nargs="+", default=["qtran_alt", "qtran_base", "vdn", "qmix", "qatten", "iql"])

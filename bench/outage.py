@@ -77,7 +77,8 @@ class Run:
         """Environment steps at unix times, drawn straight from record to record."""
         records = [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
         training = [(r["time"], r["t_env"]) for r in records if not r["key"].startswith("test_")]
-        return np.interp(times, *zip(*training))
+        when, t_env = zip(*training)
+        return np.interp(times, when, t_env)
 
     def cpu(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """CPU seconds at unix times: of the process, of all its threads but the main one."""

@@ -17,7 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -30,7 +32,7 @@ TRAINING = (
 T_MAX = 1_000_000
 
 
-def configuration(algorithm, task, seed):
+def configuration(algorithm: str, task: int, seed: int) -> dict[str, Any]:
     """A complete config.yaml of ours for predator-prey with penalty 0.5 · (task + 1)."""
     folder = ROOT / "src" / "config"
     values = yaml.safe_load((folder / "default.yaml").read_text(encoding="utf-8"))
@@ -41,7 +43,7 @@ def configuration(algorithm, task, seed):
     return values | {"env_args": values["env_args"] | {"penalty": 0.5 * (task + 1)}}
 
 
-def curve(algorithm, task, rng, points):
+def curve(algorithm: str, task: int, rng: random.Random, points: int) -> Iterator[tuple[int, float]]:
     """[(step, value)]: a return that rises from about 0 to what this algorithm reaches on this task."""
     order = ALGORITHMS.index(algorithm)
     level = 40 / (1 + 0.1 * order * (1 + task)) * (1 if rng.random() > 0.04 * order else 0.2) + rng.gauss(0, 1)
@@ -51,7 +53,7 @@ def curve(algorithm, task, rng, points):
         yield step, level / (1 + math.exp((half - step) / width)) + rng.gauss(0, 0.6)
 
 
-def make_run(folder, algorithm, task, seed, points):
+def make_run(folder: Path, algorithm: str, task: int, seed: int, points: int) -> None:
     rng = random.Random(f"{algorithm} {task} {seed}")
     path = folder / algorithm / "predator_prey" / f"seed{seed}_20260101T{task:02d}{seed:02d}00Z"
     (path / "checkpoints" / str(T_MAX)).mkdir(parents=True)
@@ -69,14 +71,14 @@ def make_run(folder, algorithm, task, seed, points):
     (path / "summary.json").write_text(json.dumps(summary))
 
 
-def make_runs(folder, tasks, seeds, points):
+def make_runs(folder: Path, tasks: int, seeds: int, points: int) -> None:
     for algorithm in ALGORITHMS:
         for task in range(tasks):
             for seed in range(1, seeds + 1):
                 make_run(folder, algorithm, task, seed, points)
 
 
-def main():
+def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--tasks", type=int, default=20)
     p.add_argument("--seeds", type=int, default=5)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -263,15 +262,14 @@ def measure() -> int:
     from costs.sizes import BATTLES
 
     from components.episode_buffer import EpisodeBatch, make_scheme
+    from envs.vector import EnvInfo
     from runners.ray_actor import Episode, Told
     from runners.ray_runner import Round
     from utils.ray_cluster import RayCluster
     from utils.registry import MissingPackage
 
     sizes, count = BATTLES["2s3z"], 100
-    info = SimpleNamespace(
-        state_shape=sizes.state, obs_shape=sizes.obs, n_actions=sizes.actions, n_agents=sizes.agents, pixels=False
-    )
+    info = EnvInfo(sizes.agents, sizes.actions, sizes.obs, sizes.state, sizes.steps)
     scheme, groups = make_scheme(info, True), {"agents": sizes.agents}
     try:
         cluster = RayCluster("measure", None, cpus=2)

@@ -11,7 +11,9 @@ Training on SMAX is measured by `bench/run.py train --only smax`.
 import argparse
 import logging
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ import torch
 import envs
 from components.episode_buffer import make_scheme
 from controllers import mac_class
-from envs.smax import make_game
+from envs.games.smax import SMAX, make_game
 from parts import readers
 from runners.episode_runner import EpisodeRunner
 from utils.config import load
@@ -28,11 +30,11 @@ from utils.config import load
 class Silent:
     console_logger = logging.getLogger("bench")
 
-    def log_stat(self, *_):
+    def log_stat(self, *_: object) -> None:
         pass
 
 
-def parts(map_name, n_envs):
+def parts(map_name: str, n_envs: int) -> tuple[EpisodeRunner, Any]:
     """A runner of ours, and the MAC that it acts with, as a run of QMIX has them."""
     values = load("qmix", "smax", {"env_args.map_name": map_name, "seed": 0, "epsilon_anneal_time": 0}, readers).values
     env = envs.make("smax", values["env_args"], n_envs, seed=0)
@@ -40,13 +42,14 @@ def parts(map_name, n_envs):
     args = SimpleNamespace(**values, **vars(info), game_seed=0)
     scheme, groups = make_scheme(info, True), {"agents": info.n_agents}
     mac = mac_class(args.mac)(scheme, groups, args)
-    return EpisodeRunner(env, mac, scheme, groups, Silent(), args), mac
+    silent: Any = Silent()
+    return EpisodeRunner(env, mac, scheme, groups, silent, args), mac
 
 
 class Bare:
     """The loop that somebody in a hurry writes."""
 
-    def __init__(self, config, mac, n_envs):
+    def __init__(self, config: Any, mac: Any, n_envs: int) -> None:
         import jax
         import jax.numpy as jnp
 
@@ -54,16 +57,16 @@ class Bare:
         game, agents = self.game, self.game.agents
         self.rng, self.keys = np.random.default_rng(0), jax.random.split(jax.random.PRNGKey(0), n_envs)
 
-        def look(obs, state):
+        def look(obs: Any, state: Any) -> tuple[Any, Any]:
             avail = game.get_avail_actions(state)
             return jnp.stack([obs[a] for a in agents]), jnp.stack([avail[a] for a in agents])
 
-        def begin(key):
+        def begin(key: Any) -> tuple[Any, ...]:
             key, now = jax.random.split(key)
             obs, state = game.reset(now)
             return key, state, *look(obs, state)
 
-        def step(key, state, actions):
+        def step(key: Any, state: Any, actions: Any) -> tuple[Any, ...]:
             key, now = jax.random.split(key)
             obs, state, reward, done, _ = game.step_env(now, state, dict(zip(agents, actions)))
             return key, state, *look(obs, state), reward[agents[0]], done["__all__"]
@@ -71,7 +74,7 @@ class Bare:
         self.begin, self.step = jax.jit(jax.vmap(begin)), jax.jit(jax.vmap(step))
 
     @torch.inference_mode()
-    def round(self):
+    def round(self) -> int:
         """Returns the steps of one episode in each environment."""
         n_agents, n_actions = self.game.num_allies, 5 + self.game.num_enemies
         self.keys, state, obs, avail = self.begin(self.keys)
@@ -90,17 +93,18 @@ class Bare:
         return int(steps)
 
 
-def rate(play):
+def rate(play: Callable[[], int]) -> float:
     """Environment steps per second of CPU time; play() returns the steps."""
     start = time.process_time()
     return play() / (time.process_time() - start)
 
 
-def throughput(args):
+def throughput(args: argparse.Namespace) -> None:
     runner, mac = parts(args.map, args.n_envs)
+    assert isinstance(runner.env, SMAX)
     bare = Bare(runner.env.config, mac, args.n_envs)
 
-    def ours():
+    def ours() -> int:
         before = runner.t_env
         runner.run()
         return runner.t_env - before
@@ -112,8 +116,8 @@ def throughput(args):
     print(f"ratio {middle:.2f} (quartiles {low:.2f} to {high:.2f}, {args.rounds} rounds, {args.n_envs} of {args.map})")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--map", default="3m", help="the scenario (default: 3m)")
     parser.add_argument("--n-envs", type=int, default=32, help="environments (default: 32)")
     parser.add_argument("--rounds", type=int, default=20, help="rounds that are measured (default: 20)")

@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -19,10 +18,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 import torch
 
 from components.episode_buffer import EpisodeBatch, ReplayBuffer, make_scheme, nbytes
-from utils.state import StateFolder
+from envs.vector import EnvInfo
+from utils.resume_state import StateFolder
 
-SHAPES = SimpleNamespace(n_agents=5, n_actions=11, obs_shape=80, state_shape=120)
 LIMIT = 120  # steps
+SHAPES = EnvInfo(n_agents=5, n_actions=11, obs_shape=80, state_shape=120, episode_limit=LIMIT)
 MINUTES = 10  # the default of resume_minutes
 
 
@@ -58,6 +58,7 @@ def main() -> None:
             disk = max(disk, sum(f.stat().st_size for f in states.folder.iterdir()))
         start = time.perf_counter()
         saved = StateFolder(states.folder).read()
+        assert saved is not None and saved.replay is not None
         for first, episodes in saved.replay:
             buffer.put_back(first, episodes)
         read = time.perf_counter() - start

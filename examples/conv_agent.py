@@ -1,9 +1,10 @@
 """An agent network for games that show images: two layers of convolutions in front of the recurrent agent."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from modules.agents.rnn_agent import RNNAgent
 
@@ -11,7 +12,7 @@ from modules.agents.rnn_agent import RNNAgent
 class ConvAgent(RNNAgent):
     """Observations [..., N, O] are images of args.obs_dims = (height, width, channels), made flat: numbers of 0..1."""
 
-    def __init__(self, args):
+    def __init__(self, args: SimpleNamespace) -> None:
         height, width, channels = args.obs_dims
         layers = nn.Conv2d(channels, 16, 3, stride=2), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2), nn.ReLU()
         features = nn.Sequential(*layers, nn.Flatten())
@@ -19,17 +20,19 @@ class ConvAgent(RNNAgent):
         super().__init__(SimpleNamespace(**{**vars(args), "obs_shape": size}))  # its first layer reads the features
         self.features, self.dims = features, args.obs_dims
 
-    def see(self, obs):
+    def see(self, obs: Tensor) -> Tensor:
         """Features [..., N, F] of obs [..., N, O]."""
         images = obs.reshape(-1, *self.dims).movedim(-1, 1)  # [·, channels, height, width], as torch wants it
         return self.features(images).reshape(*obs.shape[:-1], -1)
 
-    def forward(self, obs, last_action, agent_ids, hidden):
+    def forward(self, obs: Tensor, last_action: Tensor, agent_ids: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         return super().forward(self.see(obs), last_action, agent_ids, hidden)
 
-    def acting(self, agent_ids):
+    def acting(self, agent_ids: Tensor) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
         act = super().acting(agent_ids)
         return lambda obs, last_action, hidden: act(self.see(obs), last_action, hidden)
 
-    def unroll(self, obs, last_action, agent_ids, index=None):
+    def unroll(
+        self, obs: Tensor, last_action: Tensor, agent_ids: Tensor, index: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         return super().unroll(self.see(obs), last_action, agent_ids, index)

@@ -3,17 +3,19 @@
 python src/main.py --config=examples/weighted_sum.yaml --env-config=two_step
 """
 
-from torch import nn
+from types import SimpleNamespace
+
+from torch import Tensor, nn
 
 
 class WeightedSum(nn.Module):
     reads = ("state",)  # what `forward` gets beside the agents' values: state, obs, both or nothing
 
-    def __init__(self, args):
+    def __init__(self, args: SimpleNamespace) -> None:
         super().__init__()
         self.weights = nn.Linear(args.state_shape, args.n_agents)
 
-    def forward(self, agent_qs, state):
+    def forward(self, agent_qs: Tensor, state: Tensor) -> Tensor:
         """Q_tot [M, 1] of agent_qs [M, N] and state [M, S]."""
         weights = self.weights(state).softmax(dim=-1) * agent_qs.shape[-1]
         return (weights * agent_qs).sum(dim=-1, keepdim=True)

@@ -3,6 +3,8 @@
 Importing needs the standard library only, so that a missing core package can be told.
 """
 
+from __future__ import annotations
+
 import contextlib
 import platform
 import shutil
@@ -12,9 +14,13 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from utils.args import ConfigError
+
+if TYPE_CHECKING:
+    from os import PathLike
+
 
 ROOT = Path(__file__).resolve().parents[1]
 OLDEST_PYTHON = (3, 10)
@@ -30,7 +36,7 @@ class Check(NamedTuple):
     fix: str = ""  # the line that fixes it
 
 
-def failed(name, error, needed=True):
+def failed(name: str, error: object, needed: bool = True) -> Check:
     """The Check of a ConfigError or its message, which ends with what to do, after its last semicolon."""
     detail, _, fix = str(error).rpartition("; ")
     state = "broken" if needed else "missing"
@@ -40,7 +46,7 @@ def failed(name, error, needed=True):
 # ---- Python and packages
 
 
-def python():
+def python() -> Check:
     version = platform.python_version()
     if sys.version_info < OLDEST_PYTHON:
         return Check(
@@ -49,7 +55,7 @@ def python():
     return Check("Python", "ok", f"{version}, {sys.executable}")
 
 
-def packages(requirements, needed=True):
+def packages(requirements: str, needed: bool = True) -> Check:
     """The packages of a requirements file, a path from the repository's root, by what pip knows of them."""
     fix = f"pip install -r {requirements}"
     try:
@@ -81,13 +87,13 @@ def packages(requirements, needed=True):
     return Check(requirements, "ok", ", ".join(there))
 
 
-def extras():
+def extras() -> list[str]:
     """The files of optional packages: all in requirements/ but the developers' and the constraints."""
     files = [path for path in ROOT.glob("requirements/*.txt") if not path.stem.startswith(("dev", "constraints"))]
     return sorted(str(path.relative_to(ROOT)) for path in files)
 
 
-def sacred():
+def sacred() -> Check:
     """Whether it can be imported: 0.8.7 cannot beside the newest setuptools."""
     try:
         from utils.config import import_sacred
@@ -98,7 +104,7 @@ def sacred():
     return Check("sacred", "ok", "can be imported")
 
 
-def torch_device():
+def torch_device() -> Check:
     try:
         import torch
     except Exception as error:  # a wheel for another machine, a CUDA library that is gone
@@ -116,7 +122,7 @@ def torch_device():
     return Check("device", "missing", f"{version} (CUDA {torch.version.cuda}) sees no GPU", fix)
 
 
-def environment(name, needed):
+def environment(name: str, needed: bool) -> Check:
     """A name of the registry: whether this machine has what it needs."""
     from envs import env_class
     from utils.logging import brief
@@ -144,9 +150,9 @@ def installed_by(name: str) -> str:
 # ---- StarCraft II
 
 
-def protobuf(needed):
+def protobuf(needed: bool) -> Check:
     """pysc2 bears old ones only."""
-    from envs.starcraft import protobuf_problem
+    from envs.starcraft.installation import protobuf_problem
 
     problem = protobuf_problem()
     if problem:
@@ -154,9 +160,9 @@ def protobuf(needed):
     return Check("protobuf", "ok", metadata.version("protobuf"))
 
 
-def starcraft(needed):
+def starcraft(needed: bool) -> list[Check]:
     """The game, its version and its maps: Checks, without those that need a broken one."""
-    from envs.starcraft import SMAC_MAPS, SMACV2_MAP, game_version, installed_maps, sc2_path
+    from envs.starcraft.installation import SMAC_MAPS, SMACV2_MAP, game_version, installed_maps, sc2_path
 
     try:
         path = sc2_path()
@@ -178,7 +184,7 @@ def starcraft(needed):
     return [*found, Check("its maps", "ok", f"the {len(SMAC_MAPS)} of SMAC and {SMACV2_MAP} of SMACv2")]
 
 
-def ports(games):
+def ports(games: int) -> Check:
     """One port of this machine for each game that plays at the same time."""
     with contextlib.ExitStack() as held:
         for n in range(games):
@@ -193,10 +199,10 @@ def ports(games):
 # ---- what a run writes to, and holds
 
 
-def mongo(url, database):
+def mongo(url: str | None, database: str) -> Check:
     """Sacred's server, where one is configured: reached and willing."""
+    from recording.mongo_entry import ping_mongo
     from utils.logging import brief, without_password
-    from utils.mongo_entry import ping_mongo
 
     if not url:
         return Check("MongoDB", "ok", "not configured (mongo_url is null)")
@@ -210,7 +216,7 @@ def mongo(url, database):
     return Check("MongoDB", "ok", f"{name}, database {database}")
 
 
-def disk(folder):
+def disk(folder: str | PathLike) -> Check:
     """The folder of results: can be written, and has room. It, or what of it has to be made, is not left behind."""
     folder = Path(folder).absolute()
     there = next(f for f in (folder, *folder.parents) if f.exists())
@@ -227,7 +233,7 @@ def disk(folder):
     return Check("disk", "ok", detail)
 
 
-def memory(values):
+def memory(values: dict[str, Any]) -> Check:
     """All that the run which `values` configure holds, in the memory that is free now: the sum that the run refuses by,
     and its game on top, which the run has made by then."""
     import torch
@@ -273,7 +279,7 @@ def needed_memory(values: dict, device: str) -> tuple:
 # ---- a game
 
 
-def episode(values):
+def episode(values: dict[str, Any]) -> Check:
     """One episode of random available actions."""
     from utils.logging import brief
 
@@ -286,7 +292,7 @@ def episode(values):
         return Check(name, "broken", brief(error))
 
 
-def _play(values):
+def _play(values: dict[str, Any]) -> str:
     """What was seen, in words."""
     import numpy as np
 

@@ -3,14 +3,24 @@
 python src/doctor.py --env-config=sc2
 """
 
+from __future__ import annotations
+
 if __name__ == "__main__":
     from utils.start import leave_at_once
 
     leave_at_once()
 
 import sys
+from typing import TYPE_CHECKING, Any
 
 from utils import command
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from checks import Check
+
 
 EXAMPLES = """\
 what is looked at: Python, the packages, torch and its device, each environment, StarCraft II (SC2PATH, version, maps),
@@ -29,14 +39,14 @@ exit status: 0 all that is needed works; 1 something is broken; 2 bad input
 EMBEDDED = "matrix_game"  # what is looked at when no environment is named; it needs nothing but the core
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     split = argv.index("with") if "with" in argv else len(argv)
     return command.status_of(act, parser().parse_args(argv[:split]), argv[split + 1 :])
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     p = command.parser(
         "src/doctor.py",
         "Tell what works on this machine, and mend the rest.",
@@ -49,7 +59,7 @@ def parser():
     return p
 
 
-def act(options, words):
+def act(options: argparse.Namespace, words: list[str]) -> int:
     import checks
 
     found = []
@@ -103,7 +113,7 @@ def of_environments(algorithm: str, game: str, alone: bool) -> tuple:
     return found, of_games[needed].state == "ok"
 
 
-def values_of(algorithm, game, words):
+def values_of(algorithm: str, game: str, words: list[str]) -> dict[str, Any]:
     """The configuration of the run."""
     from parts import readers
     from utils import config as configuration
@@ -112,12 +122,12 @@ def values_of(algorithm, game, words):
     return config.values | config.secrets
 
 
-def shared_values(algorithm, words):
+def shared_values(algorithm: str, words: list[str]) -> dict[str, Any]:
     """What the run of a game that is not there shares with that of the embedded one."""
     return values_of(algorithm, EMBEDDED, [word for word in words if not word.startswith("env_args.")])
 
 
-def conclude(found, note=None):
+def conclude(found: list[Check], note: str | None = None) -> int:
     """Show the Checks; returns the exit status."""
     show(found)
     if note:
@@ -127,7 +137,7 @@ def conclude(found, note=None):
     return int(bool(broken))
 
 
-def show(found):
+def show(found: list[Check]) -> None:
     try:
         from rich.console import Console
         from rich.table import Table

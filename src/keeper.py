@@ -4,6 +4,8 @@ Where the disk is full, the run stops or waits for room (`on_disk_full`): the la
 Other errors of the disk cost a warning and a later try.
 """
 
+from __future__ import annotations
+
 import contextlib
 import copy
 import errno
@@ -12,17 +14,23 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from recording.sinks import JsonlSink
 from utils import interrupts
 from utils.args import ConfigError, TrainingError
 from utils.checkpoint import META
 from utils.identity import JUDGED_BY
 from utils.logging import brief
+from utils.resume_state import Saved, StateConfig, StateError, StateFolder, unlike, writer
 from utils.rundir import BEST, RunDirectory
-from utils.sinks import JsonlSink
-from utils.state import Saved, StateConfig, StateError, StateFolder, unlike, writer
+
+if TYPE_CHECKING:
+    from parts import Parts
+    from training import Schedule
+
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 PAUSE_SECONDS, PAUSES = 30, 120  # between two tries on a full disk; an hour in all
@@ -38,7 +46,9 @@ class Keeper:
     metrics: the sink of metrics.jsonl, set by whoever opens it.
     """
 
-    def __init__(self, parts, directory: RunDirectory, states: StateFolder, schedule, facts: dict):
+    def __init__(
+        self, parts: Parts, directory: RunDirectory, states: StateFolder, schedule: Schedule, facts: dict
+    ) -> None:
         self.parts, self.directory, self.states, self.schedule = parts, directory, states, schedule
         self.facts = facts
         self.config: StateConfig = parts.resuming
@@ -58,7 +68,7 @@ class Keeper:
         if self._save():
             self.directory.limit_checkpoints(self.parts.training.keep_checkpoints)
 
-    def _save(self, **more) -> bool:
+    def _save(self, **more: Any) -> bool:
         t_env = self.parts.runner.t_env
         with interrupts.held():
             self.failure = self._written_or_why(
@@ -146,6 +156,7 @@ class Keeper:
             self._written_or_why(f"the state at t_env {self._t_env}", self._write_state)
 
     def _write_state(self) -> None:
+        assert self.parts.buffer is not None  # it is there wherever something is learned
         position = self.metrics.position() if self.metrics is not None else 0
         self.states.write(self._contents(), self.parts.buffer, position, self.facts)
 
@@ -201,6 +212,7 @@ class Keeper:
                 raise ValueError(odd)
             self._load(saved.parts)
             for first, episodes in saved.replay or []:
+                assert self.parts.buffer is not None
                 self.parts.buffer.put_back(first, episodes)
         except Exception as error:  # a state that was changed can fail in any way
             raise StateError(

@@ -3,14 +3,22 @@
 python src/main.py --config=qtran_alt --env-config=matrix_game with seed=1 t_max=10000
 """
 
+from __future__ import annotations
+
 if __name__ == "__main__":
     from utils.start import leave_at_once
 
     leave_at_once()
 
 import sys
+from typing import TYPE_CHECKING
 
 from utils import command, version
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
 
 EXAMPLES = """\
 values after `with` are written as Sacred has them, nested keys too:
@@ -34,7 +42,7 @@ exit status: 0 finished; 1 training failed; 2 bad input; 128 + its number after 
 """
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     split = argv.index("with") if "with" in argv else len(argv)
@@ -46,7 +54,7 @@ def main(argv=None):
     return command.status_of(act, options, argv[split + 1 :])
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     p = command.parser(
         "src/main.py",
         "Train QTRAN-base, QTRAN-alt, IQL, VDN, QMIX, Qatten, QPLEX, Weighted QMIX or ResQ on a cooperative game.",
@@ -74,7 +82,7 @@ def parser():
     return p
 
 
-def act(options, words):
+def act(options: argparse.Namespace, words: list[str]) -> int:
     from utils import config as configuration
 
     if options.version:
@@ -110,7 +118,7 @@ def act(options, words):
     return resume_latest(config, options.strict) if latest else launch(config, options.profile)
 
 
-def show_list():
+def show_list() -> int:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -149,7 +157,7 @@ def comment(kind: str, name: str) -> str:
         return str(error)
 
 
-def show_explanation(rows):
+def show_explanation(rows: Sequence[Sequence[object]]) -> int:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -6,7 +6,10 @@ import logging
 import shutil
 import subprocess
 import time
+from collections.abc import Callable, Iterable
+from logging.handlers import MemoryHandler
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -14,6 +17,11 @@ import envs
 import resuming
 import tables
 from keeper import Keeper
+from parts import Parts
+from recording.progress import TrainingProgress
+from recording.sinks import JsonlSink, SacredSink, Sink, TensorBoardSink, WandbSink, cut_metrics
+from recording.trace import Trace
+from runners.episode_runner import EpisodeRunner
 from training import Schedule, test, train
 from utils import interrupts
 from utils.args import ConfigError, TrainingError
@@ -21,12 +29,9 @@ from utils.claim import ClaimLost
 from utils.clock import in_words
 from utils.config import import_sacred
 from utils.logging import brief, get_logger, unwritable
-from utils.progress import TrainingProgress
+from utils.resume_state import Saved, StateFolder
 from utils.rundir import RunDirectory
 from utils.runs import read_bytes
-from utils.sinks import JsonlSink, SacredSink, Sink, TensorBoardSink, WandbSink, cut_metrics
-from utils.state import Saved, StateFolder
-from utils.trace import Trace
 
 METRICS, BEYOND = "metrics.jsonl", "metrics.superseded.jsonl"  # the record, and what states have set aside of it
 SUMMARY_SECONDS = 30  # between two summaries of a run that goes on; `--status` reads how far it is
@@ -39,8 +44,14 @@ class OpenRun:
     """
 
     def __init__(
-        self, parts, directory: RunDirectory, states: StateFolder | None, saved: Saved | None, early, secrets: dict
-    ):
+        self,
+        parts: Parts,
+        directory: RunDirectory,
+        states: StateFolder | None,
+        saved: Saved | None,
+        early: MemoryHandler,
+        secrets: dict,
+    ) -> None:
         self.parts, self.directory = parts, directory
         self.trace: Trace | None = None
         resumed, claim, path = states is not None, directory.claim, directory.path
@@ -151,7 +162,7 @@ def guarded(experiment: OpenRun) -> int:
     return code
 
 
-def close(runner, log):
+def close(runner: EpisodeRunner, log: logging.Logger) -> None:
     """What goes wrong here costs a warning: all is learned and written."""
     try:
         runner.close()
@@ -159,7 +170,7 @@ def close(runner, log):
         log.warning(f"closing the environment: {brief(error)}")
 
 
-def _run(experiment: OpenRun, sacred_run) -> None:
+def _run(experiment: OpenRun, sacred_run: Any) -> None:
     parts, directory, keeper = experiment.parts, experiment.directory, experiment.keeper
     logger, runner, learner = parts.logger, parts.runner, parts.learner
     logger.add_sink(SacredSink(sacred_run, parts.training.t_max), experiment.kept)
@@ -174,6 +185,7 @@ def _run(experiment: OpenRun, sacred_run) -> None:
         film = _save_film(parts, directory) if parts.args.render else None
         _refuse_losses([lost, film, _report_tables(parts, directory)])
         return
+    assert parts.buffer is not None
     beat, trace = _Beat(lambda: experiment.summary("running")), experiment.trace
 
     def each_round() -> None:
@@ -227,7 +239,7 @@ def _write_episodes(path: Path, episodes: list[dict[str, float]]) -> str | None:
     return None
 
 
-def _refuse_losses(losses):
+def _refuse_losses(losses: Iterable[str | None]) -> None:
     """TrainingError that names what is not None: results that could not be written."""
     losses = [loss for loss in losses if loss]
     if losses:
@@ -237,7 +249,7 @@ def _refuse_losses(losses):
 class _Beat:
     """Calls `act` now and then. What the disk refuses is tried again the next time."""
 
-    def __init__(self, act):
+    def __init__(self, act: Callable[[], None]) -> None:
         self.act, self.last = act, time.monotonic()
 
     def __call__(self) -> None:
@@ -255,7 +267,7 @@ def _remove_checkpoints_of_interruptions(path: Path) -> None:
                 shutil.rmtree(meta.parent, ignore_errors=True)
 
 
-def _save_film(parts, directory) -> str | None:
+def _save_film(parts: Parts, directory: RunDirectory) -> str | None:
     """The animation of `render`. Returns what could not be written, or None."""
     try:
         path = parts.runner.film.save(directory.path, parts.experiment.render_format)
@@ -265,7 +277,7 @@ def _save_film(parts, directory) -> str | None:
     return None
 
 
-def _report_tables(parts, directory):
+def _report_tables(parts: Parts, directory: RunDirectory) -> str | None:
     """Of a one-step matrix game: the tables in the terminal, tables.json and its picture.
 
     Returns what could not be written, or None.
@@ -290,11 +302,11 @@ def _report_tables(parts, directory):
     return lost
 
 
-def _sacred(directory: RunDirectory, secrets: dict):
+def _sacred(directory: RunDirectory, secrets: dict) -> Callable[[Callable[[Any], None]], None]:
     """A function that calls main(run) inside a Sacred run with its observers. secrets: of the Config."""
     sacred = import_sacred()
-    from utils.mongo_observer import PatientMongoObserver
-    from utils.observers import file_observer
+    from recording.mongo_observer import PatientMongoObserver
+    from recording.observers import file_observer
 
     values, claim = directory.values, directory.claim
     sacred.SETTINGS["CAPTURE_MODE"] = "no"  # log.txt holds the output; capturing breaks the live progress
@@ -311,9 +323,9 @@ def _sacred(directory: RunDirectory, secrets: dict):
         more = {"run_id": claim.run_id, "mine": claim.mine, "began": began, "run_dir": directory.path}
         experiment.observers.append(PatientMongoObserver(url, values["mongo_db"], **more))
 
-    def run(main):
+    def run(main: Callable[[Any], None]) -> None:
         @experiment.main
-        def command(_run):
+        def command(_run: Any) -> None:
             main(_run)
 
         experiment.run()

@@ -1,10 +1,11 @@
 """What a run is made of: configuration → environment, controller, learner, runner, replay."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
@@ -28,11 +29,11 @@ from utils.film import FORMATS, check_format
 from utils.identity import flat
 from utils.logging import Logger
 from utils.memory import free_memory, keep_freed_memory
+from utils.memory_needs import Part, of_episodes, refuse_if_too_large
 from utils.nonfinite import Tolerance
+from utils.resume_state import StateFolder
 from utils.rundir import check_same_algorithm
 from utils.seeding import seed_weights
-from utils.sizes import Part, of_episodes, refuse_if_too_large
-from utils.state import StateFolder
 from utils.yaml_file import read_yaml
 
 COPIES = 5  # of a network while it learns: online, target, gradient, and Adam's two moments
@@ -106,7 +107,7 @@ class Experiment:
                 )
 
 
-def readers(values):
+def readers(values: dict[str, Any]) -> tuple[list[Any], list[tuple[str, str]]]:
     """The classes that will read the configuration `values`, and [(key, problem)] of unknown choices."""
     choices = (
         ("env", envs.env_class),
@@ -134,7 +135,7 @@ class Parts:
     state was made with, which `kernels=auto` keeps to.
     """
 
-    def __init__(self, values, logger, start: bool = True, kernels: str | None = None):
+    def __init__(self, values: dict[str, Any], logger: Logger, start: bool = True, kernels: str | None = None) -> None:
         self.start = start
         self.values, self.logger = values, logger
         self.args = args = SimpleNamespace(**values)
@@ -176,7 +177,7 @@ class Parts:
         own = env_args.get("seed")
         return RayEnv(cls, config, n_envs, seed if own is None else own, e.ray_address, e.ray_actors)
 
-    def _build(self, args) -> None:
+    def _build(self, args: SimpleNamespace) -> None:
         info = self.env.env_info
         if self.training.t_max < info.episode_limit:
             names = [name for name in ("episode_limit", "time_limit") if name in self.values["env_args"]]
@@ -226,7 +227,7 @@ class Parts:
                 "from make_networks(args), and give what else learns a state_dict and a load_state_dict"
             )
 
-    def _refuse_what_does_not_fit(self, args) -> None:
+    def _refuse_what_does_not_fit(self, args: SimpleNamespace) -> None:
         """Say what the networks, the game and batches take; ConfigError, with the sum, where a device has no room for
         all that is still to be made on it."""
         e, c, log = self.experiment, self.training, self.logger.console_logger
@@ -238,12 +239,12 @@ class Parts:
         told = [("cpu", game), *needed.batches] if game.nbytes else needed.batches  # of some games it is not known
         log.info("; ".join(f"{part.what}, {part.nbytes / 2**30:.3f} GiB on {device}" for device, part in told))
 
-    def _device(self):
+    def _device(self) -> str:
         if self.experiment.use_cuda and not torch.cuda.is_available():
             self.logger.console_logger.warning("use_cuda=True but torch sees no GPU: running on the CPU")
         return "cuda" if self.experiment.use_cuda and torch.cuda.is_available() else "cpu"
 
-    def _kernels(self, args, before: str | None) -> str:
+    def _kernels(self, args: SimpleNamespace, before: str | None) -> str:
         """ "fast" or "plain", for recurrent agents, which alone have a choice, with a line that says so.
 
         args.kernels: of the configuration. before: what a resumed run was made with.
@@ -261,7 +262,7 @@ class Parts:
         log.info(f"kernels: {kind} ({why})")
         return kind
 
-    def _load(self):
+    def _load(self) -> None:
         folder, step = find_checkpoint(self.experiment.checkpoint_path, self.experiment.load_step)
         check_same_algorithm(folder, self.values)
         if step >= self.training.t_max and not self.experiment.evaluate:
@@ -303,8 +304,8 @@ class Parts:
         except (ConfigError, AttributeError):
             return ""
         names = {"env", "optimizer", *(name for name in ours if name.startswith("env_args."))}
-        for cls in [agent_class(self.args.agent)] + ([] if self.args.mixer is None else [mixer_class(self.args.mixer)]):
-            names |= declared(cls.Config).keys() if hasattr(cls, "Config") else set()
+        for config in _configs([agent_class(self.args.agent), *_mixers(self.args)]):
+            names |= config.keys()
         told = [
             f"{name} = {shown(theirs[name])}, here {shown(ours[name])}"
             for name in sorted(names & theirs.keys() & ours.keys())
@@ -312,7 +313,7 @@ class Parts:
         ]
         return f"\n  its run has other keys: {'; '.join(told[:6])}" if told else ""
 
-    def _saves_replays(self):
+    def _saves_replays(self) -> bool:
         return envs.env_class(self.experiment.env).save_replay is not envs.VectorEnv.save_replay
 
     def _replay(self) -> ReplayBuffer:
@@ -387,19 +388,28 @@ class Needed:
             refuse_if_too_large(parts, device, free_memory(device))
 
 
-def _networks(args) -> tuple[Part, int]:
+def _mixers(args: SimpleNamespace) -> list[Callable[[SimpleNamespace], torch.nn.Module]]:
+    """What makes the mixer, where there is one."""
+    return [] if args.mixer is None else [mixer_class(args.mixer)]
+
+
+def _configs(classes: Iterable[Any]) -> list[dict[str, tuple[Any, Mapping[str, Any]]]]:
+    """What those of the classes declare that read hyperparameters."""
+    return [declared(cls.Config) for cls in classes if hasattr(cls, "Config")]
+
+
+def _networks(args: SimpleNamespace) -> tuple[Part, int]:
     """What the networks take while they learn, and how many numbers an update makes of a time step, at least.
 
     They are built without memory, so that none is too large for it.
     """
-    classes = [agent_class(args.agent)] + ([] if args.mixer is None else [mixer_class(args.mixer)])
+    classes: list[Callable[[SimpleNamespace], torch.nn.Module]] = [agent_class(args.agent), *_mixers(args)]
     with torch.device("meta"):
         networks = [cls(args) for cls in classes]
         more = getattr(learner_class(args.learner), "make_networks", None)
         networks += more(args).values() if more else []
     learned = sum(p.numel() for network in networks for p in network.parameters())
-    configs = [declared(cls.Config) for cls in classes if hasattr(cls, "Config")]
-    names = [name for config in configs for name, (type_, _) in config.items() if type_ is int]
+    names = [name for config in _configs(classes) for name, (type_, _) in config.items() if type_ is int]
     keys = {name: getattr(args, name) for name in (*names, "n_agents", "n_actions", "obs_shape", "state_shape")}
     part = Part(f"networks: {learned:,} parameters", 4 * COPIES * learned, keys, " with targets and optimiser")
     hidden = getattr(args, "hidden_dim", 0) * (6 if getattr(args, "use_rnn", False) else 2)  # a GRU keeps its gates

@@ -3,18 +3,26 @@
 python src/plugin.py install PATH
 """
 
+from __future__ import annotations
+
 if __name__ == "__main__":
     from utils.start import leave_at_once
 
     leave_at_once()
 
 import sys
+from typing import TYPE_CHECKING
 
 from hosts import check as checks
 from hosts import manifest, plan, recognise
 from utils import command
 from utils.args import ConfigError
 from utils.start import undo_at_ctrl_c
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
 
 DETAILS = """\
   python src/plugin.py check ../epymarl                 what it is, whether the plugin fits, what it needs to run
@@ -34,7 +42,7 @@ exit status: 0 done, or with `check`: the checkout starts; 1 it needs something 
 """
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     options = parser().parse_args(argv)
     if sys.version_info < (3, 10):  # noqa: UP036, checkouts are often run by an older one
@@ -45,7 +53,7 @@ def main(argv=None):
     return command.status_of(acts[options.act], options)
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     p = command.parser(
         "src/plugin.py", "Put QTRAN into a checkout of EPyMARL, PyMARL2 or PyMARL, or take it out.", DETAILS,
         usage="%(prog)s check|install|uninstall PATH [options]",
@@ -57,7 +65,7 @@ def parser():
     return p
 
 
-def check(options):
+def check(options: argparse.Namespace) -> int:
     host = recognise.recognise(options.path)
     commit = recognise.commit(host.root)
     print(f"{host.root}: {host}{f', at commit {commit}' if commit else ''}")
@@ -73,7 +81,7 @@ def check(options):
     return 0 if fits and not needs and error is None else 1
 
 
-def show_plugin(host):
+def show_plugin(host: recognise.Host) -> bool:
     """Prints whether the plugin is installed, or can be; False where something is in its way."""
     installed = manifest.read(host.root)
     if installed is None:
@@ -91,7 +99,7 @@ def show_plugin(host):
     return True
 
 
-def install(options):
+def install(options: argparse.Namespace) -> int:
     host = recognise.recognise(options.path)
     installed = manifest.read(host.root)
     with_games = options.with_games or (installed is not None and installed.with_games)
@@ -116,7 +124,7 @@ def install(options):
     return 0
 
 
-def uninstall(options):
+def uninstall(options: argparse.Namespace) -> int:
     host = recognise.recognise(options.path)
     root = host.root
     installed = manifest.read(root)
@@ -135,10 +143,12 @@ def uninstall(options):
     return 0
 
 
-def plan_for(host, installed, with_games, since):
+def plan_for(
+    host: recognise.Host, installed: manifest.Installed | None, with_games: bool, since: dict[str, bytes]
+) -> list[plan.Change]:
     """The changes that put the plugin into `host`; ConfigError where that cannot, or should not, be done."""
     if installed is not None:
-        return plan.changes(host, with_games, manifest.originals(host.root, installed) | since)
+        return plan.changes(host, with_games, {**manifest.originals(host.root, installed), **since})
     changes = plan.changes(host, with_games, {})
     dirty = recognise.uncommitted(host.root, [change.path for change in changes if (host.root / change.path).exists()])
     if dirty:
@@ -149,20 +159,21 @@ def plan_for(host, installed, with_games, since):
     return changes
 
 
-def changed_since(host, installed):
+def changed_since(host: recognise.Host, installed: manifest.Installed) -> dict[str, bytes]:
     """{path: bytes without the plugin's edits} of the files that it edited and that were changed since the install.
 
     ConfigError where changes would be lost.
     """
     changed = manifest.changed(host.root, installed)
     since = {path: plan.taken_out(host, path, manifest.content(host.root / path), installed) for path in changed}
-    if lost := [path for path, content in since.items() if content is None]:
+    kept = {path: content for path, content in since.items() if content is not None}
+    if lost := [path for path in since if path not in kept]:
         raise ConfigError(
             "these files were changed since the plugin was installed, and your changes would be lost; take them out "
             f"first (the files before the install are in {host.root / manifest.STORE / 'backup'}):\n  "
             + "\n  ".join(lost)
         )
-    return since
+    return kept
 
 
 if __name__ == "__main__":

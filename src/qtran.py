@@ -20,7 +20,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from components.episode_buffer import make_scheme
-from controllers import mac_class
+from controllers import MAC, mac_class
 from envs import make as make
 from envs.vector import EnvInfo, Observation, Step, VectorEnv
 from parts import readers, with_sizes
@@ -59,7 +59,7 @@ def _result(path: Path) -> Result:
 class Policy:
     """The agents of a run as they act in tests: greedily. They remember the episode; `reset` begins another one."""
 
-    def __init__(self, mac, info: EnvInfo):
+    def __init__(self, mac: MAC, info: EnvInfo) -> None:
         self.mac, self.info = mac, info
         self.actions: np.ndarray | None = None  # of the step before, [E, N]
 

@@ -1,18 +1,25 @@
 """Which run is resumed, and whether its state fits: for `--resume RUN_DIR`, `--resume=latest` and `--status`."""
 
+from __future__ import annotations
+
 import platform
 from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from utils.args import ConfigError
 from utils.checkpoint import maker
 from utils.claim import holder
-from utils.config import ADDED, Config, load_from, task_folder, task_name
+from utils.config import ADDED, Config, Readers, load_from, task_folder, task_name
 from utils.disk import expanded
 from utils.identity import FIXED, MACHINE, NOT_SET, counts, flat, identity, may_change, short, text
+from utils.resume_state import Saved, StateError, writer
 from utils.rundir import versions
 from utils.runs import Run, find_runs, is_step
-from utils.state import Saved, StateError, writer
+
+if TYPE_CHECKING:
+    from parts import Parts
+
 
 # ---------------------------------------------------------------------- which run
 
@@ -69,7 +76,7 @@ def read_run(path: str) -> Run:
     return found[0] if found else Run(folder, problem="summary.json is missing")  # it was killed in its first moment
 
 
-def changed_config(run: Run, overrides: dict, readers) -> Config:
+def changed_config(run: Run, overrides: dict, readers: Readers) -> Config:
     """The Config of a run, with overrides, of which only those may differ that cannot change what was learned."""
     config = load_from(str(run.path / "config.yaml"), overrides, readers)
     before = flat(load_from(str(run.path / "config.yaml"), {}, readers).values)
@@ -100,7 +107,7 @@ def _why(name: str, after: dict) -> str:
 # ---------------------------------------------------------------------- whether a state fits
 
 
-def facts(parts, commit: str | None) -> dict:
+def facts(parts: Parts, commit: str | None) -> dict:
     """What must be the same when a state is read (keys, shapes), and what should be (machine)."""
     info = parts.env.env_info
     keys = {k: v for k, v in flat(parts.values).items() if counts(k) or k == "env_workers"}

@@ -5,6 +5,7 @@ import logging
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
@@ -12,20 +13,20 @@ import resuming
 from components.episode_buffer import nbytes
 from open_run import OpenRun, close, guarded
 from parts import Parts, readers
+from recording.trace import Trace
 from training import note_on_updates
 from utils import interrupts
 from utils.args import ConfigError
 from utils.claim import Held, take
-from utils.config import import_sacred
+from utils.config import Config, import_sacred
 from utils.identity import flat, may_change
 from utils.logging import Logger, get_logger, without_passwords
+from utils.resume_state import StateFolder
 from utils.rundir import RunDirectory
-from utils.runs import Damaged
-from utils.state import StateFolder
-from utils.trace import Trace
+from utils.runs import Damaged, Run
 
 
-def launch(config, profile: bool = False) -> int:
+def launch(config: Config, profile: bool = False) -> int:
     """Run the experiment of a Config in a new run directory; returns the exit status. profile: write trace.json.
 
     Raises ConfigError for bad input, before anything is written.
@@ -33,12 +34,12 @@ def launch(config, profile: bool = False) -> int:
     return _launch(config, profile)[1]
 
 
-def launch_here(config) -> Path:
+def launch_here(config: Config) -> Path:
     """The same, called from Python; returns the run directory."""
     return _launch(config, False)[0]
 
 
-def _launch(config, profile: bool) -> tuple[Path, int]:
+def _launch(config: Config, profile: bool) -> tuple[Path, int]:
     with _interruptible():
         console_logger, early = _console()
         if config.sources["seed"] == "chosen now":
@@ -86,7 +87,7 @@ def resume(path: str, overrides: dict, strict: bool = False) -> int:
             claim.release()
 
 
-def resume_latest(config, strict: bool = False) -> int:
+def resume_latest(config: Config, strict: bool = False) -> int:
     """Go on with the newest run of a Config that nobody works on, or start it; returns the exit status."""
     damaged = set()
     while True:
@@ -104,7 +105,7 @@ def resume_latest(config, strict: bool = False) -> int:
             damaged.add(run.path)
 
 
-def _resume_found(run, config, strict: bool) -> int:
+def _resume_found(run: Run, config: Config, strict: bool) -> int:
     if run.status == "failed":
         print(f"run directory: {run.path}", flush=True)
         get_logger().error(
@@ -116,7 +117,7 @@ def _resume_found(run, config, strict: bool) -> int:
     return resume(str(run.path), changes, strict)
 
 
-def _resume(directory: RunDirectory, run, strict: bool, secrets: dict) -> int:
+def _resume(directory: RunDirectory, run: Run, strict: bool, secrets: dict) -> int:
     console_logger, early = _console()
     states = StateFolder(directory.path / "state", directory.claim.look)
     saved = states.read()
@@ -153,7 +154,7 @@ def _resume(directory: RunDirectory, run, strict: bool, secrets: dict) -> int:
 
 
 @contextlib.contextmanager
-def _interruptible():
+def _interruptible() -> Iterator[None]:
     """From the first moment on signals end the run in order."""
     interrupts.catch()
     try:
@@ -163,7 +164,7 @@ def _interruptible():
 
 
 @contextlib.contextmanager
-def _closed_if_it_fails(parts):
+def _closed_if_it_fails(parts: Parts) -> Iterator[None]:
     try:
         yield
     except BaseException:
@@ -172,7 +173,7 @@ def _closed_if_it_fails(parts):
         raise
 
 
-def _console():
+def _console() -> tuple[logging.Logger, MemoryHandler]:
     """(the console's logger, a handler with all that log.txt has missed)."""
     console_logger = get_logger()
     early = MemoryHandler(capacity=1000, flushLevel=logging.CRITICAL + 1)
@@ -180,7 +181,7 @@ def _console():
     return console_logger, early
 
 
-def _check_room(parts, states: Path | None = None) -> None:
+def _check_room(parts: Parts, states: Path | None = None) -> None:
     """ConfigError where the disk cannot hold the replay of a resumable state. states: the folder of earlier ones."""
     config = parts.resuming
     if parts.buffer is None or not (config.resume_minutes or config.resume_interval):
@@ -204,6 +205,6 @@ def _check_mongo(values: dict) -> None:
     sys.argv[1:] = map(without_passwords, sys.argv[1:])  # wandb keeps the command line
     if values["mongo_url"]:
         import_sacred()
-        from utils.mongo_observer import PatientMongoObserver
+        from recording.mongo_observer import PatientMongoObserver
 
         PatientMongoObserver(values["mongo_url"], values["mongo_db"]).close()

@@ -3,6 +3,8 @@
 python src/sync.py results/qmix/two_step/seed1_20260101T000000Z
 """
 
+from __future__ import annotations
+
 if __name__ == "__main__":
     from utils.start import leave_at_once
 
@@ -13,9 +15,18 @@ import re
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from utils import command
 from utils.disk import expanded
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from utils.claim import Claim
+    from utils.runs import Run
+
 
 STEP_SECONDS = 30.0  # the longest that one of the few steps of a delivery may take
 ENDS = {"finished": "COMPLETED", "failed": "FAILED", "interrupted": "INTERRUPTED"}  # what Sacred calls them
@@ -36,7 +47,7 @@ exit status: 0 MongoDB has all of the run; 1 it was not reached, or refused; 2 b
 """
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     split = argv.index("with") if "with" in argv else len(argv)
@@ -46,7 +57,7 @@ def main(argv=None):
     return command.status_of(act, options, argv[split + 1 :])
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     p = command.parser(
         "src/sync.py",
         "Bring MongoDB what it lacks of a run.",
@@ -57,7 +68,7 @@ def parser():
     return p
 
 
-def act(options, words):
+def act(options: argparse.Namespace, words: list[str]) -> int:
     from utils import interrupts
     from utils.claim import ClaimLost
     from utils.config import parse_overrides
@@ -82,7 +93,7 @@ def sync(run_dir: str, url: str, database: str) -> int:
     from bson.errors import BSONError
     from pymongo.errors import PyMongoError
 
-    from utils.mongo_entry import deliver
+    from recording.mongo_entry import deliver
 
     where = f"MongoDB {without_password(url)}, database {database}"
     claim = claimed(expanded(run_dir))
@@ -112,7 +123,7 @@ def counted(n: int, what: str) -> str:
 # ---- what is asked for
 
 
-def read_run(run_dir: str):
+def read_run(run_dir: str) -> Run:
     """The Run in a folder. ConfigError where there is none."""
     from utils.args import ConfigError
     from utils.runs import find_runs, is_step
@@ -132,7 +143,7 @@ def read_run(run_dir: str):
     return run
 
 
-def address(run, overrides: dict) -> tuple[str, str]:
+def address(run: Run, overrides: dict) -> tuple[str, str]:
     """(mongo_url, mongo_db), as given or as the run has them. ConfigError where one is missing, or more is given."""
     from utils.args import ConfigError, nearest
 
@@ -149,10 +160,10 @@ def address(run, overrides: dict) -> tuple[str, str]:
             f"{run.path}: {' and '.join(lacking)} not known: the run has none; give them, as text: "
             "with mongo_url=mongodb://HOST:27017 mongo_db=NAME"
         )
-    return values["mongo_url"], values["mongo_db"]
+    return str(values["mongo_url"]), str(values["mongo_db"])
 
 
-def claimed(folder: Path):
+def claimed(folder: Path) -> Claim:
     """The claim on a run directory. ConfigError while the run lives, be it frozen."""
     from utils.args import ConfigError
     from utils.claim import holder, take
@@ -169,12 +180,12 @@ def claimed(folder: Path):
 # ---- the run, as Sacred has it
 
 
-def document(run, run_id: str) -> tuple[dict, datetime | None]:
+def document(run: Run, run_id: str) -> tuple[dict, datetime | None]:
     """(the run's document as Sacred's MongoDB observer would have left it, when the run began if that is known)."""
     from sacred.observers import MongoObserver
     from sacred.serializer import flatten
 
-    from utils.mongo_entry import moment
+    from recording.mongo_entry import moment
 
     told = sacred_files(run, run_id)
     summary = run.path / "summary.json"
@@ -203,9 +214,9 @@ def document(run, run_id: str) -> tuple[dict, datetime | None]:
     return entry, began
 
 
-def sacred_files(run, run_id: str) -> dict:
+def sacred_files(run: Run, run_id: str) -> dict:
     """run.json in the run's folder of results/sacred; {} where there is none."""
-    from utils.observers import PatientFileObserver
+    from recording.observers import PatientFileObserver
 
     for path in (run.path.absolute(), run.path.resolve()):
         if len(path.parents) > 2:
@@ -229,7 +240,7 @@ def utc(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, timezone.utc).replace(tzinfo=None)
 
 
-def read_records(run) -> list:
+def read_records(run: Run) -> list:
     """The Records of metrics.jsonl. Lines that are none are left out, which is said."""
     from utils.logging import Record
     from utils.runs import read_bytes, records
@@ -251,7 +262,7 @@ def given_to_sacred(records: list, t_max: int, ended: bool) -> dict:
     """What Sacred is given of a run's records, as its observers get it. ended: and of the last values, at the end."""
     from sacred.metrics_logger import linearize_metrics
 
-    from utils.sinks import SacredSink
+    from recording.sinks import SacredSink
 
     run = StandIn(records)
     sink = SacredSink(run, t_max)

@@ -1,11 +1,37 @@
 """The training loop: the paper's Algorithm 1, with tests, checkpoints and logging around it."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from utils import interrupts
 from utils.args import key
 from utils.nonfinite import Tolerance
 from utils.seeding import REPLAY, stream
+
+if TYPE_CHECKING:
+    from components.episode_buffer import EpisodeBatch, ReplayBuffer
+    from learners import Learner
+    from runners.episode_runner import EpisodeRunner
+    from utils.logging import Logger
+
+
+class Keeps(Protocol):
+    """Keeps what a run can go on from (`keeper.py`)."""
+
+    def round_done(self) -> None: ...
+    def checkpoint(self) -> object: ...
+    def tested(self) -> None: ...
+    def last_state(self) -> None: ...
+    def best_weights(self) -> AbstractContextManager[int | None]: ...
+
+
+class Progress(Protocol):
+    def update(self, t_env: int) -> None: ...
+
 
 ABSOLUTE_TIMES = 10  # as many episodes as a test has: Gorsane et al. 2022, section 4
 
@@ -39,7 +65,7 @@ class Training:
         save_model_interval: int = key("time between two checkpoints", unit="environment steps", low=1)
         keep_checkpoints: int | None = key("how many of the last ones stay; null: all", unit="checkpoints", low=1)
 
-        def problems(self):
+        def problems(self) -> Iterator[str]:
             """What is wrong with these keys taken together."""
             for name in ("batch_size", "batch_size_run"):
                 if getattr(self, name) > self.buffer_size:
@@ -75,7 +101,7 @@ class Every:
 class Schedule:
     """When tests, checkpoints and summaries on the console are due."""
 
-    def __init__(self, config):
+    def __init__(self, config: Training.Config) -> None:
         self.test, self.save = Every(config.test_interval), Every(config.save_model_interval)
         self.log = Every(config.log_interval)
 
@@ -86,7 +112,18 @@ class Schedule:
         self.test.last, self.save.last, self.log.last = state["test"], state["save"], state["log"]
 
 
-def train(config, schedule, runner, buffer, learner, updates: Tolerance, logger, keeper, progress, device) -> None:
+def train(
+    config: Training.Config,
+    schedule: Schedule,
+    runner: EpisodeRunner,
+    buffer: ReplayBuffer,
+    learner: Learner,
+    updates: Tolerance,
+    logger: Logger,
+    keeper: Keeps,
+    progress: Progress,
+    device: str,
+) -> None:
     """Train until t_max, from wherever the parts are: at the start, or where a state was taken.
 
     config: Training.Config. updates: bears those that are not finite. keeper: writes checkpoints and states
@@ -120,7 +157,14 @@ def train(config, schedule, runner, buffer, learner, updates: Tolerance, logger,
     logger.print_recent_stats()
 
 
-def _learn(config, runner, buffer, learner, updates: Tolerance, device) -> None:
+def _learn(
+    config: Training.Config,
+    runner: EpisodeRunner,
+    buffer: ReplayBuffer,
+    learner: Learner,
+    updates: Tolerance,
+    device: str,
+) -> None:
     for _ in range(config.updates_per_run):
         batch = buffer.sample(config.batch_size, config.batch_steps).to(device)
         runner.clock.lap("sampling")
@@ -138,7 +182,7 @@ def _learn(config, runner, buffer, learner, updates: Tolerance, device) -> None:
         learner.logger.log_stat("updates_left_out", updates.left_out, runner.t_env)
 
 
-def _sampled(config, runner, buffer, i: int):
+def _sampled(config: Training.Config, runner: EpisodeRunner, buffer: ReplayBuffer, i: int) -> EpisodeBatch:
     """The minibatch of update i of this round, drawn anew."""
     buffer.begin(stream(runner.seed, REPLAY, runner.rounds))
     for _ in range(i):
@@ -146,7 +190,14 @@ def _sampled(config, runner, buffer, i: int):
     return buffer.sample(config.batch_size, config.batch_steps)
 
 
-def _do_what_is_due(config, schedule, runner, logger, keeper, progress) -> None:
+def _do_what_is_due(
+    config: Training.Config,
+    schedule: Schedule,
+    runner: EpisodeRunner,
+    logger: Logger,
+    keeper: Keeps,
+    progress: Progress,
+) -> None:
     """A signal breaks it off; what was not done is still due when the run is resumed."""
     t = runner.t_env
     if schedule.test.due(t):
@@ -162,7 +213,9 @@ def _do_what_is_due(config, schedule, runner, logger, keeper, progress) -> None:
     runner.clock.lap("saving")
 
 
-def _test(config, schedule, runner, keeper, progress) -> None:
+def _test(
+    config: Training.Config, schedule: Schedule, runner: EpisodeRunner, keeper: Keeps, progress: Progress
+) -> None:
     runner.clock.lap("saving")
     for _ in _test_rounds(config, runner):
         runner.run(test_mode=True)
@@ -174,7 +227,9 @@ def _test(config, schedule, runner, keeper, progress) -> None:
         keeper.tested()
 
 
-def _play_best(config, runner, logger, keeper, progress) -> None:
+def _play_best(
+    config: Training.Config, runner: EpisodeRunner, logger: Logger, keeper: Keeps, progress: Progress
+) -> None:
     """The absolute metric. A run that is resumed plays all of it again, and the same episodes."""
     runner.clock.lap("saving")
     with keeper.best_weights() as t_best:
@@ -193,7 +248,7 @@ def _play_best(config, runner, logger, keeper, progress) -> None:
             logger.log_stat(f"absolute_{name}", value, runner.t_env)
 
 
-def test(config, runner, render: bool = False) -> list[dict[str, float]]:
+def test(config: Training.Config, runner: EpisodeRunner, render: bool = False) -> list[dict[str, float]]:
     """At least `test_nepisode` episodes without exploration; logs their means as `test_*`. Returns each of them."""
     for _ in _test_rounds(config, runner):
         runner.run(test_mode=True, render=render)
@@ -202,5 +257,5 @@ def test(config, runner, render: bool = False) -> list[dict[str, float]]:
     return episodes
 
 
-def _test_rounds(config, runner, times: int = 1) -> range:
+def _test_rounds(config: Training.Config, runner: EpisodeRunner, times: int = 1) -> range:
     return range(-(-times * config.test_nepisode // runner.env.n_envs))

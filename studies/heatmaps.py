@@ -3,12 +3,16 @@
 python studies/heatmaps.py results/studies/matrix_21x21 --out docs/reproduction
 """
 
+from __future__ import annotations
+
 import argparse
 import csv
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,12 +20,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from utils import command
 from utils.args import ConfigError
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from utils.runs import Run
+
+
 WIDTH, ROW = 7.2, 1.85  # inches: two columns of a paper; a row of panels
 COLOURS = "viridis"  # its lightness rises with the value, so it says the same in grey
-BEST = dict(marker="*", ms=7, mfc="white", mec="black", mew=0.6, ls="none", label="best joint action")
-LOCAL = dict(marker="v", ms=4.5, mfc="white", mec="black", mew=0.6, ls="none", label="other local optimum")
-GREEDY = dict(marker="s", ms=9, mfc="none", mec="black", mew=2.2, ls="none")
-GREEDY_INNER = GREEDY | dict(mec="white", mew=1.0)
+BEST: dict[str, Any] = dict(marker="*", ms=7, mfc="white", mec="black", mew=0.6, ls="none", label="best joint action")
+LOCAL: dict[str, Any] = dict(
+    marker="v", ms=4.5, mfc="white", mec="black", mew=0.6, ls="none", label="other local optimum"
+)
+GREEDY: dict[str, Any] = dict(marker="s", ms=9, mfc="none", mec="black", mew=2.2, ls="none")
+GREEDY_INNER: dict[str, Any] = GREEDY | dict(mec="white", mew=1.0)
 MEDIANS = ("gap", "max_abs_q_jt_error")  # columns of the CSV file that the console shows
 
 DETAILS = """\
@@ -40,12 +54,12 @@ exit status: 0 written; 2 bad input; 130 interrupted (Ctrl-C)
 """
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     return command.status_of(act, parser().parse_args(argv))
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     p = command.parser(
         "studies/heatmaps.py",
         "Draw the joint values learned in a two-agent matrix game at several points of training.",
@@ -61,14 +75,14 @@ def parser():
     return p
 
 
-def step(text):
+def step(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return value
 
 
-def act(options):
+def act(options: argparse.Namespace) -> int:
     runs = study_runs(options.path)
     seeds = sorted({run.config["seed"] for run in runs})
     if options.seed not in seeds:
@@ -98,13 +112,13 @@ class Learned:
     tables: dict
 
     @property
-    def value(self):
+    def value(self) -> NDArray[np.float64] | None:
         """The joint value [A_1, A_2] in the payoff's units; None of an algorithm that has none."""
         t = self.tables
         joint = t["q_jt"] if t["v_jt"] is None else np.array(t["q_prime"]) + t["v_jt"]
         return None if joint is None else np.array(joint)
 
-    def row(self):
+    def row(self) -> dict[str, Any]:
         """Of the CSV file."""
         from tables import figures
 
@@ -119,7 +133,7 @@ class Learned:
         } | {name: known[name] for name in ("greedy_payoff", "best_payoff", *MEDIANS)}
 
 
-def study_runs(path):
+def study_runs(path: str | Path) -> list[Run]:
     """The finished runs of the one matrix game in or below `path`, QTRAN first."""
     from report import check_paths
     from utils.runs import find_runs
@@ -139,7 +153,7 @@ def study_runs(path):
     return sorted(runs, key=lambda run: (names.index(run.config["name"]), run.config["seed"]))
 
 
-def learned(run, wanted):
+def learned(run: Run, wanted: Sequence[int]) -> list[Learned]:
     """The Learned of a run at the checkpoints nearest to the steps `wanted`."""
     from utils.checkpoint import find_checkpoint
 
@@ -153,7 +167,7 @@ def learned(run, wanted):
     return [Learned(run.config["name"], run.config["seed"], step, tables_at(run, step)) for step in sorted(steps)]
 
 
-def tables_at(run, step):
+def tables_at(run: Run, step: int) -> dict[str, Any]:
     """One of `tables.learned_tables`, from the run's checkpoint of a step."""
     from parts import Parts, readers
     from tables import learned_tables
@@ -172,7 +186,7 @@ def tables_at(run, step):
 # ---- from tables to files
 
 
-def draw(payoff, panels, seed):
+def draw(payoff: NDArray[np.float64], panels: dict[str, list[Learned]], seed: int) -> Figure:
     """The Figure. panels: {algorithm: its Learned, one for each step}."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -195,7 +209,7 @@ def draw(payoff, panels, seed):
     return figure
 
 
-def panel(ax, values, payoff, title, greedy=None):
+def panel(ax: Axes, values: Any, payoff: NDArray[np.float64], title: str, greedy: tuple[int, ...] | None = None) -> Any:
     """One heat map in the colours of the payoff's range; returns the image."""
     from matplotlib.ticker import MaxNLocator
 
@@ -213,7 +227,7 @@ def panel(ax, values, payoff, title, greedy=None):
     return image
 
 
-def optima(payoff):
+def optima(payoff: NDArray[np.float64]) -> list[tuple[Any, ...]]:
     """Joint actions that pay more than all that lie beside them in the table, the best one first."""
     from scipy.ndimage import maximum_filter
 
@@ -224,11 +238,11 @@ def optima(payoff):
     return sorted(zip(*np.nonzero(found)), key=lambda u: -payoff[u])
 
 
-def explain(ax, image, payoff, panels, seed):
+def explain(ax: Axes, image: Any, payoff: NDArray[np.float64], panels: dict[str, list[Learned]], seed: int) -> None:
     """The colour scale, what is drawn and what the marks mean, in the room beside the payoff."""
     from matplotlib.lines import Line2D
 
-    drawn = [point.value for points in panels.values() for point in points]
+    drawn = [v for points in panels.values() for point in points if (v := point.value) is not None]
     below, above = (any(v.min() < payoff.min() for v in drawn), any(v.max() > payoff.max() for v in drawn))
     extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[below, above]
     ax.axis("off")
@@ -236,11 +250,12 @@ def explain(ax, image, payoff, panels, seed):
     bar = ax.figure.colorbar(image, cax=place, orientation="horizontal", extend=extend)
     bar.set_label("payoff; of QTRAN $Q'_{jt} + V_{jt}$, of the others $Q_{tot}$", fontsize=7.5)
     handles = [Line2D([], [], **style) for style in (BEST, LOCAL)][: len(optima(payoff))]
-    handles.append(Line2D([], [], **GREEDY | dict(ms=6, mew=1.2, label=f"greedy joint action (seed {seed})")))
+    greedy: dict[str, Any] = GREEDY | dict(ms=6, mew=1.2, label=f"greedy joint action (seed {seed})")
+    handles.append(Line2D([], [], **greedy))
     ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.02, 1.0), frameon=False, fontsize=7.5)
 
 
-def write(out, name, figure, points):
+def write(out: Path, name: str, figure: Figure, points: Sequence[Learned]) -> None:
     from reporting.figures import save
 
     png, pdf = save(figure)
@@ -258,7 +273,7 @@ def write(out, name, figure, points):
     print(f"written: {out / name}.png, .pdf, .csv")
 
 
-def tell(points):
+def tell(points: Sequence[Learned]) -> None:
     """On the console: over seeds, how often the best was found, and the medians of the CSV file."""
     from rich.console import Console
     from rich.table import Table

@@ -3,10 +3,13 @@
 python studies/learned_tables.py results/studies/fix_q_jt --out docs/reproduction/fix_q_jt.csv
 """
 
+from __future__ import annotations
+
 import csv
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from utils import command
 from utils.args import ConfigError
 from utils.logging import brief
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
 
 DETAILS = """\
 of the finished runs in or below PATH, for each game and algorithm:
@@ -29,19 +37,19 @@ exit status: 0 done; 2 bad input; 130 interrupted (Ctrl-C)
 """
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     return command.status_of(act, parser().parse_args(argv))
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     p = command.parser("studies/learned_tables.py", "Sum up what was learned in matrix games.", DETAILS)
     p.add_argument("path", metavar="PATH", help="a folder that holds runs, such as results/studies/fix_q_jt")
     p.add_argument("--out", metavar="FILE", help="every run's figures, as CSV")
     return p
 
 
-def act(options):
+def act(options: argparse.Namespace) -> int:
     rows = learned(options.path)
     if options.out:
         write(Path(options.out), rows)
@@ -49,7 +57,7 @@ def act(options):
     return 0
 
 
-def learned(path):
+def learned(path: str | Path) -> list[dict[str, Any]]:
     """One dict for each run: game, algorithm, seed and `tables.figures`. Runs are told apart as the report does."""
     from report import check_paths
     from reporting import grouping
@@ -71,7 +79,7 @@ def learned(path):
     return rows
 
 
-def figures_of(path):
+def figures_of(path: Path) -> dict[str, Any]:
     """`tables.figures` of a file; ConfigError where it is damaged."""
     from tables import figures, read_json
 
@@ -82,7 +90,7 @@ def figures_of(path):
         raise ConfigError(f"{path} is not as a run writes it: {brief(error)}") from error
 
 
-def write(path, rows):
+def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "w", newline="") as f:
@@ -94,7 +102,7 @@ def write(path, rows):
     print(f"written: {path}")
 
 
-def tell(rows):
+def tell(rows: Sequence[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -112,7 +120,7 @@ def tell(rows):
     Console().print(table)
 
 
-def spread(values):
+def spread(values: Sequence[Any]) -> str:
     """The median, the smallest and the largest; a dash where an algorithm has no such value."""
     return "–" if None in values else f"{np.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
 

@@ -11,16 +11,18 @@ python studies/optima.py              both games; about two minutes
 import argparse
 import itertools
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
-from envs.gaussian_squeeze import optimum
-from envs.predator_prey import MOVES, PredatorPrey
+from envs.games.gaussian_squeeze import optimum
+from envs.games.predator_prey import MOVES, PredatorPrey
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--draws", type=int, default=1000, help="draws of s (default 1000)")
     p.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
@@ -47,7 +49,7 @@ class Transitions:
     that a caught prey may respawn to, all as likely; `shown`: what is observed of each position.
     """
 
-    def __init__(self, map_size, encoding="numbers"):
+    def __init__(self, map_size: int, encoding: str = "numbers") -> None:
         n_cells, n_moves = map_size**2, len(MOVES)
         positions = np.array(list(itertools.permutations(range(n_cells), 3)))  # [S, 3]
         number = np.full((n_cells,) * 3, -1)
@@ -68,19 +70,21 @@ class Transitions:
         empty = [[cell for cell in range(n_cells) if cell not in at] for at in positions]
         self.respawned = number[positions[:, :1], positions[:, 1:2], np.array(empty)]
 
-    def optimal_return(self, penalty, steps):
+    def optimal_return(self, penalty: float, steps: int) -> float:
         """Largest mean undiscounted return of `steps` steps from a uniformly drawn position."""
         return self._return(lambda q: q.max(axis=1), penalty, steps)
 
-    def random_return(self, penalty, steps):
+    def random_return(self, penalty: float, steps: int) -> float:
         """The same of random play."""
         return self._return(lambda q: q.mean(axis=1), penalty, steps)
 
-    def policy_return(self, joint_actions, penalty, steps):
+    def policy_return(self, joint_actions: NDArray[np.int64], penalty: float, steps: int) -> float:
         """The same of a policy: joint_actions [S], the number 5·u_1 + u_2 at each position."""
         return self._return(lambda q: q[np.arange(len(q)), joint_actions], penalty, steps)
 
-    def _return(self, choose, penalty, steps):
+    def _return(
+        self, choose: Callable[[NDArray[np.float64]], NDArray[np.float64]], penalty: float, steps: int
+    ) -> float:
         caught = self.beside == 2
         reward = (caught - penalty * (self.beside == 1)).mean(axis=-1)  # [S, U]
         v = np.zeros(len(self.after))

@@ -3,15 +3,23 @@
 python studies/pack_runs.py results/studies/smax_3m docs/smax/3m_runs.tar.xz
 """
 
+from __future__ import annotations
+
 import io
 import sys
 import tarfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from utils import command
 from utils.args import ConfigError
 from utils.runs import find_runs, read_bytes
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+
 
 DETAILS = """\
 of each run the file holds config.yaml, summary.json and, of metrics.jsonl, the records of tests: a few kB. To go on
@@ -26,19 +34,19 @@ exit status: 0 written; 2 bad input
 """
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     return command.status_of(act, parser().parse_args(argv))
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     p = command.parser("studies/pack_runs.py", "Pack the finished runs of a study into one small file.", DETAILS)
     p.add_argument("path", metavar="PATH", help="a folder that holds runs, such as results/studies/smax_3m")
     p.add_argument("file", metavar="FILE.tar.xz", help="what to write")
     return p
 
 
-def act(options):
+def act(options: argparse.Namespace) -> int:
     root, file = Path(options.path), Path(options.file)
     runs = [run for run in find_runs(root) if run.status == "finished"]
     if not runs:
@@ -59,7 +67,7 @@ def act(options):
     return 0
 
 
-def kept(path):
+def kept(path: Path) -> Iterator[tuple[str, bytes]]:
     """(name, bytes) of what is kept of a run directory. ConfigError where a file of it cannot be read."""
     for name in ("config.yaml", "summary.json", "metrics.jsonl"):
         try:

@@ -16,9 +16,14 @@ but the agents' values do not follow it. Other words are keys of the algorithm, 
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from components.episode_buffer import Scheme
+from learners import Learner
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from optima import Transitions
@@ -32,7 +37,7 @@ from utils.config import load, parse_overrides
 OWN = {"updates": 10_000, "every": 2_500, "batch": 512, "penalty": 1.5, "seed": 1001}
 
 
-def main(algorithm, *words):
+def main(algorithm: str, *words: str) -> None:
     given = parse_overrides(list(words))
     own = SimpleNamespace(**{name: given.pop(name, value) for name, value in OWN.items()})
     torch.set_num_threads(1)
@@ -50,7 +55,7 @@ def main(algorithm, *words):
         learner.train(draw(game, scheme, own, rng), update, update)
 
 
-def make_learner(values, game):
+def make_learner(values: dict[str, Any], game: Transitions) -> tuple[Any, Scheme]:
     info = game.env.env_info
     sizes = {name: getattr(info, name) for name in ("n_agents", "n_actions", "obs_shape", "state_shape")}
     args = SimpleNamespace(**values, **sizes, device="cpu")
@@ -59,7 +64,7 @@ def make_learner(values, game):
     return learner_class(args.learner)(mac, scheme, SimpleNamespace(log_stat=lambda *_: None), args), scheme
 
 
-def draw(game, scheme, own, rng):
+def draw(game: Transitions, scheme: Scheme, own: SimpleNamespace, rng: np.random.Generator) -> EpisodeBatch:
     """An EpisodeBatch of `batch` episodes of one transition."""
     n = own.batch
     s, u, move = rng.integers(len(game.after), size=n), rng.integers(25, size=n), rng.integers(5, size=n)
@@ -75,7 +80,7 @@ def draw(game, scheme, own, rng):
     return batch
 
 
-def policies(learner, scheme, game):
+def policies(learner: Learner, scheme: Scheme, game: Transitions) -> list[tuple[str, NDArray[np.int64]]]:
     """[(name, joint actions [S])]"""
     batch = EpisodeBatch(scheme, {"agents": 2}, len(game.after), 2)
     data = batch.arrays()

@@ -156,7 +156,7 @@ def _wrap_the_program(bomb: Bomb) -> None:
     import training
     from learners.value_learner import ValueLearner
     from runners.episode_runner import EpisodeRunner
-    from utils import rundir, state
+    from utils import resume_state, rundir
 
     rundir.commit = resuming.commit = lambda: "a commit"  # git takes its time, and others commit meanwhile
     open_run.tables.draw = lambda learned, path, title: path.touch()  # so does a picture
@@ -171,10 +171,10 @@ def _wrap_the_program(bomb: Bomb) -> None:
     around(keeper.Keeper, "last_state", "closing")
     around(rundir.RunDirectory, "save_checkpoint", "checkpoint")
     for owner, name in (
-        (open_run, "cut_metrics"), (run, "OpenRun"), (state.StateFolder, "read"), (keeper.Keeper, "load"),
+        (open_run, "cut_metrics"), (run, "OpenRun"), (resume_state.StateFolder, "read"), (keeper.Keeper, "load"),
         (keeper.Keeper, "finished"), (rundir.RunDirectory, "put_checkpoint"),
-        (parts.Parts, "_build"), (EpisodeRunner, "run"), (ValueLearner, "update"), (state.StateFolder, "_remove_but"),
-        (rundir.RunDirectory, "limit_checkpoints"),
+        (parts.Parts, "_build"), (EpisodeRunner, "run"), (ValueLearner, "update"),
+        (resume_state.StateFolder, "_remove_but"), (rundir.RunDirectory, "limit_checkpoints"),
     ):  # fmt: skip
         around(owner, name)
     build = parts.Parts.__init__

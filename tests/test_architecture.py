@@ -1,6 +1,7 @@
 """Who may import whom, and that importing does nothing."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,19 +12,13 @@ from hosts import plan
 
 SRC = Path(__file__).parents[1] / "src"
 FILES = sorted(path.relative_to(SRC) for path in SRC.rglob("*.py"))
+PAGE = (SRC.parent / "docs" / "architecture.md").read_text()
+PROJECT = (SRC.parent / "pyproject.toml").read_text()  # Python 3.10 has no TOML parser
+# What they are is in the tables of the page; each node of its first drawing is a layer, and each arrow points down.
+NODES = dict(re.findall(r'^ +(\w+)\["(.+)"\]$', PAGE, re.MULTILINE))
+(ARROWS,) = re.findall(r"^ +(\w+(?: --> \w+)+)$", PAGE, re.MULTILINE)
 # Each layer imports from the layers below it and from itself; rooms of one layer not from each other.
-LAYERS = [
-    ["main", "qtran", "sweep", "report", "doctor", "plugin", "sync"],
-    ["run"],
-    ["open_run"],
-    ["resuming", "keeper", "status", "checks"],
-    ["parts"],
-    ["training", "tables", "sweeping", "reporting", "hosts"],
-    ["runners", "learners"],
-    ["controllers"],
-    ["envs", "components", "modules"],
-    ["utils"],
-]
+LAYERS = [NODES[node].split(" · ") for node in ARROWS.split(" --> ")]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 PLUGIN = {name for name in plan.PLUGIN if name.endswith(".py")}
 
@@ -51,10 +46,46 @@ def room(dotted):
     return dotted.split(".")[0]
 
 
+def test_the_page_lists_every_room_and_no_other():
+    """Tables of docs/architecture.md: the modules at the top of src, and the folders of modules."""
+    listed = re.findall(r"^\| `([\w/.]+)` \|", PAGE, re.MULTILINE)
+    split = {path.parent.parent for path in FILES if len(path.parts) == 3}  # their folders are listed one by one
+    folders = {path.parent for path in FILES} - {Path(".")} - split | {Path("sweeping"), Path("config")}
+    modules = {path.name for path in FILES if len(path.parts) == 1}
+    there = modules | {f"{folder}/" for folder in folders}
+    assert there - set(listed) == set(), "docs/architecture.md does not list them: say there what they are"
+    assert sorted(listed) == sorted(there), "docs/architecture.md lists what is not there, or lists it twice"
+
+
+def test_the_drawing_has_every_room_once():
+    drawn = [room for layer in LAYERS for room in layer]
+    there = {path.parts[0].removesuffix(".py") for path in FILES}
+    assert there - set(drawn) == set(), "they have no layer in the drawing of docs/architecture.md"
+    assert sorted(drawn) == sorted(there) and len(NODES) == len(LAYERS)
+
+
+def test_every_file_that_the_page_names_is_there():
+    named = {name for name in re.findall(r"`([\w/]+/\w+\.py)`", PAGE) if not name.startswith("tests/")}
+    assert named and [name for name in named if not (SRC / name).is_file()] == []
+
+
+def test_the_plugin_files_are_marked():
+    marked = set(re.findall(r"`([\w/]+\.py)` \[P\]", PAGE))
+    assert marked == {name.split("/")[-1] for name in PLUGIN}
+
+
+def test_the_import_contracts_are_the_arrows_of_the_drawing():
+    (rooms,), (layers,) = (re.findall(rf"^{name} = (\[.+?\])$", PROJECT, re.M) for name in ("root_packages", "layers"))
+    rooms, layers = ast.literal_eval(rooms), ast.literal_eval(layers)
+    assert set(rooms) == {path.parts[0] for path in FILES if len(path.parts) > 1}
+    packages = [[room for room in layer if room in rooms] for layer in LAYERS]
+    assert [sorted(layer.split(" | ")) for layer in layers] == [sorted(layer) for layer in packages if layer]
+
+
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_imports_go_one_way(path):
     ours = room(path.with_suffix("").as_posix().replace("/", "."))
-    assert ours in LEVEL, f"{ours} has no layer: add it to LAYERS"
+    assert ours in LEVEL, f"{ours} has no layer: add it to the drawing in docs/architecture.md"
     for name in map(room, imported(path)):
         if name in LEVEL and name != ours:
             assert LEVEL[name] > LEVEL[ours], f"{path} imports {name}, which is not below {ours}"

@@ -16,7 +16,7 @@ import checks
 import doctor
 import main
 from envs import EXTRAS, REGISTRY, env_class
-from envs.starcraft import SMAC_MAPS, SMACV2_MAP
+from envs.starcraft.installation import SMAC_MAPS, SMACV2_MAP
 from envs.vector import ArrayEnv, EnvInfo, Observation
 
 SOURCE = ROOT / "src"

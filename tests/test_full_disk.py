@@ -14,7 +14,7 @@ from test_resume import never_stopped as never_stopped  # fixtures
 from test_resume import quiet as quiet
 
 from utils.checkpoint import has_checksums, read_file
-from utils.state import StateFolder
+from utils.resume_state import StateFolder
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from command import here, words
 
-from envs.matrix_game import PAYOFFS
+from envs.games.matrix_game import PAYOFFS
 
 
 @pytest.fixture

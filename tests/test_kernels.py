@@ -18,7 +18,7 @@ def compilers(tmp_path, monkeypatch):
             monkeypatch.undo()
         else:
             monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-            monkeypatch.setattr("utils.compiled.COMPILERS", ())
+            monkeypatch.setattr("modules.agents.compiled.COMPILERS", ())
             monkeypatch.delenv("CXX", raising=False)
 
     yield present

@@ -15,7 +15,7 @@ from test_sync import place as place
 from wire_mongo import WireMongo
 
 import sync
-from utils.mongo_observer import PatientMongoObserver
+from recording.mongo_observer import PatientMongoObserver
 
 FAULTS = {
     "drops all": Fault("drop"),

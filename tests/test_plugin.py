@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -500,3 +501,17 @@ for words in {lines}:
     done = subprocess.run([sys.executable, "-c", code], cwd=host, env=one_thread, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.split("=====")[:-1]
+
+
+def test_an_older_python_gets_as_far_as_being_told_so():
+    """Where annotations are evaluated, `str | None` ends Python 3.9 before the message."""
+    code = (
+        "import sys, plugin; print(*(m.__file__ for m in list(sys.modules.values()) if getattr(m, '__file__', None)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    ours = [Path(file) for file in told.stdout.split() if Path(file).is_relative_to(ROOT / "src")]
+    texts = {file.name: file.read_text(encoding="utf-8") for file in ours}
+    assert "plugin.py" in texts and "args.py" in texts
+    lazy = "from __future__ import annotations"
+    assert [name for name, text in texts.items() if lazy not in text and ("def " in text or "class " in text)] == []

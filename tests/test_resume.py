@@ -24,8 +24,8 @@ from modules.mixers.qmix import QMixer
 from runners.episode_runner import EpisodeRunner
 from utils.claim import take
 from utils.logging import Logger
+from utils.resume_state import FORMAT, StateFolder
 from utils.rundir import RunDirectory
-from utils.state import FORMAT, StateFolder
 from utils.version import VERSION
 
 # Rounds of two_step, by their number: 1 trains to t_env 4, 2-3 test, 4 trains to 8, 5 to 12, 6-7 test, 8 to 16, 9 to
@@ -861,7 +861,7 @@ def test_a_full_disk_stops_the_run_and_the_last_state_stays(fails, never_stopped
         if len(written) != 2:
             return write(state, *args, **more)
         with monkeypatch.context() as patch:
-            patch.setattr(f"utils.state.{fails}", full_disk, raising=False)
+            patch.setattr(f"utils.resume_state.{fails}", full_disk, raising=False)
             return write(state, *args, **more)
 
     monkeypatch.setattr(StateFolder, "write", full)

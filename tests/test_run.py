@@ -18,7 +18,7 @@ from parts import readers
 from tables import draw
 from training import note_on_updates
 from utils.config import environment_of, load, names, parse_overrides
-from utils.state import StateFolder
+from utils.resume_state import StateFolder
 from utils.version import VERSION
 
 ALGORITHMS = names("algs")
@@ -303,7 +303,7 @@ def test_a_run_may_wait_for_room_on_the_disk(room_comes, tmp_path, capsys, monke
 
 
 def test_records_that_are_lost_fail_the_run(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("utils.sinks.JsonlSink._append", full_disk)
+    monkeypatch.setattr("recording.sinks.JsonlSink._append", full_disk)
     run = here(capsys, words("vdn", "two_step", tmp_path, "save_model=False"))
     assert run.code == 1 and run.summary["status"] == "failed"
     lost = int(re.search(r"(\d+) records of metrics.jsonl are lost", run.summary["reason"])[1])

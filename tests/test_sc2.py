@@ -32,7 +32,7 @@ def test_a_run_goes_on_when_games_fail_and_says_so(machine, tmp_path, capsys):
 
 
 def test_it_gives_up_saving_first(machine, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("envs.workers.IN_A_ROW", 1)
+    monkeypatch.setattr("envs.workers.worker_env.IN_A_ROW", 1)
     order(machine, "crash reset 4")  # training, test, training, and no more
     values = ("batch_size_run=1", "test_nepisode=1", "test_interval=100", "t_max=100")
     run = here(capsys, words("vdn", "sc2", tmp_path, *values, without=["t_max", "test_interval", "batch_size_run"]))

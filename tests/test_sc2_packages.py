@@ -12,7 +12,7 @@ import pytest
 from battles import battle, env_args_of, gone, install, order, patience, running, within
 from command import PROGRAM, ROOT, words
 
-from envs.starcraft import SMAC_MAPS, package_problem
+from envs.starcraft.installation import SMAC_MAPS, package_problem
 
 pytestmark = pytest.mark.sc2
 needs_smac = pytest.mark.skipif(bool(package_problem("smac")), reason=str(package_problem("smac")))
@@ -28,8 +28,8 @@ SIZES = {
 }  # fmt: skip
 SHAPES = """
 import json, sys
-from envs.smac import SMAC
-from envs.starcraft import SMAC_MAPS
+from envs.starcraft.smac import SMAC
+from envs.starcraft.installation import SMAC_MAPS
 env_args = json.loads(sys.argv[1])
 info = {name: SMAC(SMAC.Config(**env_args | {"map_name": name})).env_info for name in SMAC_MAPS}
 print(json.dumps({name: list(vars(i).values())[:5] for name, i in info.items()}))

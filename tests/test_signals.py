@@ -28,7 +28,7 @@ from test_resume import (
 from test_resume import never_stopped as never_stopped  # fixtures
 from test_resume import quiet as quiet
 
-from envs.two_step import TwoStep
+from envs.games.two_step import TwoStep
 from utils.runs import find_runs
 
 CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGUSR1": 138, "SIGUSR2": 140}
@@ -132,12 +132,12 @@ def test_a_second_signal_leaves_at_once(first, second, n, t_env, never_stopped, 
 
 
 PLACES = {
-    "utils.state.StateFolder._replace": 2,
-    "utils.state.torch.save": 1,
+    "utils.resume_state.StateFolder._replace": 2,
+    "utils.resume_state.torch.save": 1,
     "utils.rundir.RunDirectory.save_checkpoint": 2,
     "utils.rundir.write_atomically": 4,
-    "utils.sinks.JsonlSink._append": 3,
-    "utils.sinks.JsonlSink.position": 1,
+    "recording.sinks.JsonlSink._append": 3,
+    "recording.sinks.JsonlSink.position": 1,
 }
 
 
@@ -210,7 +210,7 @@ RESUMES = (
     "run.resuming.read_run", "run.take", "run.StateFolder", "run.Parts", "run.resuming.check", "run.OpenRun",
     "keeper.Keeper.load", "open_run.cut_metrics", "open_run.JsonlSink", "utils.logging.Logger.restore",
     "open_run._remove_checkpoints_of_interruptions", "utils.rundir.RunDirectory.write_config", "open_run._sacred",
-    "utils.state.StateFolder.read", "utils.rundir.RunDirectory.write_summary", "run.guarded", "open_run._run",
+    "utils.resume_state.StateFolder.read", "utils.rundir.RunDirectory.write_summary", "run.guarded", "open_run._run",
     "open_run.train",
 )  # fmt: skip
 
@@ -298,7 +298,7 @@ def test_a_signal_to_all_while_the_workers_start(second, tmp_path, capsys, monke
             to_all(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        at_call(patch, "envs.worker.Worker.receive", 1, act)
+        at_call(patch, "envs.workers.worker.Worker.receive", 1, act)
         with process(["--resume=latest", *argv], tmp_path / "log") as run:
             assert run.wait() == 143 and "Traceback" not in run.out, run.out
             wait_until(lambda: not session(run.pid))

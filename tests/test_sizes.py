@@ -16,12 +16,12 @@ from helpers import make_args, make_learner, modules
 
 import envs
 from components.episode_buffer import EpisodeBatch, make_scheme
-from envs import workers
 from envs.vector import EnvInfo
+from envs.workers import worker_env
 from parts import COPIES, _networks, readers
 from utils.args import ConfigError, declared
 from utils.config import load, names
-from utils.sizes import Part, of_episodes, refuse_if_too_large
+from utils.memory_needs import Part, of_episodes, refuse_if_too_large
 
 GIB = 2**30
 # Whole numbers that take no memory: times, and numbers that only name or count something.
@@ -218,13 +218,13 @@ def test_more_processes_than_files_may_be_opened(tmp_path, capsys):
 
 
 def test_no_room_for_shared_memory(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(workers.shutil, "disk_usage", lambda path: SimpleNamespace(free=10))
+    monkeypatch.setattr(worker_env.shutil, "disk_usage", lambda path: SimpleNamespace(free=10))
     argv = words("vdn", "two_step", tmp_path / "r", "env_workers=True", "batch_size_run=1")
     refused(capsys, tmp_path / "r", argv, "shared memory: 1 environments need", "/dev/shm has 0.00 GiB free")
 
 
 def test_worker_processes_do_without_torch():
-    code = "import sys, envs, envs.worker_process, envs.predator_prey; assert 'torch' not in sys.modules"
+    code = "import sys, envs, envs.workers.worker_process, envs.games.predator_prey; assert 'torch' not in sys.modules"
     source = os.path.dirname(PROGRAM[1])
     subprocess.run([sys.executable, "-c", code], cwd=source, check=True)
 

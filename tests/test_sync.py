@@ -18,10 +18,10 @@ from wire_mongo import WireMongo, free_port
 
 import open_run
 import sync
+from recording.mongo_observer import PatientMongoObserver
+from recording.sinks import SacredSink
 from utils.claim import holder
 from utils.config import import_sacred
-from utils.mongo_observer import PatientMongoObserver
-from utils.sinks import SacredSink
 
 MONGO = "mongo_db=runs"
 POINTS = 2  # of a metric that are given to Sacred, and the last one

@@ -4,6 +4,9 @@ xmu-rl-3dv/ResQ. All three grew out of PyMARL and are run in the same way, with 
 They do not start as they are: what is repaired, in this process and never in their files, is in `REPAIRS`.
 """
 
+# It imports modules of the checkouts, which have the names of ours: what pyright knows of ours is wrong of them.
+# pyright: reportCallIssue=false, reportAttributeAccessIssue=false, reportArgumentType=false, reportIndexIssue=false
+
 import importlib
 import sys
 import types

@@ -3,6 +3,11 @@
 It does not start as it is: what is repaired, in its process and never in its files, is in `REPAIRS`.
 """
 
+# It imports modules of the checkout, which have the names of ours: what pyright knows of ours is wrong of them.
+# pyright: reportCallIssue=false, reportAttributeAccessIssue=false, reportArgumentType=false, reportIndexIssue=false
+
+from __future__ import annotations
+
 import logging
 import sys
 import tempfile
@@ -44,7 +49,7 @@ QUIET = {
 class Silent:
     console_logger = logging.getLogger("bench")
 
-    def log_stat(self, *words) -> None:
+    def log_stat(self, *words: object) -> None:
         pass
 
 
@@ -200,7 +205,9 @@ def _scheme(sizes: Sizes) -> tuple[dict, dict, dict]:
 class _Game:
     """`games.Play` with the methods that its runners call."""
 
-    def __init__(self, seed, common_reward, reward_scalarisation, key=None, **rules):
+    def __init__(
+        self, seed: int, common_reward: bool, reward_scalarisation: str, key: str | None = None, **rules: Any
+    ) -> None:
         import numpy as np
 
         self.play, self.rng = Play(Rules(**rules)), np.random.default_rng(seed)
@@ -210,7 +217,7 @@ class _Game:
     def reset(self) -> None:
         self.play.begin(self.rng)
 
-    def step(self, actions) -> tuple:
+    def step(self, actions: Any) -> tuple:
         return None, 0.0, self.play.step(), False, {}
 
     def get_obs(self) -> list:
@@ -237,14 +244,16 @@ class _Game:
 class _PredatorPrey:
     """One of our predator-prey games with the methods that its runners call. game: (class, config)."""
 
-    def __init__(self, game, seed, common_reward, reward_scalarisation, key=None):
+    def __init__(
+        self, game: Any, seed: int, common_reward: bool, reward_scalarisation: str, key: str | None = None
+    ) -> None:
         self.env = game[0](game[1], n_envs=1, seed=seed)
         self.episode_limit = self.env.env_info.episode_limit
 
     def reset(self) -> None:
         self.seen = self.env.reset()
 
-    def step(self, actions) -> tuple:
+    def step(self, actions: Any) -> tuple:
         import numpy as np
 
         step = self.env.step(np.asarray(actions)[None])
@@ -275,7 +284,7 @@ def _our_predator_prey(env_args: dict) -> tuple:
     """(class, config) of our game. Its modules are taken off the list again: EPyMARL's have the same names."""
     sys.path.insert(0, OURS)
     import envs
-    from envs.predator_prey import PredatorPrey
+    from envs.games.predator_prey import PredatorPrey
 
     game = PredatorPrey, envs.read_env_args(PredatorPrey, env_args)
     sys.path.remove(OURS)
@@ -302,7 +311,7 @@ class _DirectPipe:
     def recv(self) -> Any:
         return self.answers.popleft()
 
-    def serve(self, env) -> None:
+    def serve(self, env: Any) -> None:
         self.env, self.answers = env, deque()
 
     def _seen(self) -> dict:
@@ -318,7 +327,7 @@ def _direct_pipe() -> tuple:
 class _DirectProcess:
     """Stands in the place of a worker process: makes its environment here."""
 
-    def __init__(self, target, args):
+    def __init__(self, target: Any, args: Any) -> None:
         self.pipe, self.make = args
 
     def start(self) -> None:

@@ -67,6 +67,7 @@ def run(options: Options, notes: Notes) -> None:
 def draw(drawn: dict, path: str) -> None:
     """drawn: {what grows: {side: [(size, value)]}}."""
     import matplotlib
+    import matplotlib.ticker
 
     matplotlib.use("Agg")
     from matplotlib import pyplot

@@ -8,6 +8,7 @@ import importlib.util
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 from costs.sides import BadInput, Made
 
@@ -35,7 +36,8 @@ def whole(path: str, map_name: str, rounds: int, device: str, threads: int) -> M
 
         source = Path(path, "baselines", "QLearning")
         spec = importlib.util.spec_from_file_location("qmix_rnn", source / "qmix_rnn.py")
-        program = importlib.util.module_from_spec(spec)
+        assert spec is not None and spec.loader is not None
+        program: Any = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(program)
     except ImportError as error:
         raise BadInput(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -41,11 +42,11 @@ def rates(device: str, threads: int) -> Made:
 class Moved(TorchDispatchMode):
     """Counts the bytes that operations read and write; views move nothing."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.nbytes = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if func.overloadpacket.__name__ in MAKES_NOTHING:
             return out

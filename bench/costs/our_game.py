@@ -1,11 +1,13 @@
 """`games.Play` as an environment of ours. Worker processes import this file: no torch."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from costs.games import Play, Rules
-from envs.vector import EnvInfo, Observation, Step, VectorEnv
+from envs.vector import EnvInfo, Observation, Seed, Step, VectorEnv
 from utils.args import key
 from utils.seeding import stream
 
@@ -26,7 +28,7 @@ class Game(VectorEnv):
         least_ms: float = key("shortest step", unit="milliseconds")
         most_ms: float = key("longest step", unit="milliseconds")
 
-    def __init__(self, config, n_envs=1, seed=None):
+    def __init__(self, config: Any, n_envs: int = 1, seed: Seed = None) -> None:
         rules = Rules(**{f.name: getattr(config, f.name) for f in fields(Rules)})
         self.n_envs, self.seed = n_envs, stream(seed)
         self.env_info = EnvInfo(rules.agents, rules.actions, rules.obs, rules.state, rules.longest)
@@ -38,7 +40,7 @@ class Game(VectorEnv):
             np.ones((n_envs, rules.agents, rules.actions), dtype=bool),
         )  # fmt: skip
 
-    def reset(self, seed=None, mask=None):
+    def reset(self, seed: Seed = None, mask: NDArray[np.bool_] | None = None) -> Observation:
         if seed is not None:
             self.seed = stream(seed)
         for i, child in enumerate(self.seed.spawn(self.n_envs)):
@@ -47,7 +49,7 @@ class Game(VectorEnv):
                 self.over[i] = False
         return self.shown
 
-    def step(self, actions):
+    def step(self, actions: NDArray[np.int64]) -> Step:
         for i, play in enumerate(self.plays):
             if not self.over[i]:
                 self.over[i] = play.step()

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from costs.progress import Progress, memory
 from costs.sides import Made
@@ -40,7 +41,7 @@ QUIET = {
 class Silent:
     console_logger = logging.getLogger("bench")
 
-    def log_stat(self, *words) -> None:
+    def log_stat(self, *words: object) -> None:
         pass
 
 
@@ -186,7 +187,7 @@ def _update(algorithm: str, sizes: Sizes, device: str, keys: dict) -> Callable[[
     scheme, groups = make_scheme(info, True), {"agents": info.n_agents}
     torch.manual_seed(0)
     mac = mac_class(args.mac)(scheme, groups, args)
-    learner = learner_class(args.learner)(mac, scheme, Silent(), args)
+    learner: Any = learner_class(args.learner)(mac, scheme, Silent(), args)
     if device == "cuda":
         learner.cuda()
     batch = EpisodeBatch(scheme, groups, sizes.batch, sizes.steps + 1)

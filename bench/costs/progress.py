@@ -16,7 +16,7 @@ class Note(NamedTuple):
 class Progress:
     """Notes of one run. `attach` it to the class of its replay, ours or EPyMARL's: an update draws one minibatch."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.notes: list[Note] = []
         self.steps = self.updates = self.samples = 0
         self.buffer: Any = None

@@ -41,7 +41,7 @@ class Table:
 class Notes:
     """Lines that are said once: what was repaired, what failed."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.said, self.failed = [], False
 
     def say(self, line: str) -> None:

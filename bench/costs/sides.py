@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 Made = tuple[Callable[[], dict], dict]  # what a side is made into: (work, about)
 PROGRAM = Path(__file__).parents[1] / "side.py"
@@ -65,6 +66,8 @@ class Side:
             [job.python, str(PROGRAM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
             start_new_session=True, text=True, env={**os.environ, **threads, "XLA_FLAGS": xla},
         )  # fmt: skip
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.stdin, self.stdout = self.process.stdin, self.process.stdout
         self._say({"make": job.make, "arguments": job.arguments, "threads": job.threads, "device": job.device,
                    "cores": allowed[: job.cores]})  # fmt: skip
 
@@ -81,22 +84,22 @@ class Side:
     def close(self) -> None:
         """End the process and all that it has started."""
         with contextlib.suppress(OSError):
-            self.process.stdin.close()
+            self.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=0.5)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        self.process.stdout.close()
+        self.stdout.close()
         self.errors.close()
 
     def _say(self, message: object) -> None:
         with contextlib.suppress(OSError):  # if it is dead the answer says so
-            self.process.stdin.write(json.dumps(message) + "\n")
-            self.process.stdin.flush()
+            self.stdin.write(json.dumps(message) + "\n")
+            self.stdin.flush()
 
     def _hear(self) -> dict:
-        line = self.process.stdout.readline()
+        line = self.stdout.readline()
         answer = json.loads(line) if line else {"error": f"its process ended{self._last_words()}"}
         if "missing" in answer:
             raise BadInput(f"{self.name}: {answer['missing']}")
@@ -114,7 +117,8 @@ class FreshSide:
     """The same for a Job whose turns each need a new process."""
 
     def __init__(self, name: str, job: Job):
-        self.name, self.job, self.side = name, job, None
+        self.name, self.job = name, job
+        self.side: Side | None = None
 
     def ready(self) -> dict:
         return {}
@@ -137,7 +141,8 @@ def in_turn(jobs: dict[str, Job], repeats: int, told: Callable[[dict], None] = l
 
     told: called with the latter before the first turn. Interrupted at Ctrl-C, with what there is until then.
     """
-    sides, turns = {}, {name: [] for name in jobs}
+    sides: dict[str, Side | FreshSide] = {}
+    turns: dict[str, Any] = {name: [] for name in jobs}
     try:
         for name, job in jobs.items():  # one after the other: they start on cores that are theirs
             sides[name] = (FreshSide if job.fresh else Side)(name, job)

@@ -1,6 +1,7 @@
 """Shapes of battles, as the packages of the games give them, and the lengths of episodes that updates learn from."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ SMALL = Sizes(2, 3, 4, 5, steps=6, batch=3)  # for a look at whether all works
 UNEVEN = 0.3  # the shortest episode, as a share of the longest
 
 
-def fields(torch, sizes: Sizes, seed: int = 0) -> dict:
+def fields(torch: Any, sizes: Sizes, seed: int = 0) -> dict:
     """A random batch {name: [B, T+1, ...]} of episodes that end at their last step."""
     g = torch.Generator().manual_seed(seed)
     b, t, n, a = sizes.batch, sizes.steps + 1, sizes.agents, sizes.actions

@@ -4,7 +4,7 @@ import os
 import tempfile
 from dataclasses import dataclass, field
 
-from costs.options import Options
+from costs.options import Options, Peer
 from costs.ours import PYMARL
 from costs.report import Notes, Table, measure
 from costs.sides import Job, spread
@@ -73,7 +73,9 @@ def _runs(options: Options, notes: Notes) -> None:
         clock = "seconds" if options.device == "cuda" else one.clock
         table = tables[one.count, clock]
 
-        def row(turns: dict, one: Run = one, peer=peer, table: Table = table, clock: str = clock) -> None:
+        def row(
+            turns: dict, one: Run = one, peer: Peer | None = peer, table: Table = table, clock: str = clock
+        ) -> None:
             sides = [turns["ours"], turns[peer.name] if peer else []]
             rates = [[t[one.count] / t.get(clock, t[WHOLE[clock]]) for t in side] for side in sides]
             what, steps = ("updates", 1000) if one.count == "steps" else ("samples", 1)

@@ -6,10 +6,10 @@ floor, and the bytes that its operations read and write at the rate of one large
 
 from dataclasses import replace
 
-from costs.options import Options
+from costs.options import Options, Peer
 from costs.report import Notes, Table, measure
 from costs.sides import Job, quartiles, spread
-from costs.sizes import BATTLES, SMALL, UNEVEN
+from costs.sizes import BATTLES, SMALL, UNEVEN, Sizes
 
 # {peer: the algorithms that are measured beside it}
 ALGORITHMS = {
@@ -42,7 +42,16 @@ def run(options: Options, notes: Notes) -> None:
                     _row(options, notes, table, f"{label}, {sizes.batch} episodes", algorithm, sizes, peer, clock)
 
 
-def _row(options, notes, table, label, algorithm, sizes, peer, clock) -> None:
+def _row(
+    options: Options,
+    notes: Notes,
+    table: Table,
+    label: str,
+    algorithm: str,
+    sizes: Sizes,
+    peer: Peer | None,
+    clock: str,
+) -> None:
     about = {}
     shared = {"threads": options.threads, "cores": options.threads, "device": options.device}
     arguments = {"sizes": sizes.as_dict()}

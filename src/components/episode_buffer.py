@@ -4,18 +4,38 @@ EPyMARL's file and interface: a `scheme` declares every field once, `batch["obs"
 `batch[:, :t]` cuts. Axes: B episodes, T+1 observations, then the field's own.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from utils.memory import free_memory
+from utils.memory_needs import of_episodes
+from utils.memory_needs import refuse_if_too_large as refuse
 from utils.seeding import stream
-from utils.sizes import of_episodes
-from utils.sizes import refuse_if_too_large as refuse
+
+Scheme = Mapping[str, Mapping[str, Any]]  # {field: what `EpisodeBatch` says of it}
 
 
-def make_scheme(env_info, common_reward):
+class Sizes(Protocol):
+    """What an EnvInfo says of the fields (`envs/vector.py`)."""
+
+    @property
+    def n_agents(self) -> int: ...
+    @property
+    def n_actions(self) -> int: ...
+    @property
+    def obs_shape(self) -> int: ...
+    @property
+    def state_shape(self) -> int: ...
+
+
+def make_scheme(env_info: Sizes, common_reward: bool) -> Scheme:
     """The fields of an episode and their types, as small as their values allow."""
     fits = [(2**8, torch.uint8), (2**15, torch.int16), (2**31, torch.int32)]  # so many actions
     small = next((dtype for most, dtype in fits if env_info.n_actions <= most), torch.int64)
@@ -45,7 +65,15 @@ class EpisodeBatch:
     groups: {"agents": N}. `filled` [B, T+1, 1] is added: 1 where an observation was stored.
     """
 
-    def __init__(self, scheme, groups, batch_size, max_seq_length, data=None, device="cpu"):
+    def __init__(
+        self,
+        scheme: Scheme,
+        groups: dict[str, int],
+        batch_size: int,
+        max_seq_length: int,
+        data: dict[str, Tensor] | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
         self.scheme = {**scheme, "filled": {"vshape": (1,), "dtype": torch.bool}}
         self.groups, self.batch_size, self.max_seq_length, self.device = groups, batch_size, max_seq_length, device
         if data is None:
@@ -55,7 +83,11 @@ class EpisodeBatch:
             }
         self.data = data
 
-    def __getitem__(self, item):
+    @overload
+    def __getitem__(self, item: str) -> Tensor: ...
+    @overload
+    def __getitem__(self, item: int | slice | Tensor | tuple[Any, Any]) -> EpisodeBatch: ...
+    def __getitem__(self, item: Any) -> Tensor | EpisodeBatch:
         """A field by name, or a smaller EpisodeBatch by (episodes, time) slices or indices."""
         if isinstance(item, str):
             return scaled(self.data[item]) if self.scheme[item].get("pixels") else self.data[item]
@@ -64,7 +96,9 @@ class EpisodeBatch:
             episodes = slice(episodes, episodes + 1)  # keep the axis
         return self._with({k: v[:, time][episodes] for k, v in self.data.items()})
 
-    def update(self, data, bs: Any = slice(None), ts: Any = slice(None), mark_filled=True):
+    def update(
+        self, data: Mapping[str, Any], bs: Any = slice(None), ts: Any = slice(None), mark_filled: bool = True
+    ) -> None:
         """Write {field: values} at episodes `bs` and times `ts`; marks those observations as filled."""
         for k, v in data.items():
             if k not in self.data:
@@ -75,15 +109,15 @@ class EpisodeBatch:
         if mark_filled:
             self.data["filled"][bs, ts] = True
 
-    def arrays(self):
+    def arrays(self) -> dict[str, NDArray[Any]]:
         """{field: numpy array} that share this batch's memory (CPU only): the runner's fast way in."""
         return {k: v.numpy() for k, v in self.data.items()}
 
-    def max_t_filled(self):
+    def max_t_filled(self) -> int:
         """Observations in the longest episode."""
         return int(self.data["filled"].sum(dim=1).max())
 
-    def to(self, device):
+    def to(self, device: str | torch.device) -> EpisodeBatch:
         """The batch on `device`; itself when it is there already."""
         if torch.device(device) == torch.device(self.device):
             return self
@@ -91,7 +125,7 @@ class EpisodeBatch:
         batch.device = device
         return batch
 
-    def _with(self, data):
+    def _with(self, data: dict[str, Tensor]) -> EpisodeBatch:
         b, t = data["filled"].shape[:2]
         return EpisodeBatch(self.scheme, self.groups, b, t, data=data, device=self.device)
 
@@ -99,7 +133,15 @@ class EpisodeBatch:
 class ReplayBuffer(EpisodeBatch):
     """The last `buffer_size` episodes, sampled uniformly. seed: of the first samples; see `begin`."""
 
-    def __init__(self, scheme, groups, buffer_size, max_seq_length, device="cpu", seed=None):
+    def __init__(
+        self,
+        scheme: Scheme,
+        groups: dict[str, int],
+        buffer_size: int,
+        max_seq_length: int,
+        device: str | torch.device = "cpu",
+        seed: int | None = None,
+    ) -> None:
         refuse_if_too_large(nbytes(scheme, groups, buffer_size, max_seq_length), buffer_size, device)
         super().__init__(scheme, groups, buffer_size, max_seq_length, device=device)
         for v in self.data.values():
@@ -115,7 +157,7 @@ class ReplayBuffer(EpisodeBatch):
         """Sample by this stream from now on."""
         self.rng = np.random.default_rng(source)
 
-    def insert_episode_batch(self, batch):
+    def insert_episode_batch(self, batch: EpisodeBatch) -> None:
         """Store B episodes, over the oldest where the buffer is full; B is at most `buffer_size`."""
         places = (self.buffer_index + np.arange(batch.batch_size)) % self.buffer_size
         lengths = batch["filled"].sum(dim=(1, 2)).cpu().numpy()
@@ -131,10 +173,10 @@ class ReplayBuffer(EpisodeBatch):
         self.inserted, self.buffer_index = inserted, inserted % self.buffer_size
         self.episodes_in_buffer = min(inserted, self.buffer_size)
 
-    def can_sample(self, batch_size):
+    def can_sample(self, batch_size: int) -> bool:
         return self.episodes_in_buffer >= batch_size
 
-    def sample(self, batch_size, steps=None):
+    def sample(self, batch_size: int, steps: int | None = None) -> EpisodeBatch:
         """`batch_size` different episodes, the longest first, cut to its length; or a stretch of `steps` transitions
         of each, in no order.
 
@@ -151,7 +193,7 @@ class ReplayBuffer(EpisodeBatch):
         start = steps * self.rng.integers(stretches)  # [B]
         return self._stretches(torch.as_tensor(ids), torch.as_tensor(start), steps)
 
-    def _stretches(self, ids, start, steps):
+    def _stretches(self, ids: Tensor, start: Tensor, steps: int) -> EpisodeBatch:
         """Transitions start … start + steps - 1 of the episodes `ids`; those past the end are not filled."""
         t = start[:, None] + torch.arange(steps + 1)  # [B, steps + 1]
         past = (t >= self.max_seq_length).to(self.device)
@@ -181,7 +223,7 @@ class ReplayBuffer(EpisodeBatch):
         self._count(first + len(lengths))
 
 
-def _zeros(shape, dtype, device):
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: str | torch.device) -> Tensor:
     """Zeros. numpy leaves it to the system to make them where they are first used: an episode that ends early does
     not pay for the steps it might have had."""
     if torch.device(device).type != "cpu":
@@ -189,7 +231,7 @@ def _zeros(shape, dtype, device):
     return torch.from_numpy(np.zeros(shape, dtype=torch.empty(0, dtype=dtype).numpy().dtype))
 
 
-def shapes(scheme, groups):
+def shapes(scheme: Scheme, groups: dict[str, int]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """{field: (shape without the episode and time axes, dtype)}."""
     return {
         k: (((groups[f["group"]],) if "group" in f else ()) + tuple(f["vshape"]), f.get("dtype", torch.float32))
@@ -197,12 +239,12 @@ def shapes(scheme, groups):
     }
 
 
-def nbytes(scheme, groups, buffer_size, max_seq_length):
+def nbytes(scheme: Scheme, groups: dict[str, int], buffer_size: int, max_seq_length: int) -> int:
     """Bytes of a ReplayBuffer."""
     one_step = sum(int(np.prod(s)) * d.itemsize for s, d in shapes(scheme, groups).values()) + 1  # + filled
     return buffer_size * max_seq_length * one_step
 
 
-def refuse_if_too_large(size, buffer_size, device):
+def refuse_if_too_large(size: int, buffer_size: int, device: str | torch.device) -> None:
     """ConfigError, with the sum, when a buffer of `size` bytes cannot fit into the free memory."""
-    refuse([of_episodes("buffer_size", size, {"buffer_size": buffer_size})], device, free_memory(device))
+    refuse([of_episodes("buffer_size", size, {"buffer_size": buffer_size})], str(device), free_memory(str(device)))

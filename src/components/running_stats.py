@@ -3,7 +3,11 @@
 Plugin file: imports torch and the standard library only.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from torch import Tensor
 
 
 class RunningStats:
@@ -12,12 +16,12 @@ class RunningStats:
     shape: of one value, (1,) for a team reward, (N,) for one reward per agent.
     """
 
-    def __init__(self, shape=(1,), device="cpu"):
+    def __init__(self, shape: tuple[int, ...] = (1,), device: str | torch.device = "cpu") -> None:
         self.count = torch.zeros((), dtype=torch.float64, device=device)
         self.mean = torch.zeros(shape, dtype=torch.float64, device=device)
         self.var = torch.ones(shape, dtype=torch.float64, device=device)
 
-    def update(self, values, mask):
+    def update(self, values: Tensor, mask: Tensor) -> None:
         """Take in values [B, T, K] where mask [B, T, 1] is 1: padding does not count. A GPU is not waited for."""
         real = mask.bool()
         n = real.sum()
@@ -39,20 +43,20 @@ class RunningStats:
             setattr(self, name, torch.where(finite, getattr(self, name), getattr(before, name)))
 
     @property
-    def std(self):
+    def std(self) -> Tensor:
         """Standard deviation; never 0, so that constant values become 0, not NaN."""
         return self.var.sqrt() + 1e-8
 
-    def standardise(self, values):
+    def standardise(self, values: Tensor) -> Tensor:
         """(values - mean) / std, in the dtype of values."""
         return ((values - self.mean) / self.std).to(values.dtype)
 
-    def to(self, device):
+    def to(self, device: str | torch.device) -> None:
         self.count, self.mean, self.var = (values.to(device) for values in (self.count, self.mean, self.var))
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return {"count": float(self.count), "mean": self.mean, "var": self.var}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.count = torch.as_tensor(state["count"]).to(self.count)
         self.mean, self.var = state["mean"].to(self.mean), state["var"].to(self.var)

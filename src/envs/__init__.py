@@ -5,30 +5,37 @@ from typing import Any
 from envs.vector import GameError as GameError
 from envs.vector import VectorEnv
 from utils.args import ConfigError, convert, declared, nearest
+from utils.memory_needs import Part, refuse_if_too_large
 from utils.registry import lookup
-from utils.sizes import Part, refuse_if_too_large
 
 REGISTRY = {
-    "matrix_game": "envs.matrix_game:MatrixGame",
-    "two_step": "envs.two_step:TwoStep",
-    "gaussian_squeeze": "envs.gaussian_squeeze:GaussianSqueeze",
-    "predator_prey": "envs.predator_prey:PredatorPrey",
-    "sc2": "envs.smac:SMAC",
-    "sc2v2": "envs.smacv2:SMACv2",
-    "smax": "envs.smax:SMAX",
-    "gymma": "envs.gymma:Gymma",
-    "smaclite": "envs.smaclite:SMAClite",
+    "matrix_game": "envs.games.matrix_game:MatrixGame",
+    "two_step": "envs.games.two_step:TwoStep",
+    "gaussian_squeeze": "envs.games.gaussian_squeeze:GaussianSqueeze",
+    "predator_prey": "envs.games.predator_prey:PredatorPrey",
+    "sc2": "envs.starcraft.smac:SMAC",
+    "sc2v2": "envs.starcraft.smacv2:SMACv2",
+    "smax": "envs.games.smax:SMAX",
+    "gymma": "envs.gymma.gymma:Gymma",
+    "smaclite": "envs.gymma.smaclite:SMAClite",
 }
-EXTRAS = {}  # {top-level package: requirements file}
+EXTRAS: dict[str, str] = {}  # {top-level package: requirements file}
 MOST_OBJECTS = 1024  # environments that are objects or processes of their own
 PROCESS = 18 * 2**20  # bytes that a worker process takes at least
 
 
-def env_class(name):
+def env_class(name: str) -> type[VectorEnv]:
     return lookup("environment", REGISTRY, name, EXTRAS, methods=("reset", "step"))
 
 
-def make(name, env_args=None, n_envs=1, seed=None, workers=False, draw=False) -> VectorEnv:
+def make(
+    name: str,
+    env_args: dict[str, Any] | None = None,
+    n_envs: int = 1,
+    seed: int | None = None,
+    workers: bool = False,
+    draw: bool = False,
+) -> VectorEnv:
     """A VectorEnv of `n_envs` copies of the game `name`.
 
     env_args: {key: value} of the keys of the game's `Config`; the others have the values of config/envs. seed: of the
@@ -42,7 +49,7 @@ def make(name, env_args=None, n_envs=1, seed=None, workers=False, draw=False) ->
     if not (workers or cls.own_process):
         env: VectorEnv = cls(config, n_envs=n_envs, seed=seed)
     else:
-        from envs.workers import WorkerEnv
+        from envs.workers.worker_env import WorkerEnv
 
         env = WorkerEnv(cls, config, n_envs, seed)
     if name not in REGISTRY and (known := cls.score_range(config)):  # a report does not import a user's own game
@@ -67,7 +74,9 @@ def check_workers(name: str, env_args: dict, n_envs: int, what: str, here: bool)
     return _checked(name, env_args, n_envs, True, what, here)
 
 
-def _checked(name: str, env_args: dict, n_envs: int, workers: bool, what: str, here: bool = True) -> tuple:
+def _checked(
+    name: str, env_args: dict, n_envs: int, workers: bool, what: str, here: bool = True
+) -> tuple[type[VectorEnv], Any]:
     cls = env_class(name)
     cls.check_installed()
     config = read_env_args(cls, env_args)
@@ -101,7 +110,7 @@ def need(name: str, env_args: dict, n_envs: int = 1, workers: bool = False) -> P
     return Part(f"{name}: {n_envs} environments", cls.nbytes(config, n_envs), keys)
 
 
-def read_env_args(cls, env_args):
+def read_env_args(cls: type[VectorEnv], env_args: dict[str, Any]) -> Any:
     """`cls.Config` from a dict; ConfigError names every unknown, missing or wrong key."""
     fields = declared(cls.Config)
     problems = [f"env_args: unknown key {k!r}{nearest(k, fields)}" for k in env_args if k not in fields]

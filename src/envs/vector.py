@@ -4,13 +4,17 @@ Axes: E environments, N agents, A actions, O observation, S state.
 """
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from utils.args import ConfigError, TrainingError
 from utils.registry import MissingPackage
+
+Seed = int | np.random.SeedSequence | None
 
 
 @dataclass(frozen=True)
@@ -33,19 +37,21 @@ class EnvInfo:
 
 
 class Observation(NamedTuple):
-    obs: np.ndarray  # [E, N, O] float32, or uint8 where EnvInfo says `pixels`
-    state: np.ndarray  # [E, S] float32, or uint8 where EnvInfo says `state_pixels`
-    avail: np.ndarray  # [E, N, A] bool; every agent, a dead one too, has at least one
+    obs: NDArray[Any]  # [E, N, O] float32, or uint8 where EnvInfo says `pixels`
+    state: NDArray[Any]  # [E, S] float32, or uint8 where EnvInfo says `state_pixels`
+    avail: NDArray[np.bool_]  # [E, N, A]; every agent, a dead one too, has at least one
 
 
 class Step(NamedTuple):
-    obs: np.ndarray  # [E, N, O] float32: the true observation after the action, also at the end
-    state: np.ndarray  # [E, S] float32
-    avail: np.ndarray  # [E, N, A] bool
-    reward: np.ndarray  # [E] float32; [E, N] where agents are paid one by one
-    terminated: np.ndarray  # [E] bool: the game is over, nothing follows
-    truncated: np.ndarray  # [E] bool: a time limit cut it short; never together with terminated
-    info: dict  # {name: [E] array}, read at an episode's last step; numbers are logged as `name_mean`
+    obs: NDArray[Any]  # [E, N, O] as in Observation: the true observation after the action, also at the end
+    state: NDArray[Any]  # [E, S]
+    avail: NDArray[np.bool_]  # [E, N, A]
+    reward: NDArray[np.float32]  # [E]; [E, N] where agents are paid one by one
+    terminated: NDArray[np.bool_]  # [E]: the game is over, nothing follows
+    truncated: NDArray[np.bool_]  # [E]: a time limit cut it short; never together with terminated
+    info: dict[
+        str, NDArray[Any]
+    ]  # {name: [E] array}, read at an episode's last step; numbers are logged as `name_mean`
 
 
 class GameError(TrainingError):
@@ -62,27 +68,32 @@ class VectorEnv:
     pays 0 and repeats its last flags until it is reset.
     """
 
+    Config: type  # the dataclass of its env_args
     env_info: EnvInfo
     n_envs: int
     common_reward = True  # one team reward, [E]
     reads_env_args = True  # the keys of its `Config` stand under `env_args`
-    not_keys = {}  # {key that somebody may expect there: what to do instead}
+    not_keys: dict[str, str] = {}  # {key that somebody may expect there: what to do instead}
     own_process = False  # True: it plays in worker processes only, which are replaced when the game fails
     in_processes = False  # True: each plays in a process of its own, and does not wait for the others
     shares_stream = True  # exploration draws from one stream for all environments; False: from one for each
     one_array = False  # True: it is compiled for all environments together, so a process for each is refused
     one_object_each = False  # True: each environment is an object of its own, and may be a large one
-    large = ()  # the keys of its `Config` that make it large
-    restarts = None  # games that were replaced so far, where that can happen
-    lost = None  # [E] bool: episodes that a failure of the game has cut off, where that can happen
-    versions = {}  # {program: version} that results depend on, for the summary
-    facts = {}  # {what: how it is} of the game that was made, in words, for the log and the summary
-    notes = ()  # lines that are told once when the run begins
-    needs = ()  # packages beyond the core
-    install = None  # the line that installs them
+    large: tuple[str, ...] = ()  # the keys of its `Config` that make it large
+    restarts: int | None = None  # games that were replaced so far, where that can happen
+    lost: NDArray[np.bool_] | None = None  # [E]: episodes that a failure of the game has cut off, where that can happen
+    versions: dict[str, str] = {}  # {program: version} that results depend on, for the summary
+    facts: dict[str, Any] = {}  # {what: how it is} of the game that was made, in words, for the log and the summary
+    notes: Sequence[str] = ()  # lines that are told once when the run begins
+    needs: tuple[str, ...] = ()  # packages beyond the core
+    install: str | None = None  # the line that installs them
+
+    if TYPE_CHECKING:  # how a game is made, for those who have no more than its class
+
+        def __init__(self, config: Any, n_envs: int = 1, seed: Seed = None) -> None: ...
 
     @classmethod
-    def check_installed(cls):
+    def check_installed(cls) -> None:
         """ConfigError, with the line that mends it, where this machine lacks what the game needs."""
         absent = [package for package in cls.needs if importlib.util.find_spec(package) is None]
         if absent:
@@ -92,24 +103,24 @@ class VectorEnv:
             )
 
     @classmethod
-    def nbytes(cls, config, n_envs: int) -> int:
+    def nbytes(cls, config: Any, n_envs: int) -> int:
         """Bytes that `n_envs` of them take while they play, as far as that is known before one is made."""
         return 0
 
     @classmethod
-    def score_range(cls, config) -> tuple[float, float] | None:
+    def score_range(cls, config: Any) -> tuple[float, float] | None:
         """(mean return of an episode of random play, that of the best play) of the game that `config` asks for, in the
         units of its rewards; None: not known. Reports put scores of several games on one scale with it."""
         return None
 
-    def reset(self, seed=None, mask=None) -> Observation:
+    def reset(self, seed: Seed = None, mask: NDArray[np.bool_] | None = None) -> Observation:
         raise NotImplementedError
 
-    def step(self, actions) -> Step:
+    def step(self, actions: NDArray[np.int64]) -> Step:
         raise NotImplementedError
 
     @classmethod
-    def drawn(cls, config):
+    def drawn(cls, config: Any) -> Any:
         """`config` as it is for games that will be asked for pictures."""
         return config
 
@@ -117,7 +128,7 @@ class VectorEnv:
         """The first environment as text."""
         return f"{type(self).__name__} has no picture of itself"
 
-    def frame(self) -> np.ndarray | None:
+    def frame(self) -> NDArray[np.uint8] | None:
         """A picture of the first environment, uint8 [height, width, 3]; None: it has none but `render`'s text."""
         return None
 
@@ -129,10 +140,10 @@ class VectorEnv:
         """What the next episodes depend on beside their seed, taken between episodes."""
         return {}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict) -> None:
         pass
 
-    def close(self):
+    def close(self) -> None:
         pass
 
 
@@ -150,7 +161,7 @@ class ArrayEnv(VectorEnv):
     the time limit, the frozen ends and the checks of actions are kept here.
     """
 
-    def __init__(self, info, n_envs, seed=None):
+    def __init__(self, info: EnvInfo, n_envs: int, seed: Seed = None) -> None:
         self.env_info = info
         self.n_envs = n_envs
         self.rng = np.random.default_rng(seed)
@@ -158,18 +169,20 @@ class ArrayEnv(VectorEnv):
         self.terminated = np.ones(n_envs, dtype=bool)  # nothing runs before the first reset
         self.truncated = np.zeros(n_envs, dtype=bool)
 
-    def _reset(self, mask):
+    def _reset(self, mask: NDArray[np.bool_]) -> None:
         """Draw new episodes where mask [E] is True."""
         raise NotImplementedError
 
     def _observe(self) -> Observation:
         raise NotImplementedError
 
-    def _step(self, actions, live):
+    def _step(
+        self, actions: NDArray[np.int64], live: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
         """Play actions [E, N] where live [E]; return reward [E] or [E, N], and terminated [E]."""
         raise NotImplementedError
 
-    def reset(self, seed=None, mask=None):
+    def reset(self, seed: Seed = None, mask: NDArray[np.bool_] | None = None) -> Observation:
         if seed is not None:
             self.rng = np.random.default_rng(seed)
         mask = np.ones(self.n_envs, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
@@ -178,7 +191,7 @@ class ArrayEnv(VectorEnv):
         self._reset(mask)
         return self._observe()
 
-    def step(self, actions):
+    def step(self, actions: NDArray[np.int64]) -> Step:
         actions = np.asarray(actions)
         live = ~(self.terminated | self.truncated)
         self._check(actions, live)
@@ -190,11 +203,11 @@ class ArrayEnv(VectorEnv):
         reward = np.where(paid, reward, 0.0).astype(np.float32)
         return Step(*self._observe(), reward, self.terminated.copy(), self.truncated.copy(), self._info())
 
-    def _info(self):
+    def _info(self) -> dict[str, NDArray[Any]]:
         """{name: [E]} to be logged at the end of an episode."""
         return {}
 
-    def _check(self, actions, live):
+    def _check(self, actions: NDArray[np.int64], live: NDArray[np.bool_]) -> None:
         shape = (self.n_envs, self.env_info.n_agents)
         if actions.shape != shape or not np.issubdtype(actions.dtype, np.integer):
             raise ValueError(f"actions must be integers of shape {shape}, not {actions.dtype} {actions.shape}")

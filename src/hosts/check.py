@@ -4,6 +4,8 @@ The table holds faults that were met when running today's EPyMARL, PyMARL2 and P
 modules are imported, which finds the rest.
 """
 
+from __future__ import annotations
+
 import importlib.metadata
 import importlib.util
 import os
@@ -11,9 +13,13 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hosts.recognise import text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 GYM = 'pip install "setuptools==65.5.0" "wheel<0.40" && pip install --no-build-isolation gym==0.21.0'
 SMAC = 'pip install "git+https://github.com/oxwhirl/smac.git"  # StarCraft II itself only for its own maps'
@@ -34,7 +40,7 @@ class Need:
     fix: str
 
 
-def needs(root):
+def needs(root: Path) -> list[Need]:
     """[Need] of what keeps the checkout, or the plugin in it, from running in this Python."""
     found = _packages(root)
     found += [
@@ -45,7 +51,7 @@ def needs(root):
     return found
 
 
-def first_error(root):
+def first_error(root: Path) -> str | None:
     """The last line of what importing the checkout's `run` says, or None when it works."""
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-c", "import run"]
@@ -56,7 +62,7 @@ def first_error(root):
     return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no reason given"])[-1]
 
 
-def _packages(root):
+def _packages(root: Path) -> list[Need]:
     """Packages that its `main.py` cannot start without."""
     out = []
     names = {"torch": "torch==2.13.0", "numpy": "numpy", "yaml": "pyyaml", "sacred": "sacred==0.8.7"}
@@ -78,11 +84,11 @@ def _packages(root):
     return out
 
 
-def installed(module):
+def installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def version(package):
+def version(package: str) -> tuple[int, ...]:
     """(major, minor) of an installed package; () where it is not."""
     try:
         return tuple(int(n) for n in re.findall(r"\d+", importlib.metadata.version(package))[:2])

@@ -5,6 +5,10 @@ picks one action, the team is paid payoff[u_1, …, u_N], the episode is over. O
 constant 1. This project's own games are in `envs/`.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 
 
@@ -14,12 +18,12 @@ class QTranMatrixGame:
 
     episode_limit = 1
 
-    def __init__(self, payoff, step_values, **_):
+    def __init__(self, payoff: list, step_values: int, **_: Any) -> None:
         self.payoff = np.array(payoff, dtype=np.float64)
         self.n_agents = self.payoff.ndim
         self.step_values = step_values
 
-    def get_env_info(self):
+    def get_env_info(self) -> dict[str, int]:
         return {
             "n_agents": self.n_agents,
             "n_actions": self.get_total_actions(),
@@ -28,39 +32,39 @@ class QTranMatrixGame:
             "episode_limit": self.episode_limit,
         }
 
-    def get_total_actions(self):
+    def get_total_actions(self) -> int:
         return max(self.payoff.shape)
 
-    def get_obs(self):
+    def get_obs(self) -> list[np.ndarray]:
         return [np.ones(1, dtype=np.float32) for _ in range(self.n_agents)]
 
-    def get_state(self):
+    def get_state(self) -> np.ndarray:
         return np.ones(1, dtype=np.float32)
 
-    def get_avail_actions(self):
+    def get_avail_actions(self) -> list[list[int]]:
         """1 where an agent has the action, else 0: [N, A]."""
         return [[int(a < n) for a in range(self.get_total_actions())] for n in self.payoff.shape]
 
-    def reset(self, seed=None, options=None):
+    def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[list[np.ndarray], dict]:
         return self.get_obs(), {}
 
-    def step(self, actions):
+    def step(self, actions: Any) -> tuple[Any, ...]:
         reward = float(self.payoff[tuple(int(a) for a in actions)])
         if self.step_values == 5:
             return self.get_obs(), reward, True, False, {}
         return reward, True, {}
 
-    def get_stats(self):
+    def get_stats(self) -> dict:
         return {}
 
-    def render(self):
+    def render(self) -> None:
         print(self.payoff)
 
-    def save_replay(self):
+    def save_replay(self) -> None:
         pass
 
-    def seed(self, seed=None):
+    def seed(self, seed: int | None = None) -> None:
         pass
 
-    def close(self):
+    def close(self) -> None:
         pass

@@ -7,15 +7,23 @@ What was there before, and hashes of what was written, stay in `.qtran_plugin/` 
 The manifest is written first and `uninstall` takes a file in either state, so an interrupted install can be undone.
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from utils.args import ConfigError
+
+if TYPE_CHECKING:
+    from hosts.plan import Change
+
 
 STORE = ".qtran_plugin"
 
@@ -29,7 +37,7 @@ class Installed:
     folders: list  # that were made, outermost first
 
 
-def read(root):
+def read(root: Path) -> Installed | None:
     """What is Installed in the checkout at `root`, or None."""
     path = root / STORE / "manifest.json"
     if not path.is_file():
@@ -40,7 +48,7 @@ def read(root):
         raise ConfigError(f"{path} is damaged: {error}; the files before the install lie beside it") from error
 
 
-def changed(root, installed):
+def changed(root: Path, installed: Installed) -> list[str]:
     """Files that are neither as the plugin left them nor as they were before."""
     return [
         path
@@ -49,14 +57,14 @@ def changed(root, installed):
     ]
 
 
-def complete(root, installed, but=()):
+def complete(root: Path, installed: Installed, but: Collection[str] = ()) -> bool:
     """Whether every file, `but` these paths, is as the plugin left it."""
     return all(_hash(content(root / path)) == written for path, written in installed.after.items() if path not in but)
 
 
-def originals(root, installed):
+def originals(root: Path, installed: Installed) -> dict[str, bytes | None]:
     """{path: bytes before the install, or None where the plugin added the file}."""
-    out = {path: None for path in installed.before}
+    out: dict[str, bytes | None] = dict.fromkeys(installed.before)
     for path, before in installed.before.items():
         if before is not None:
             out[path] = content(root / STORE / "backup" / path)
@@ -65,7 +73,7 @@ def originals(root, installed):
     return out
 
 
-def apply(root, changes, version, with_games):
+def apply(root: Path, changes: Sequence[Change], version: str, with_games: bool) -> None:
     """Write the Changes; on an error everything is as it was, and ConfigError says why."""
     links = [change.path for change in changes if (root / change.path).is_symlink()]
     if links:
@@ -91,7 +99,7 @@ def apply(root, changes, version, with_games):
         raise ConfigError(f"cannot write into {root}: {error}; the checkout is as it was without the plugin") from error
 
 
-def restore(root, installed, changed_since=()):
+def restore(root: Path, installed: Installed, changed_since: Mapping[str, bytes] | None = None) -> None:
     """Bring back what was there before the install: contents, modes and times; what it added goes.
 
     changed_since: {path: bytes} of files that get another content than they had before.
@@ -105,7 +113,7 @@ def restore(root, installed, changed_since=()):
         elif saved.is_file():
             partial = target.with_name(f"{target.name}.partial")
             shutil.copy2(saved, partial)
-            if path in changed_since:
+            if changed_since and path in changed_since:
                 partial.write_bytes(changed_since[path])
             os.replace(partial, target)
     for folder in reversed(installed.folders):
@@ -116,12 +124,12 @@ def restore(root, installed, changed_since=()):
     shutil.rmtree(root / STORE, ignore_errors=True)
 
 
-def _missing_folders(root, paths):
+def _missing_folders(root: Path, paths: Iterable[str]) -> list[str]:
     parents = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
     return sorted(parent for parent in parents if not (root / parent).exists())
 
 
-def _write(path, content):
+def _write(path: Path, content: bytes) -> None:
     """Whole or not at all; a file that is there keeps its mode."""
     partial = path.with_name(f"{path.name}.partial")
     try:
@@ -134,10 +142,10 @@ def _write(path, content):
         raise
 
 
-def content(path):
+def content(path: Path) -> bytes | None:
     """Bytes of a file; None where there is none."""
     return path.read_bytes() if path.is_file() else None
 
 
-def _hash(content):
+def _hash(content: bytes | None) -> str | None:
     return None if content is None else hashlib.sha256(content).hexdigest()

@@ -6,12 +6,21 @@ find what they found before. `qtran_learner` in the registry is the plugin's, or
 configuration holds `qtran_arch`, which only that one reads.
 """
 
+from __future__ import annotations
+
 import hashlib
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from utils.args import ConfigError
+
+if TYPE_CHECKING:
+    from hosts.manifest import Installed
+    from hosts.recognise import Host
+
 
 HERE = Path(__file__).resolve().parents[1]
 PLUGIN = (
@@ -70,22 +79,22 @@ class Tree:
     originals: {path: bytes, or None where the plugin added the file} of what the plugin has changed.
     """
 
-    def __init__(self, root, originals):
+    def __init__(self, root: Path, originals: Mapping[str, bytes | None]) -> None:
         self.root, self.originals = root, originals
 
-    def read(self, path):
+    def read(self, path: str) -> bytes | None:
         """Bytes of a file; None where there is none."""
         if path in self.originals:
             return self.originals[path]
         return (self.root / path).read_bytes() if (self.root / path).is_file() else None
 
-    def modules(self):
+    def modules(self) -> dict[str, bytes]:
         """{path: bytes} of its Python files."""
         found = (p.relative_to(self.root).as_posix() for p in sorted((self.root / "src").rglob("*.py")))
         return {path: content for path in found if (content := self.read(path)) is not None}
 
 
-def version():
+def version() -> str:
     """Twelve hexadecimal digits that change with anything that `install` writes."""
     digest = hashlib.sha256()
     for name in (*PLUGIN, *GAMES):
@@ -94,7 +103,7 @@ def version():
     return digest.hexdigest()[:12]
 
 
-def changes(host, with_games, originals):
+def changes(host: Host, with_games: bool, originals: Mapping[str, bytes | None]) -> list[Change]:
     """The Changes that put the plugin into `host`. originals: as for Tree. ConfigError where it cannot be done."""
     tree = Tree(host.root, originals)
     names = {name: name for name in PLUGIN} | (GAMES if with_games else {})
@@ -121,7 +130,7 @@ def changes(host, with_games, originals):
     return out
 
 
-def taken_out(host, path, content, installed):
+def taken_out(host: Host, path: str, content: bytes | None, installed: Installed) -> bytes | None:
     """`content` of a file that the plugin edited and somebody else changed since, without the plugin's edits.
 
     content: None where it was deleted. installed: as manifest.Installed. None where that cannot be told: the file is
@@ -141,21 +150,21 @@ def taken_out(host, path, content, installed):
     return content
 
 
-def _registries(host, with_games):
+def _registries(host: Host, with_games: bool) -> dict[str, bytes]:
     """{path: lines} of the files that register the plugin, which end with these."""
     games = {"src/envs/__init__.py": GAME.format(step_values=host.step_values).encode()} if with_games else {}
     return {"src/learners/__init__.py": LEARNER.encode()} | games
 
 
-def _newline(content):
+def _newline(content: bytes) -> bytes:
     return b"\r\n" if b"\r\n" in content else b"\n"
 
 
-def _kept(path):
+def _kept(path: str) -> str:
     return str(PurePosixPath(path).with_name(f"host_{PurePosixPath(path).name}"))
 
 
-def _refuse_copies(taken, ours):
+def _refuse_copies(taken: Mapping[str, bytes], ours: Mapping[str, bytes]) -> None:
     copies = [path for path, content in taken.items() if any(mark in content for mark in MARKS)]
     if copies:
         same = all(taken[path] == ours[path] for path in copies)
@@ -166,13 +175,13 @@ def _refuse_copies(taken, ours):
         )
 
 
-def _refuse_taken_names(tree, paths):
+def _refuse_taken_names(tree: Tree, paths: Iterable[str]) -> None:
     taken = [path for path in paths if tree.read(path) is not None]
     if taken:
         raise ConfigError(f"the names that this tree's own files would be kept under are taken: {', '.join(taken)}")
 
 
-def _repointed(modules, moved):
+def _repointed(modules: Mapping[str, bytes], moved: Sequence[str]) -> dict[str, bytes]:
     """{path: content} of the `modules` whose imports of `moved` ones must now be of their `host_` names."""
     out = {}
     for path, before in modules.items():

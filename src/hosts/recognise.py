@@ -1,6 +1,9 @@
 """What a checkout is: EPyMARL, PyMARL2, PyMARL, or a fork that keeps the layout of one of them."""
 
+from __future__ import annotations
+
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,12 +30,12 @@ class Host:
     layout: str  # EPyMARL, PyMARL2 or PyMARL
     step_values: int  # how many values an environment's step returns: 3, or gymnasium's 5
 
-    def __str__(self):
+    def __str__(self) -> str:
         era = " with gymnasium" if self.step_values == 5 else " of gym's days" if self.layout == "EPyMARL" else ""
         return f"{self.layout}{era}"
 
 
-def recognise(path):
+def recognise(path: str) -> Host:
     """The Host at `path`; ConfigError when it is none that the plugin fits."""
     root = expanded(path).resolve()
     if not root.is_dir():
@@ -53,17 +56,17 @@ def recognise(path):
     return Host(root, _layout(root / "src"), _step_values(root / "src"))
 
 
-def uncommitted(root, paths):
+def uncommitted(root: Path, paths: Iterable[str]) -> list[str]:
     """Those of `paths`, relative to `root`, that git knows to differ from the last commit; none outside git."""
     return [line[3:] for line in git(root, "status", "--porcelain", "--", *paths).splitlines()]
 
 
-def commit(root):
+def commit(root: Path) -> str | None:
     """The short commit of a checkout; None outside git."""
     return git(root, "rev-parse", "--short", "HEAD").strip() or None
 
 
-def git(root, *words):
+def git(root: Path, *words: str) -> str:
     """What a git command prints, or nothing where it fails."""
     try:
         done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=60)
@@ -72,16 +75,16 @@ def git(root, *words):
     return done.stdout if done.returncode == 0 else ""
 
 
-def text(path):
+def text(path: Path) -> str:
     """A file as text; empty where there is none."""
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def _layout(src):
+def _layout(src: Path) -> str:
     if "common_reward" in text(src / "config/default.yaml") or (src / "controllers/non_shared_controller.py").exists():
         return "EPyMARL"
     return "PyMARL2" if (src / "run").is_dir() else "PyMARL"
 
 
-def _step_values(src):
+def _step_values(src: Path) -> int:
     return 5 if "truncated" in text(src / "runners/episode_runner.py") else 3

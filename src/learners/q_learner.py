@@ -3,8 +3,12 @@
 Axes: N agents, A actions; M transitions, R steps of the online network (`learners/transitions.py`).
 """
 
+from types import SimpleNamespace
+
+from torch import Tensor, nn
+
 from learners.qtran_loss import mean_square
-from learners.transitions import at, chosen, greedy_actions, unroll
+from learners.transitions import Batch, Transitions, at, chosen, greedy_actions, unroll
 from learners.value_learner import ValueLearner
 from modules.mixers import mixer_class
 from utils.args import ConfigError, TrainingError
@@ -17,7 +21,7 @@ class QLearner(ValueLearner):
     where `common_reward` is False.
     """
 
-    def make_mixer(self, args):
+    def make_mixer(self, args: SimpleNamespace) -> nn.Module | None:
         if args.mixer is None:
             return None
         if not self.config.common_reward:
@@ -29,7 +33,7 @@ class QLearner(ValueLearner):
             )
         return mixer(args)
 
-    def loss(self, batch):
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         tr = self.transitions(batch)
         q, _ = unroll(self.mac, batch, tr.steps.online)  # [R, N, A]
         y = self.targets(batch, tr, lambda: self._next_values(batch, tr, q))  # [M, 1 or N]
@@ -43,7 +47,7 @@ class QLearner(ValueLearner):
             loss = loss + metrics["attention_loss"]
         return loss, metrics
 
-    def _next_values(self, batch, tr, q_online):
+    def _next_values(self, batch: Batch, tr: Transitions, q_online: Tensor) -> Tensor:
         after = tr.steps.now + 1
         q, _ = unroll(self.target_mac, batch, after)  # [M, N, A]
         if self.config.double_q:
@@ -52,12 +56,12 @@ class QLearner(ValueLearner):
             u_greedy = greedy_actions(q, self.avail(batch, after))
         return self._mix(self.target_mixer, chosen(q, u_greedy), *self._seen(batch, after))
 
-    def _seen(self, batch, index):
+    def _seen(self, batch: Batch, index: Tensor) -> list[Tensor]:
         """What the mixer reads besides the agents' values at some steps: nothing, or state, or state and obs."""
         names = () if self.mixer is None else getattr(self.mixer, "reads", ("state",))  # EPyMARL's read the state
         return [self.state(batch, index) if name == "state" else at(batch[name], index) for name in names]
 
-    def _mix(self, mixer, q_agents, *seen):
+    def _mix(self, mixer: nn.Module | None, q_agents: Tensor, *seen: Tensor) -> Tensor:
         """[M, 1], or without a mixer [M, N]."""
         if mixer is None:
             return q_agents
@@ -69,5 +73,5 @@ class QLearner(ValueLearner):
             )
         return q_tot
 
-    def joint_value(self, batch, index, q, actions):
+    def joint_value(self, batch: Batch, index: Tensor, q: Tensor, actions: Tensor) -> Tensor | None:
         return None if self.mixer is None else self._mix(self.mixer, chosen(q, actions), *self._seen(batch, index))

@@ -3,8 +3,12 @@
 Axes: N agents, A actions; M transitions, R steps of the online network (`learners/transitions.py`).
 """
 
+from types import SimpleNamespace
+
+from torch import Tensor
+
 from learners.qtran_loss import mean_square
-from learners.transitions import chosen, greedy_actions, unroll
+from learners.transitions import Batch, Transitions, chosen, greedy_actions, unroll
 from learners.value_learner import ValueLearner
 from modules.mixers.qplex import QPLEXMixer
 from utils.args import ConfigError
@@ -15,12 +19,12 @@ class QPLEXLearner(ValueLearner):
 
     reads_too = (QPLEXMixer.Config,)
 
-    def make_mixer(self, args):
+    def make_mixer(self, args: SimpleNamespace) -> QPLEXMixer:
         if not self.config.common_reward:
             raise ConfigError("common_reward=False: qplex needs one team reward; only iql learns without one")
         return QPLEXMixer(args)
 
-    def loss(self, batch):
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         tr = self.transitions(batch)
         q, _ = unroll(self.mac, batch, tr.steps.online)  # [R, N, A]
         u_greedy = greedy_actions(q.detach(), tr.avail)  # ū [R, N]
@@ -31,7 +35,7 @@ class QPLEXLearner(ValueLearner):
         metrics = {"td_loss": loss, "td_error_abs": (q_tot - y).abs(), "q_taken_mean": q_tot, "target_mean": y}
         return loss, metrics
 
-    def _next_q_tot(self, batch, tr, u_greedy):
+    def _next_q_tot(self, batch: Batch, tr: Transitions, u_greedy: Tensor) -> Tensor:
         """Q_tot(τ',ū';θ⁻) [M, 1], where V_i(τ_i') is the target network's own largest value."""
         after = tr.steps.now + 1
         q, _ = unroll(self.target_mac, batch, after)  # [M, N, A]
@@ -39,6 +43,6 @@ class QPLEXLearner(ValueLearner):
         u_greedy = u_greedy[tr.steps.after] if self.config.double_q else best  # ū' [M, N]
         return self.target_mixer(chosen(q, u_greedy), chosen(q, best), self.state(batch, after), u_greedy)
 
-    def joint_value(self, batch, index, q, actions):
+    def joint_value(self, batch: Batch, index: Tensor, q: Tensor, actions: Tensor) -> Tensor:
         best = greedy_actions(q, self.avail(batch, index))
         return self.mixer(chosen(q, actions), chosen(q, best), self.state(batch, index), actions)

@@ -5,11 +5,13 @@ Plugin file: imports torch, the standard library and other plugin files.
 """
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
+from torch import Tensor
 
 from learners.qtran_loss import counterfactual_sum, nopt_loss, nopt_min_loss, opt_loss, td_loss
-from learners.transitions import chosen, greedy_actions, unroll
+from learners.transitions import Batch, Transitions, chosen, greedy_actions, unroll
 from learners.value_learner import ValueLearner
 from modules.mixers.qtran import JointValue, QTranAlt, QTranBase
 from utils.args import ConfigError, key
@@ -38,14 +40,14 @@ class QTranLearner(ValueLearner):
 
     reads_too = (JointValue.Config,)
 
-    def make_mixer(self, args):
+    def make_mixer(self, args: SimpleNamespace) -> JointValue:
         if not self.config.common_reward:
             raise ConfigError("common_reward=False: QTRAN factorises one team reward; use common_reward=True or iql")
         if args.mixer not in MIXERS:
             raise ConfigError(f"mixer: {args.mixer!r} is none of QTRAN's: {', '.join(MIXERS)}")
         return MIXERS[args.mixer](args)
 
-    def loss(self, batch):
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         tr = self.transitions(batch)
         q, h = unroll(self.mac, batch, tr.steps.online)  # [R, N, A], [R, N, H]
         u_greedy = greedy_actions(q.detach(), tr.avail)  # ū [R, N]
@@ -53,7 +55,9 @@ class QTranLearner(ValueLearner):
         now = slice(len(tr.actions))
         return self._terms(tr, q[now], h[now], u_greedy[now], y)
 
-    def _terms(self, tr, q, h, u_greedy, y):
+    def _terms(
+        self, tr: Transitions, q: Tensor, h: Tensor, u_greedy: Tensor, y: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The three losses. q [M, N, A], h [M, N, H], u_greedy = ū [M, N]; y [M, 1 or N]."""
         c, u, state, mask = self.config, tr.actions, tr.state, tr.mask
         joint = self.mixer.encode(state, h.detach() if c.detach_encoder_for_joint else h)
@@ -87,7 +91,7 @@ class QTranLearner(ValueLearner):
         }
         return l_td + c.opt_loss * l_opt + c.nopt_loss * l_nopt, metrics
 
-    def _next_q_jt(self, batch, tr, u_greedy):
+    def _next_q_jt(self, batch: Batch, tr: Transitions, u_greedy: Tensor) -> Tensor:
         """Q_jt(τ',ū';θ⁻) in the form that `td_target` and `alt_td_target` ask for: [M, 1 or N]."""
         after = tr.steps.now + 1
         q, h = unroll(self.target_mac, batch, after)  # [M, N, A], [M, N, H]
@@ -104,7 +108,7 @@ class QTranLearner(ValueLearner):
         return available.amax(dim=(-2, -1)).unsqueeze(-1)
 
     @torch.no_grad()
-    def values(self, batch):
+    def values(self, batch: Batch) -> dict[str, Tensor]:
         q, h = unroll(self.mac, batch)
         actions = batch["actions"][:, :-1].squeeze(-1).long()
         joint = self.mixer(batch["state"][:, :-1].flatten(start_dim=2), h[:, :-1], actions)

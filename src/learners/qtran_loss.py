@@ -17,9 +17,10 @@ Plugin file: imports torch only.
 """
 
 import torch
+from torch import Tensor
 
 
-def td_target(reward, terminated, q_jt_next, gamma):
+def td_target(reward: Tensor, terminated: Tensor, q_jt_next: Tensor, gamma: float) -> Tensor:
     """y = r + γ Q_jt(τ',ū';θ⁻), and y = r at a terminal step.
 
     reward, terminated: [B, T, 1]. q_jt_next: [B, T, 1], or [B, T, N] for the heads of alt.
@@ -28,12 +29,12 @@ def td_target(reward, terminated, q_jt_next, gamma):
     return reward + gamma * torch.where(terminated.bool(), torch.zeros_like(q_jt_next), q_jt_next)
 
 
-def td_loss(q_jt, y, mask):
+def td_loss(q_jt: Tensor, y: Tensor, mask: Tensor) -> Tensor:
     """L_td = (Q_jt(τ,u) - y)². No gradient reaches y. A scalar."""
     return mean_square(q_jt - y.detach(), mask)
 
 
-def opt_loss(q_sum_opt, q_jt_opt, v_jt, mask, fixed=True):
+def opt_loss(q_sum_opt: Tensor, q_jt_opt: Tensor, v_jt: Tensor, mask: Tensor, fixed: bool = True) -> Tensor:
     """L_opt = (Q'_jt(τ,ū) - Q̂_jt(τ,ū) + V_jt(τ))², all at the greedy joint action ū. A scalar.
 
     Condition (4a): the defect is 0 at ū.
@@ -41,7 +42,7 @@ def opt_loss(q_sum_opt, q_jt_opt, v_jt, mask, fixed=True):
     return mean_square(q_sum_opt - _hat(q_jt_opt, fixed) + v_jt, mask)
 
 
-def nopt_loss(q_sum, q_jt, v_jt, mask, fixed=True):
+def nopt_loss(q_sum: Tensor, q_jt: Tensor, v_jt: Tensor, mask: Tensor, fixed: bool = True) -> Tensor:
     """L_nopt = (min[Q'_jt(τ,u) - Q̂_jt(τ,u) + V_jt(τ), 0])², at the joint action u taken. A scalar.
 
     Condition (4b): the defect is nowhere below 0; equality costs nothing.
@@ -49,7 +50,9 @@ def nopt_loss(q_sum, q_jt, v_jt, mask, fixed=True):
     return mean_square((q_sum - _hat(q_jt, fixed) + v_jt).clamp(max=0), mask)
 
 
-def nopt_min_loss(q_sum_cf, q_jt_cf, v_jt, avail, mask, fixed=True):
+def nopt_min_loss(
+    q_sum_cf: Tensor, q_jt_cf: Tensor, v_jt: Tensor, avail: Tensor, mask: Tensor, fixed: bool = True
+) -> Tensor:
     """L_nopt-min = 1/N Σ_i (min_{u_i} D(τ,u_i,u_-i))², both signs penalised. A scalar.
 
     Condition (7), which implies (4b). q_sum_cf, q_jt_cf: Q'_jt and Q_jt of (·, u_-i), [B, T, N, A].
@@ -62,7 +65,7 @@ def nopt_min_loss(q_sum_cf, q_jt_cf, v_jt, avail, mask, fixed=True):
     return mean_square(defect.amin(dim=-1), mask)  # the minimum is [B, T, N]
 
 
-def counterfactual_sum(q, q_taken):
+def counterfactual_sum(q: Tensor, q_taken: Tensor) -> Tensor:
     """Q'_jt(τ,u_i,u_-i) = Q_i(τ_i,u_i) + Σ_{j≠i} Q_j(τ_j,u_j) for every agent i and every u_i: [B, T, N, A].
 
     q: Q_i(τ_i,·), [B, T, N, A]. q_taken: Q_i(τ_i,u_i), [B, T, N].
@@ -72,11 +75,11 @@ def counterfactual_sum(q, q_taken):
     return q + others.unsqueeze(-1)
 
 
-def mean_square(error, mask):
+def mean_square(error: Tensor, mask: Tensor) -> Tensor:
     """Mean of error² [B, T, K] over the K values and over the real transitions."""
     error = torch.where(mask.bool(), error, torch.zeros_like(error))
     return error.square().mean(dim=-1).sum() / mask.sum().clamp(min=1)
 
 
-def _hat(q_jt, fixed):
+def _hat(q_jt: Tensor, fixed: bool) -> Tensor:
     return q_jt.detach() if fixed else q_jt

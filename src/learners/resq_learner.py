@@ -9,11 +9,13 @@ Axes: N agents, A actions; M transitions (`learners/transitions.py`).
 """
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
+from torch import Tensor, nn
 
 from learners.qtran_loss import mean_square
-from learners.transitions import chosen, greedy_actions
+from learners.transitions import Batch, Transitions, chosen, greedy_actions
 from learners.wqmix_learner import CentralLearner
 from modules.agents import agent_class
 from modules.mixers.central import CentralMixer
@@ -29,11 +31,13 @@ class ResQLearner(CentralLearner):
         )
 
     @classmethod
-    def make_networks(cls, args):
+    def make_networks(cls, args: SimpleNamespace) -> dict[str, nn.Module]:
         residual = {"residual_agent": agent_class(args.agent)(args), "residual_mixer": CentralMixer(args)}
         return super().make_networks(args) | residual
 
-    def joint_loss(self, batch, tr, q, u_greedy, y):
+    def joint_loss(
+        self, batch: Batch, tr: Transitions, q: Tensor, u_greedy: Tensor, y: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         q_tot = self.mixer(chosen(q, tr.actions), tr.state)  # [M, 1]
         q_jt = q_tot + self._weighted_residual(batch, tr.steps.now, tr.actions, u_greedy)
         loss = mean_square(q_jt - y, tr.mask)
@@ -45,13 +49,13 @@ class ResQLearner(CentralLearner):
         }
         return loss, metrics
 
-    def _weighted_residual(self, batch, index, u, u_greedy):
+    def _weighted_residual(self, batch: Batch, index: Tensor, u: Tensor, u_greedy: Tensor) -> Tensor:
         """w_r(τ,u) Q_r(s,τ,u) [M, 1]."""
         q_r = self.central_value("residual", batch, index, u)
         q_r = -q_r.abs() if self.config.residual == "negative" else q_r
         return torch.where((u == u_greedy).all(dim=-1, keepdim=True), torch.zeros_like(q_r), q_r)
 
-    def joint_value(self, batch, index, q, actions):
+    def joint_value(self, batch: Batch, index: Tensor, q: Tensor, actions: Tensor) -> Tensor:
         """Q_jt."""
         u_greedy = greedy_actions(q, self.avail(batch, index))
         return super().joint_value(batch, index, q, actions) + self._weighted_residual(batch, index, actions, u_greedy)

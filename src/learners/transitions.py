@@ -8,12 +8,47 @@ Plugin file: imports torch, the standard library and other plugin files; the bat
 """
 
 import copy
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from learners.qtran_loss import td_target
+
+
+class Batch(Protocol):
+    """Episodes: `batch["obs"]` [B, T+1, …] reads a field."""
+
+    batch_size: int
+    max_seq_length: int
+
+    @property
+    def scheme(self) -> Mapping[str, Any]:
+        """What is known of each field, by its name."""
+        ...
+
+    def __getitem__(self, item: str, /) -> Tensor: ...
+
+
+class MAC(Protocol):
+    """What every controller has. This project's has `unroll(batch, index)` too; others are stepped, see SteppedMAC."""
+
+    agent: Any  # a network; each framework has a class of its own
+
+    def parameters(self) -> Iterable[nn.Parameter]: ...
+    def cuda(self) -> None: ...
+    def save_models(self, path: Any, /) -> None: ...
+
+
+class SteppedMAC(MAC, Protocol):
+    """A controller that gives values step by step, as EPyMARL's and PyMARL's."""
+
+    hidden_states: Tensor  # [B*N, H] or [B, N, H]
+
+    def init_hidden(self, batch_size: int) -> None: ...
+    def forward(self, ep_batch: Any, /, t: int) -> Tensor: ...
 
 
 class Rollout(NamedTuple):
@@ -42,7 +77,7 @@ class Transitions(NamedTuple):
     steps: Steps
 
 
-def unroll(mac, batch, index=None, agent=None):
+def unroll(mac: MAC, batch: Batch, index: Tensor | None = None, agent: nn.Module | None = None) -> Rollout:
     """Rollout of `mac` over a batch, at the steps `index`, int64 [R]; without it q [B, T+1, N, A] and h [B, T+1, N, H].
     agent: a network in place of the MAC's own.
 
@@ -53,23 +88,24 @@ def unroll(mac, batch, index=None, agent=None):
         mac = copy.copy(mac)
         mac.agent = agent
     if hasattr(mac, "unroll"):
-        return Rollout(*mac.unroll(batch, index))
-    mac.init_hidden(batch.batch_size)
-    q, h = [], []
+        return Rollout(*cast(Any, mac).unroll(batch, index))
+    stepped = cast(SteppedMAC, mac)
+    stepped.init_hidden(batch.batch_size)
+    qs, hs = [], []
     for t in range(batch.max_seq_length):
-        q.append(mac.forward(batch, t=t))  # [B, N, A]
+        qs.append(stepped.forward(batch, t=t))  # [B, N, A]
         # [B*N, H] holds the agents of one episode next to each other, so this splits a merged axis.
-        h.append(mac.hidden_states.reshape(batch.batch_size, q[-1].shape[1], -1))  # [B, N, H]
-    q, h = torch.stack(q, dim=1), torch.stack(h, dim=1)
+        hs.append(stepped.hidden_states.reshape(batch.batch_size, qs[-1].shape[1], -1))  # [B, N, H]
+    q, h = torch.stack(qs, dim=1), torch.stack(hs, dim=1)
     return Rollout(q, h) if index is None else Rollout(at(q, index), at(h, index))
 
 
-def at(x, index):
+def at(x: Tensor, index: Tensor) -> Tensor:
     """The steps `index` [R] of x [B, T+1, ...]: [R, ...]."""
     return x.flatten(end_dim=1).index_select(0, index)
 
 
-def transition_mask(batch):
+def transition_mask(batch: Batch) -> Tensor:
     """1 where a transition is real, else 0: [B, T, 1].
 
     A transition is real when the observation after it was stored and nothing before it ended the
@@ -81,7 +117,7 @@ def transition_mask(batch):
     return filled[:, :-1] * filled[:, 1:] * before
 
 
-def learned_steps(mask, double_q):
+def learned_steps(mask: Tensor, double_q: bool) -> Steps:
     """The Steps of a batch with the transition mask [B, T, 1]. On a GPU they are all: to know which of them are real
     the processor would have to wait for it."""
     b, t = mask.shape[:2]
@@ -101,17 +137,25 @@ def learned_steps(mask, double_q):
     return Steps(now, torch.cat([now, ends]) if double_q else now, after, goes_on)
 
 
-def greedy_actions(q, avail):
+def greedy_actions(q: Tensor, avail: Tensor) -> Tensor:
     """argmax over available actions of q [..., A]: int64 [...]. avail: bool [..., A]."""
     return torch.where(avail, q, torch.full_like(q, -torch.inf)).argmax(dim=-1)
 
 
-def chosen(q, actions):
+def chosen(q: Tensor, actions: Tensor) -> Tensor:
     """q [..., A] at actions [...]."""
     return q.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
 
-def lambda_target(reward, terminated, next_value, goes_on, gamma, td_lambda, longest):
+def lambda_target(
+    reward: Tensor,
+    terminated: Tensor,
+    next_value: Tensor,
+    goes_on: Tensor,
+    gamma: float,
+    td_lambda: float,
+    longest: int,
+) -> Tensor:
     """y_t = r_t + γ [(1-λ) V_{t+1} + λ y_{t+1}], and with V_{t+1} alone where t+1 is not a real transition.
 
     reward, terminated, goes_on: [M, 1] (`Steps`); next_value V_{t+1}: [M, K]. λ = 0 is the one-step target. longest: at

@@ -12,18 +12,24 @@ Plugin file: imports torch, the standard library and other plugin files; the bat
 import copy
 import os
 from abc import abstractmethod
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from components.running_stats import RunningStats
-from learners.transitions import Transitions, at, lambda_target, learned_steps, transition_mask, unroll
+from learners.transitions import MAC, Batch, Transitions, at, lambda_target, learned_steps, transition_mask, unroll
 from utils.args import ConfigError, NotFinite, key, read
 from utils.checkpoint import has_checksums, load_optimiser, load_weights, put_moments, save_weights, write_checksums
 
 FILES = {"agent", "mixer", "opt", "reward_stats", "meta", "checksums"}  # of a checkpoint
+
+
+class Log(Protocol):
+    def log_stat(self, key: str, value: Any, t: int, /) -> object: ...
 
 
 class ValueLearner:
@@ -60,7 +66,7 @@ class ValueLearner:
     mixer: Any  # of its own kind, or None
     networks: dict[str, Any]
 
-    def __init__(self, mac, scheme, logger, args):
+    def __init__(self, mac: MAC, scheme: Mapping[str, Any], logger: Log, args: SimpleNamespace) -> None:
         self.config = read(type(self).Config, args, also=self.reads_too)
         self.args, self.mac, self.logger = args, mac, logger
         self.mixer = self.make_mixer(args)
@@ -81,28 +87,30 @@ class ValueLearner:
         self._unread = []  # of each update: (number, t_env, is it finite [], {name: scalar})
         self._of_the_base = set(vars(self)) | {"_of_the_base"}
 
-    def make_mixer(self, args):
+    def make_mixer(self, args: SimpleNamespace) -> nn.Module | None:
         """The module that joins the agents' values, or None."""
         return None
 
     @classmethod
-    def make_networks(cls, args) -> dict[str, nn.Module]:
+    def make_networks(cls, args: SimpleNamespace) -> dict[str, nn.Module]:
         """What else learns, {name: network}: `self.networks`, with target copies in `self.target_networks`. They are
         trained, saved as NAME.th, loaded and resumed with the others."""
         return {}
 
     @abstractmethod
-    def loss(self, batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """(loss, metrics) of a batch: a scalar, and {name: scalar, or values [M, K] of the transitions, whose mean is
         logged}."""
 
-    def joint_value(self, batch, index: torch.Tensor, q: torch.Tensor, actions: torch.Tensor) -> torch.Tensor | None:
+    def joint_value(
+        self, batch: Batch, index: torch.Tensor, q: torch.Tensor, actions: torch.Tensor
+    ) -> torch.Tensor | None:
         """The joint value [M, 1] of `actions` [M, N] at steps `index` [M], where the agents' values are q [M, N, A];
         None where there is none. For tables."""
         return None
 
     @torch.no_grad()
-    def values(self, batch):
+    def values(self, batch: Batch) -> dict[str, Tensor]:
         """{name: value} of the joint actions in `batch`, for tables of one-step games: "q", Q_i(τ_i,·) [B, T, N, A];
         "q_jt" [B, T, 1], where there is a joint value; a learner that has them adds "v_jt" [B, T, 1] and "q_jt_heads"
         [B, T, N]."""
@@ -114,15 +122,16 @@ class ValueLearner:
 
     # ------------------------------------------------------------------ one update
 
-    def train(self, batch, t_env, episode_num):
+    def train(self, batch: Batch, t_env: int, episode_num: int) -> None:
         """One gradient step on a batch of episodes. NotFinite when it is not finite: then nothing was learned."""
         self.update(batch, t_env, episode_num)
         for error in filter(None, self.outcomes()):
             raise error
 
-    def update(self, batch, t_env: int, episode_num: int) -> None:
+    def update(self, batch: Batch, t_env: int, episode_num: int) -> None:
         """The same, but what was not finite is told by `outcomes`: so no update waits for a GPU. There an update that
         is not finite is counted, and the target networks move as after any other."""
+        rewards_before = None
         if self.reward_stats is not None:
             rewards_before = copy.copy(self.reward_stats)
             self.reward_stats.update(batch["reward"][:, :-1], transition_mask(batch))
@@ -132,7 +141,7 @@ class ValueLearner:
         grad_norm = torch.nn.utils.clip_grad_norm_(self.params, self.config.grad_norm_clip)
         metrics = {"loss": loss, **metrics, "grad_norm": grad_norm}
         finite = torch.isfinite(loss) & torch.isfinite(grad_norm)
-        if self.reward_stats is not None:
+        if self.reward_stats is not None and rewards_before is not None:
             self.reward_stats.keep_where(finite, rewards_before)
         scalars = {name: value.detach() for name, value in metrics.items() if value.dim() == 0}
         self._unread.append((self.training_steps, t_env, finite, scalars))
@@ -174,7 +183,7 @@ class ValueLearner:
         moments = [value for entry in self.optimiser.state.values() for value in entry.values()]
         return [*self.params, *(value for value in moments if isinstance(value, torch.Tensor))]
 
-    def transitions(self, batch):
+    def transitions(self, batch: Batch) -> Transitions:
         """The batch as Transitions: rewards standardised, time limits apart from ends."""
         mask = transition_mask(batch)
         steps = learned_steps(mask, self.config.double_q)
@@ -195,22 +204,22 @@ class ValueLearner:
             steps=steps,
         )
 
-    def all_transitions(self, batch):
+    def all_transitions(self, batch: Batch) -> Tensor:
         """The steps t = 0 … T-1 of all episodes of a batch, padding too: int64 [B·T]."""
         n_episodes, n_steps = batch["filled"].shape[:2]
         steps = torch.arange(n_episodes * n_steps, device=batch["filled"].device)
         return steps.view(n_episodes, n_steps)[:, :-1].flatten()
 
-    def state(self, batch, index):
+    def state(self, batch: Batch, index: Tensor) -> Tensor:
         """The state at some steps: [R, S]."""
         return at(batch["state"], index).flatten(start_dim=1)
 
-    def avail(self, batch, index):
+    def avail(self, batch: Batch, index: Tensor) -> Tensor:
         """What is available at some steps, bool [R, N, A]; where nothing is, everything."""
         avail = at(batch["avail_actions"], index).bool()
         return avail | ~avail.any(dim=-1, keepdim=True)
 
-    def targets(self, batch, tr, next_values):
+    def targets(self, batch: Batch, tr: Transitions, next_values: Callable[[], Tensor]) -> Tensor:
         """y [M, K] from next_values(), the values [M, K] at t+1; one-step or TD(λ). No gradient.
 
         Where every transition is an end, as in one-step games, y = r and nothing else is computed (on a GPU it is: to
@@ -224,20 +233,20 @@ class ValueLearner:
                 tr.reward, tr.terminated, next_values(), tr.steps.goes_on, c.gamma, c.td_lambda, batch.max_seq_length
             )
 
-    def _make_optimiser(self):
+    def _make_optimiser(self) -> torch.optim.Optimizer:
         c = self.config
         if c.optimizer == "adam":
             # One kernel for all parameters: small networks spend their time between kernels.
             return torch.optim.Adam(self.params, lr=c.lr, fused=True)
         return torch.optim.RMSprop(self.params, lr=c.lr, alpha=c.optim_alpha, eps=c.optim_eps)
 
-    def _decay_lr(self, t_env):
+    def _decay_lr(self, t_env: int) -> None:
         start, end = self.config.lr_decay_start, self.config.t_max
         if start is not None and t_env > start:
             for group in self.optimiser.param_groups:
                 group["lr"] = self.config.lr * max(0.0, (end - t_env) / (end - start))
 
-    def _update_targets(self, episode_num):
+    def _update_targets(self, episode_num: int) -> None:
         interval = self.config.target_update_interval_or_tau
         if interval <= 1:
             with torch.no_grad():
@@ -249,7 +258,7 @@ class ValueLearner:
             self._copy_to_targets()
             self.last_target_update = now
 
-    def _copy_to_targets(self):
+    def _copy_to_targets(self) -> None:
         for target, online in zip(self.all_networks("target_").values(), self.all_networks().values()):
             target.load_state_dict(online.state_dict())
 
@@ -263,7 +272,7 @@ class ValueLearner:
         mac = getattr(self, prefix + "mac")  # a host's may have more parameters than its agent
         return [*mac.parameters(), *(parameter for network in others for parameter in network.parameters())]
 
-    def _log(self, metrics, mask, t_env):
+    def _log(self, metrics: dict[str, Tensor], mask: Tensor, t_env: int) -> None:
         for name, value in metrics.items():
             if value.dim() > 0 and len(value) == len(mask):
                 value = value[mask.bool()]
@@ -271,7 +280,7 @@ class ValueLearner:
 
     # ------------------------------------------------------------------ device and disk
 
-    def cuda(self):
+    def cuda(self) -> None:
         self.mac.cuda()
         self.target_mac.cuda()
         for network in [*self.all_networks().values(), *self.all_networks("target_").values()]:
@@ -279,7 +288,7 @@ class ValueLearner:
         if self.reward_stats is not None:
             self.reward_stats.to("cuda")
 
-    def save_models(self, path):
+    def save_models(self, path: str | os.PathLike) -> None:
         """Write agent.th, mixer.th (where there is one), NAME.th of each further network and opt.th into the folder
         `path`, reward_stats.th where rewards are standardised, and checksums.json of all that is in it."""
         self.mac.save_models(path)
@@ -290,7 +299,7 @@ class ValueLearner:
             save_weights(self.reward_stats.state_dict(), f"{path}/reward_stats.th")
         write_checksums(path)
 
-    def load_models(self, path):
+    def load_models(self, path: str | os.PathLike) -> None:
         """Read what `save_models` wrote; the target networks start as copies. The optimiser's settings stay those of
         the configuration, which the user sees."""
         self.load_weights(path)
@@ -303,7 +312,7 @@ class ValueLearner:
         if console is not None and not has_checksums(path):
             console.info(f"{path} has no checksums.json: its weights are loaded unchecked")
 
-    def load_weights(self, path, names=None):
+    def load_weights(self, path: str | os.PathLike, names: Collection[str] | None = None) -> None:
         """The weights of the networks `names` (None: of all); the target networks start as copies."""
         for name, network in self.all_networks().items():  # the agent too: a host's controller reads without checks
             if names is None or name in names:
@@ -322,7 +331,7 @@ class ValueLearner:
             if name not in self._of_the_base and any(id(x) not in held for x in _tensors(value))
         ]
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """Everything the next update depends on, but the batch: for an exact resume."""
         return {
             "online": [network.state_dict() for network in self.all_networks().values()],
@@ -332,7 +341,7 @@ class ValueLearner:
             "counters": [self.training_steps, self.last_target_update, self.log_stats_t],
         }
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for prefix, name in (("", "online"), ("target_", "target")):
             for network, weights in zip(self.all_networks(prefix).values(), state[name]):
                 network.load_state_dict(weights)

@@ -10,12 +10,13 @@ Axes: N agents, A actions; M transitions, R steps of the online network (`learne
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from learners.qtran_loss import mean_square
-from learners.transitions import Transitions, chosen, greedy_actions, unroll
+from learners.transitions import Batch, Transitions, chosen, greedy_actions, unroll
 from learners.value_learner import ValueLearner
 from modules.agents import agent_class
 from modules.mixers import mixer_class
@@ -41,7 +42,7 @@ class CentralLearner(ValueLearner):
     class Config(CentralMixer.Config, ValueLearner.Config):
         pass
 
-    def make_mixer(self, args):
+    def make_mixer(self, args: SimpleNamespace) -> nn.Module:
         if not self.config.common_reward:
             raise ConfigError(f"common_reward=False: {args.name} needs one team reward; only iql learns without one")
         if args.n_agents == 1:
@@ -55,14 +56,14 @@ class CentralLearner(ValueLearner):
         return mixer(args)
 
     @classmethod
-    def make_networks(cls, args):
+    def make_networks(cls, args: SimpleNamespace) -> dict[str, nn.Module]:
         return {"central_agent": agent_class(args.agent)(args), "central_mixer": CentralMixer(args)}
 
     @abstractmethod
-    def joint_loss(self, batch, tr: Transitions, q: Tensor, u_greedy: Tensor, y: Tensor) -> tuple[Tensor, dict]:
+    def joint_loss(self, batch: Batch, tr: Transitions, q: Tensor, u_greedy: Tensor, y: Tensor) -> tuple[Tensor, dict]:
         """(the second loss, metrics). q [M, N, A], u_greedy = ū [M, N], y [M, 1], all at t."""
 
-    def loss(self, batch):
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         tr = self.transitions(batch)
         q, _ = unroll(self.mac, batch, tr.steps.online)  # [R, N, A]
         u_greedy = greedy_actions(q.detach(), tr.avail)  # ū [R, N]
@@ -74,13 +75,13 @@ class CentralLearner(ValueLearner):
         metrics |= {"central_loss": l_central, "q_star_mean": q_star, "target_mean": y}
         return l_central + l_joint, metrics
 
-    def central_value(self, name: str, batch, index: Tensor, actions: Tensor, target: bool = False) -> Tensor:
+    def central_value(self, name: str, batch: Batch, index: Tensor, actions: Tensor, target: bool = False) -> Tensor:
         """The joint value [M, 1] of the agents and the mixer `name` at steps index [M] and joint actions [M, N]."""
         networks, mac = (self.target_networks, self.target_mac) if target else (self.networks, self.mac)
         q, _ = unroll(mac, batch, index, agent=networks[f"{name}_agent"])  # [M, N, A]
         return networks[f"{name}_mixer"](chosen(q, actions), self.state(batch, index))
 
-    def _next_q_star(self, batch, tr, u_greedy):
+    def _next_q_star(self, batch: Batch, tr: Transitions, u_greedy: Tensor) -> Tensor:
         after = tr.steps.now + 1
         if self.config.double_q:  # the authors' code has no other way
             u_greedy = u_greedy[tr.steps.after]  # ū' [M, N]
@@ -88,7 +89,7 @@ class CentralLearner(ValueLearner):
             u_greedy = greedy_actions(unroll(self.target_mac, batch, after).q, self.avail(batch, after))
         return self.central_value("central", batch, after, u_greedy, target=True)
 
-    def joint_value(self, batch, index: Tensor, q: Tensor, actions: Tensor) -> Tensor:
+    def joint_value(self, batch: Batch, index: Tensor, q: Tensor, actions: Tensor) -> Tensor:
         """What the second loss trains: Q_tot."""
         return self.mixer(chosen(q, actions), self.state(batch, index))
 
@@ -104,7 +105,9 @@ class WQMixLearner(CentralLearner):
 
     not_keys = {"w": "its name here is alpha"}
 
-    def joint_loss(self, batch, tr, q, u_greedy, y):
+    def joint_loss(
+        self, batch: Batch, tr: Transitions, q: Tensor, u_greedy: Tensor, y: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         c = self.config
         q_tot = self.mixer(chosen(q, tr.actions), tr.state)  # [M, 1]
         with torch.no_grad():

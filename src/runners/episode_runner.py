@@ -4,17 +4,21 @@ Axes: E environments, N agents, A actions, O observation, S state.
 """
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from components.episode_buffer import EpisodeBatch
-from envs.vector import GameError
+from components.episode_buffer import EpisodeBatch, Scheme
+from controllers import MAC
+from envs.vector import GameError, Observation, Step, VectorEnv
 from utils import interrupts
 from utils.args import ConfigError, NotFinite, key, read
 from utils.clock import Clock
 from utils.film import Film
+from utils.logging import Logger
 from utils.nonfinite import Tolerance
 from utils.seeding import ABSOLUTE, EXPLORATION, GAMES, GLOBALS, TEST, TRAINING, seed_globals, stream
 
@@ -61,7 +65,9 @@ class EpisodeRunner:
             choices=("stop", "skip"),
         )
 
-    def __init__(self, env, mac, scheme, groups, logger, args):
+    def __init__(
+        self, env: VectorEnv, mac: MAC, scheme: Scheme, groups: dict[str, int], logger: Logger, args: SimpleNamespace
+    ) -> None:
         self.config = read(self.Config, args)
         if self.config.max_staleness and not env.in_processes:
             raise ConfigError(
@@ -84,15 +90,15 @@ class EpisodeRunner:
         self.kinds: dict[str, set[bool]] = {}  # of each figure of the games: whether it was a number
         self.log_stats_t = -self.config.runner_log_interval - 1
 
-    def run(self, test_mode=False, render=False):
+    def run(self, test_mode: bool = False, render: bool = False) -> EpisodeBatch:
         """One episode in each environment: an EpisodeBatch [E, episode_limit + 1].
 
         Episodes that a failure of the game has cut off, or in which a number is not finite, are left out, as if they
         had not been begun; where none is left another round is played.
         TrainingError when a number is not finite, and `on_nonfinite` does not let the episode be left out.
         """
-        kept, rounds = np.zeros(self.env.n_envs, dtype=bool), self.rounds
-        while not kept.any():
+        rounds = self.rounds
+        while True:
             try:
                 played: Any = self._play(test_mode, render)
             except GameError:
@@ -108,6 +114,8 @@ class EpisodeRunner:
             kept[list(bad)] = False
             if not test_mode:
                 self.t_env += int(played.lengths[kept].sum())
+            if kept.any():
+                break
         self.stats["test_" if test_mode else ""].add(
             played.returns[kept],
             played.lengths[kept],
@@ -255,7 +263,7 @@ class EpisodeRunner:
     def close(self) -> None:
         self.env.close()
 
-    def log_stats(self, test_mode=False):
+    def log_stats(self, test_mode: bool = False) -> None:
         """Log and forget the mean and spread of the episodes played so far."""
         prefix = "test_" if test_mode else ""
         for name, value in self.stats[prefix].take().items():
@@ -270,7 +278,7 @@ class EpisodeRunner:
         for part, share in self.clock.shares().items():
             self.logger.log_stat(f"time_{part}", share, self.t_env)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return {
             "t_env": self.t_env,
             "episodes": self.episodes,
@@ -281,7 +289,7 @@ class EpisodeRunner:
             "env": self.env.state_dict(),
         }
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.t_env, self.episodes, self.rounds = state["t_env"], state["episodes"], state["rounds"]
         self.log_stats_t = state["log_stats_t"]
         self.stats[""].load_state_dict(state["stats"])
@@ -289,11 +297,13 @@ class EpisodeRunner:
             self.tolerance.load_state_dict(state["tolerance"])
         self.env.load_state_dict(state["env"])
 
-    def _reward(self, paid):
+    def _reward(self, paid: NDArray[np.floating]) -> NDArray[np.floating]:
         """[E, 1], or [E, N] where each agent learns from its own; paid: [E] or [E, N]."""
         return learned_from(paid, self.config.common_reward, self.config.reward_scalarisation)
 
-    def _not_finite(self, shown, names: tuple[str, ...], live: np.ndarray, t: int, test_mode: bool) -> dict:
+    def _not_finite(
+        self, shown: Observation | Step, names: tuple[str, ...], live: np.ndarray, t: int, test_mode: bool
+    ) -> dict:
         """{environment: NotFinite} of those `live` [E] in which one of the fields `names` of `shown` is not finite."""
         bad, where = {}, "a test episode" if test_mode else "training"
         for name in names:
@@ -317,17 +327,17 @@ def learned_from(paid: np.ndarray, common_reward: bool, scalarisation: str) -> n
     return paid.reshape(len(paid), -1)
 
 
-def _number(value) -> float:
+def _number(value: Any) -> float:
     return float(value) if isinstance(value, NUMBERS) else np.nan
 
 
 class EpisodeStats:
     """Returns, lengths and end-of-episode figures of a number of episodes, to be logged as means."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.returns, self.lengths, self.ends = [], [], {}
 
-    def add(self, returns, lengths, ends):
+    def add(self, returns: NDArray[np.floating], lengths: NDArray[np.int64], ends: dict[str, NDArray[Any]]) -> None:
         """returns [E, 1] or [E, N], lengths [E], ends {name: [E]}."""
         self.returns.append(returns)
         self.lengths.append(lengths)
@@ -351,7 +361,7 @@ class EpisodeStats:
             for k in range(len(lengths))
         ]
 
-    def take(self):
+    def take(self) -> dict[str, float]:
         """{metric: value}, EPyMARL's names; starts afresh."""
         if not self.returns:
             return {}
@@ -374,7 +384,7 @@ class EpisodeStats:
         self.__init__()
         return {name: float(value) for name, value in figures.items()}
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """Lists of tensors, which can be read back without running code."""
         return {
             "returns": [torch.from_numpy(values) for values in self.returns],
@@ -382,7 +392,7 @@ class EpisodeStats:
             "ends": {name: [torch.from_numpy(v) for v in values] for name, values in self.ends.items()},
         }
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.returns, self.lengths = ([v.numpy() for v in state[name]] for name in ("returns", "lengths"))
         self.ends = {name: [v.numpy() for v in values] for name, values in state["ends"].items()}
         for values in (self.returns, self.lengths, *self.ends.values()):

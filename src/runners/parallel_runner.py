@@ -11,23 +11,30 @@ Above 0 a thread plays while the learner learns. A test begins when the episodes
 import copy
 import os
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from components.episode_buffer import EpisodeBatch
+from components.episode_buffer import EpisodeBatch, Scheme
+from controllers import MAC
+from envs.workers.worker_env import WorkerEnv
 from runners.episode_runner import EpisodeRunner
 from runners.seats import Play, Seats
 from utils import interrupts
 from utils.clock import Clock
+from utils.logging import Logger
 from utils.seeding import TRAINING, seed_globals
 
 
 class ParallelRunner(EpisodeRunner):
     """Plays in a WorkerEnv."""
 
-    def __init__(self, env, mac, scheme, groups, logger, args):
+    def __init__(
+        self, env: WorkerEnv, mac: MAC, scheme: Scheme, groups: dict[str, int], logger: Logger, args: SimpleNamespace
+    ) -> None:
         super().__init__(env, mac, scheme, groups, logger, args)
+        self.env: WorkerEnv = env
         self.staleness = self.config.max_staleness
         # Where a thread plays, its time is counted beside that of learning.
         self.playing = Clock() if self.staleness else self.clock

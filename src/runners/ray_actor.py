@@ -12,14 +12,15 @@ import socket
 import threading
 import traceback
 from collections import deque
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from components.episode_buffer import EpisodeBatch
+from components.episode_buffer import EpisodeBatch, Scheme
 from controllers import mac_class
-from envs.workers import WorkerEnv
+from envs.workers.worker_env import WorkerEnv
 from runners.episode_runner import learned_from
 from runners.seats import Play, Seats
 from utils.args import ConfigError, NotFinite, TrainingError
@@ -103,7 +104,7 @@ class Player:
         env = self.env
         return env.env_info, env.common_reward, env.versions, env.facts, env.notes, socket.gethostname()
 
-    def prepare(self, args: Any, scheme: dict, groups: dict, tables: dict[str, dict]) -> None:
+    def prepare(self, args: SimpleNamespace, scheme: Scheme, groups: dict[str, int], tables: dict[str, dict]) -> None:
         """How the agents are made. args: of the run, with the sizes of the game. tables: {module: its REGISTRY}, as the
         run has them, with a user's own."""
         for module, table in tables.items():
@@ -185,7 +186,7 @@ class Player:
             if kind != "stop":
                 getattr(self, f"_do_{kind}")(*message)
 
-    def _do_prepare(self, args: Any, scheme: dict, groups: dict) -> None:
+    def _do_prepare(self, args: SimpleNamespace, scheme: Scheme, groups: dict[str, int]) -> None:
         torch.set_num_threads(args.num_threads)
         self.args, self.scheme, self.groups = args, scheme, groups
         self.mac = mac_class(args.mac)(scheme, groups, args)
@@ -268,7 +269,7 @@ def _portable(error: BaseException) -> BaseException:
 class _Kept(logging.Handler):
     """Keeps warnings for the run's log."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.lines: list[str] = []
 

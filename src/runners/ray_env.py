@@ -9,12 +9,14 @@ import os
 import pickle
 import sys
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from envs.vector import GameError, VectorEnv
-from envs.workers import BACKOFF, IN_A_ROW
+from components.episode_buffer import Scheme
+from envs.vector import GameError, Seed, VectorEnv
+from envs.workers.worker_env import BACKOFF, IN_A_ROW
 from runners.ray_actor import Episode, Order, Told
 from utils.args import ConfigError
 from utils.logging import brief
@@ -50,7 +52,9 @@ class RayEnv(VectorEnv):
     address: of the cluster; None: one is started on this machine. ConfigError where none can be used.
     """
 
-    def __init__(self, env_class, config, n_envs: int, seed, address: str | None, n_actors: int):
+    def __init__(
+        self, env_class: type[VectorEnv], config: Any, n_envs: int, seed: Seed, address: str | None, n_actors: int
+    ):
         self.in_processes, self.shares_stream = True, False
         self.game, self.n_envs, self.own_process = (env_class, config), n_envs, env_class.own_process
         self.seed = stream(seed)
@@ -86,7 +90,7 @@ class RayEnv(VectorEnv):
 
     # ------------------------------------------------------------------ rounds
 
-    def prepare(self, args: Any, scheme: dict, groups: dict) -> None:
+    def prepare(self, args: SimpleNamespace, scheme: Scheme, groups: dict[str, int]) -> None:
         """How the agents are made, in every actor. args: of the run, with the sizes of the game."""
         tables = {module: sys.modules[module].REGISTRY for module in TABLES}
         self.prepared = (args, scheme, groups, tables)

@@ -6,16 +6,19 @@ it on a CPU, by the same function, for the same number of rows, and each environ
 """
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from components.episode_buffer import EpisodeBatch
+from components.episode_buffer import EpisodeBatch, Scheme
+from controllers import MAC
 from runners.episode_runner import EpisodeRunner, Played
 from runners.ray_actor import Episode, Order
 from runners.ray_env import RayEnv
 from utils import interrupts
 from utils.args import NotFinite
+from utils.logging import Logger
 from utils.ray_cluster import check_installed
 from utils.seeding import TRAINING, seed_globals
 
@@ -47,7 +50,9 @@ class Round:
 class RayRunner(EpisodeRunner):
     """Plays in a RayEnv."""
 
-    def __init__(self, env: RayEnv, mac, scheme, groups, logger, args):
+    def __init__(
+        self, env: RayEnv, mac: MAC, scheme: Scheme, groups: dict[str, int], logger: Logger, args: SimpleNamespace
+    ) -> None:
         super().__init__(env, mac, scheme, groups, logger, args)
         self.env: RayEnv = env
         self.staleness = self.config.max_staleness

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from components.episode_buffer import EpisodeBatch
+from controllers import MAC
 from envs.vector import GameError
-from envs.workers import EPISODES, WorkerEnv
+from envs.workers.worker_env import EPISODES, WorkerEnv
 from utils.args import NotFinite
 from utils.clock import Clock
 from utils.seeding import stream
@@ -32,7 +33,14 @@ class Play:
     """
 
     def __init__(
-        self, batch: EpisodeBatch, act: Callable, t_env: int, test: bool, games, explore, key: tuple[int, ...] = ()
+        self,
+        batch: EpisodeBatch,
+        act: Callable,
+        t_env: int,
+        test: bool,
+        games: np.random.SeedSequence,
+        explore: np.random.SeedSequence,
+        key: tuple[int, ...] = (),
     ):
         n_envs, self.key = batch.batch_size, key
         self.batch, self.data = batch, batch.arrays()
@@ -66,7 +74,13 @@ class Seats:
     """
 
     def __init__(
-        self, env: WorkerEnv, mac, free: Callable[[int], Play | None], reward: Callable, render=None, ended=None
+        self,
+        env: WorkerEnv,
+        mac: MAC,
+        free: Callable[[int], Play | None],
+        reward: Callable,
+        render: Callable | None = None,
+        ended: Callable[[int, Play], None] | None = None,
     ):
         self.env, self.mac, self.free, self.reward, self.render = env, mac, free, reward, render
         self.ended: Callable[[int, Play], None] | None = ended

@@ -14,12 +14,18 @@ Plugin file: imports only the standard library, so it also runs inside an EPyMAR
 `args` holds EPyMARL's or PyMARL's names; `aliases` maps them to ours.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import difflib
 import math
 import sys
 import types
 import typing
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+C = TypeVar("C")
 
 
 class ConfigError(ValueError):
@@ -39,7 +45,17 @@ class NotFinite(TrainingError):
         self.name = name
 
 
-def key(doc, *, unit="", choices=None, words=(), low=None, high=None, above=None, aliases=()):
+def key(
+    doc: str,
+    *,
+    unit: str = "",
+    choices: Sequence[Any] | None = None,
+    words: Sequence[str] = (),
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    aliases: Sequence[str] = (),
+) -> Any:
     """Declare one hyperparameter of a `Config` dataclass.
 
     doc: one line, what it does. unit: of its value. choices: the values allowed. words: values beside numbers.
@@ -53,20 +69,20 @@ def key(doc, *, unit="", choices=None, words=(), low=None, high=None, above=None
     )
 
 
-def declared(config_class):
+def declared(config_class: type) -> dict[str, tuple[Any, Mapping[str, Any]]]:
     """{name: (type, metadata)} of a `Config` dataclass."""
     types_ = typing.get_type_hints(config_class)
     return {f.name: (types_[f.name], f.metadata) for f in dataclasses.fields(config_class)}
 
 
-def nearest(word, allowed):
+def nearest(word: object, allowed: Iterable[object]) -> str:
     """`; did you mean 'x'?` for the closest allowed name, or the empty string."""
     names = {str(a).lower(): str(a) for a in allowed}
     close = difflib.get_close_matches(str(word).lower(), names, n=1, cutoff=0.6)
     return f"; did you mean {names[close[0]]!r}?" if close else ""
 
 
-def convert(value, type_, meta):
+def convert(value: Any, type_: Any, meta: Mapping[str, Any]) -> Any:
     """`value` as `type_` and within the bounds of `meta`; ValueError says what is allowed."""
     options = typing.get_args(type_) if _is_union(type_) else (type_,)
     if value is None and type(None) in options:
@@ -88,7 +104,7 @@ def convert(value, type_, meta):
     return value
 
 
-def read(config_class, args, also=()):
+def read(config_class: type[C], args: types.SimpleNamespace, also: Iterable[type] = ()) -> C:
     """An instance of `config_class` from the attributes of `args`.
 
     Raises ConfigError that names every key that is missing or wrong, not only the first. also: other
@@ -102,7 +118,7 @@ def read(config_class, args, also=()):
     return config_class(**values)
 
 
-def _read(config_class, args):
+def _read(config_class: type, args: types.SimpleNamespace) -> tuple[dict[str, Any], list[str]]:
     """({name: value}, [problem])."""
     values, problems = {}, []
     for name, (type_, meta) in declared(config_class).items():
@@ -119,11 +135,11 @@ def _read(config_class, args):
     return values, problems
 
 
-def _is_union(type_):
+def _is_union(type_: Any) -> bool:
     return typing.get_origin(type_) in (typing.Union, types.UnionType)
 
 
-def _as(value, wanted):
+def _as(value: Any, wanted: type) -> Any:
     if wanted is bool:
         if not isinstance(value, bool):
             raise ValueError("must be True or False")
@@ -152,7 +168,7 @@ def _as(value, wanted):
 _NAMES = {int: "a whole number", float: "a number"}
 
 
-def _numeric_hint(text, wanted):
+def _numeric_hint(text: str, wanted: type) -> str:
     try:
         number = float(text)
     except ValueError:

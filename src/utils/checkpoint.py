@@ -16,7 +16,7 @@ import stat
 import warnings
 import zipfile
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -29,10 +29,16 @@ DEEPEST = 100  # values in one another in a file of weights; deep tuples overflo
 NOT_NEGATIVE = {"step", "exp_avg_sq", "square_avg", "count", "var"}
 MOMENTS = {"Adam": ("exp_avg", "exp_avg_sq"), "RMSprop": ("square_avg",)}  # beside `step`
 
+
+class Loadable(Protocol):
+    def state_dict(self) -> Mapping[str, Any]: ...
+    def load_state_dict(self, state: Mapping[str, Any], /) -> Any: ...
+
+
 # ---------------------------------------------------------------------- writing
 
 
-def save_weights(state_dict, path):
+def save_weights(state_dict: Mapping[str, Any], path: str | os.PathLike) -> None:
     """Write `state_dict` to `path`; a crash or a full disk (OSError) leaves the old file as it was."""
     data = io.BytesIO()  # torch would report a full disk as a RuntimeError about positions
     torch.save(state_dict, data)
@@ -50,7 +56,7 @@ def write_checksums(folder: str | os.PathLike) -> None:
     _replace(os.path.join(folder, CHECKSUMS), json.dumps({"sha256": sums}, indent=2).encode())
 
 
-def _replace(path: str, data: bytes | memoryview) -> None:
+def _replace(path: str | os.PathLike, data: bytes | memoryview) -> None:
     partial = f"{path}.partial"
     try:
         with open(partial, "wb") as f:
@@ -65,7 +71,7 @@ def _replace(path: str, data: bytes | memoryview) -> None:
 # ---------------------------------------------------------------------- reading weights
 
 
-def load_weights(module, path):
+def load_weights(module: Loadable, path: str) -> None:
     """Load `path` into `module`, which has state_dict and load_state_dict. ConfigError names what does not fit: another
     algorithm, another shape."""
     ours = module.state_dict()
@@ -187,7 +193,7 @@ def fitted(path: str, theirs: dict, ours: Mapping[str, Any], owner: str) -> dict
     return out
 
 
-def _unlike(value, wanted) -> str | None:
+def _unlike(value: Any, wanted: Any) -> str | None:
     """In what `value` differs from `wanted`, a tensor or a number; None: in nothing but its values."""
     is_tensor = type(value) in (torch.Tensor, torch.nn.Parameter)
     if not is_tensor and (isinstance(wanted, torch.Tensor) or type(value) not in (int, float)):
@@ -204,7 +210,7 @@ def _unlike(value, wanted) -> str | None:
     return None if value.dtype == wanted.dtype else f"is {value.dtype}, needed {wanted.dtype}"
 
 
-def _like(value, wanted):
+def _like(value: Any, wanted: Any) -> Any:
     """A copy of `value`, which shares no memory: a number, or a tensor laid out as `wanted`."""
     if not isinstance(wanted, torch.Tensor):
         return float(value)
@@ -223,7 +229,7 @@ def _nbytes(tensors: Mapping[Any, Any]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors.values() if isinstance(t, torch.Tensor))
 
 
-def _name(key) -> str:
+def _name(key: object) -> str:
     return f"{key!r:.80}" if isinstance(key, str) else f"a name that is a {type(key).__name__}"
 
 
@@ -326,7 +332,9 @@ def _read_plain(path: str | os.PathLike, most: int) -> bytes:
 # ---------------------------------------------------------------------- finding
 
 
-def find_checkpoint(path: str, load_step: int | str = 0, says: str = "checkpoint_path") -> tuple[str, int]:
+def find_checkpoint(
+    path: str | os.PathLike, load_step: int | str = 0, says: str = "checkpoint_path"
+) -> tuple[str, int]:
     """(folder, t_env) of the checkpoint to load from `path`.
 
     path: a run directory, its `checkpoints` folder, or any folder of folders named by their step, as
@@ -359,7 +367,7 @@ def is_step(name: str) -> bool:
     return name.isascii() and name.isdecimal() and len(name) < 19 and str(int(name)) == name
 
 
-def _best_checkpoint(path):
+def _best_checkpoint(path: str) -> tuple[str, int]:
     folder = os.path.join(path, "best")
     meta = read_meta(folder) if os.path.lexists(os.path.join(folder, META)) else None
     if meta is None:
@@ -367,6 +375,6 @@ def _best_checkpoint(path):
     return folder, meta["t_env"]
 
 
-def _first_line(error):
+def _first_line(error: BaseException) -> str:
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__

@@ -317,6 +317,7 @@ def _read(path: Path) -> tuple[dict[str, Any], float]:
         return {}, status.st_mtime
     with open(path, "rb") as file:
         stamp, text = os.fstat(file.fileno()).st_mtime, file.read(LARGEST)
+    contents = {}
     try:
         contents = json.loads(text)
         whole = isinstance(contents["token"], str) and isinstance(contents["host"], str)

@@ -8,7 +8,7 @@ PARTS = ("acting", "environment", "storing", "waiting", "sampling", "learning", 
 class Clock:
     """Seconds of each part of a run. Time is given to the part that has just ended: `lap`."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
         self.last = time.perf_counter()
         self._told, self._told_at = dict(self.seconds), self.last

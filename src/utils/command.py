@@ -3,8 +3,12 @@
 Imports only what `--help` can wait for.
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from utils import console
 from utils.args import ConfigError
@@ -24,11 +28,11 @@ CORE = (
 
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         super().error(without_passwords(message))  # a mongo_url in the wrong place
 
 
-def parser(prog, description, details, usage=None):
+def parser(prog: str, description: str, details: str, usage: str | None = None) -> argparse.ArgumentParser:
     """An ArgumentParser that prints `details` below its options, line by line as they stand.
 
     The first thing that a command asks for: from here on nothing that it prints can end it.
@@ -44,7 +48,7 @@ def parser(prog, description, details, usage=None):
     )
 
 
-def status_of(act, *args):
+def status_of(act: Callable[..., int], *args: Any) -> int:
     """The exit status of act(*args): its own; 2 after bad input or on a system that lacks what is needed, told in one
     line; 128 + its number after a signal."""
     try:

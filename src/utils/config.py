@@ -15,7 +15,7 @@ import os
 import random
 import re
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,11 @@ ADDED = {
 }  # fmt: skip
 BEFORE = "before there was the key"  # where those stand
 MOST_TOLD = 30  # problems in one message
+
+Values = dict[str, Any]
+Layer = tuple[str, Values]  # who sets them, and {key: value}
+# Of a configuration: the classes that read it, and [(key, problem)] of the keys that name no class.
+Readers = Callable[[Values], tuple[list[Any], list[tuple[str, str]]]]
 
 
 class BadConfiguration(ConfigError):
@@ -99,17 +104,17 @@ class Declaration:
     meta: Mapping
 
 
-def names(kind):
+def names(kind: str) -> list[str]:
     """Names of the YAML files in config/`kind` (algs or envs)."""
     return sorted(path.stem for path in (FOLDER / kind).glob("*.yaml"))
 
 
-def first_comment(kind, name):
+def first_comment(kind: str, name: str) -> str:
     """What the first line of config/`kind`/`name`.yaml, a comment, says of it."""
     return read_text(_path(kind, name)).partition("\n")[0].strip().lstrip("# ")
 
 
-def environment_of(name):
+def environment_of(name: str) -> str:
     """The environment that config/envs/`name`.yaml configures."""
     env = _read_mapping(_path("envs", name)).get("env", name)
     if not isinstance(env, str):
@@ -122,7 +127,7 @@ def env_args_of(name: str) -> dict:
     return {k: v for _, values in _read_named("envs", name) for k, v in (values.get("env_args") or {}).items()}
 
 
-def load(alg, env, overrides, readers, said="command line"):
+def load(alg: str, env: str, overrides: Values, readers: Readers, said: str = "command line") -> Config:
     """The Config of --config=alg --env-config=env with overrides ({dotted key: value}).
 
     said: where the overrides stand, for messages.
@@ -148,7 +153,7 @@ def load(alg, env, overrides, readers, said="command line"):
     return _assemble([*layers, (said, overrides)], readers, {source for source, _ in env_layers} | {DEFAULT})
 
 
-def load_from(path, overrides, readers):
+def load_from(path: str | Path, overrides: Values, readers: Readers) -> Config:
     """The Config of a run's own config.yaml, with overrides. Where it does not fit this version, the ConfigError names
     the one that made it."""
     if os.path.isdir(path):
@@ -182,7 +187,7 @@ def _another_version(path: str | os.PathLike, own: dict, readers: Callable) -> s
         )
 
 
-def parse_overrides(words):
+def parse_overrides(words: Iterable[str]) -> Values:
     """{dotted key: value} of the words after `with`: Python literals, else text; YAML's null is None too.
 
     As Sacred writes them, but not by its parser, which decodes values with jsonpickle: that can run code.
@@ -201,7 +206,7 @@ def parse_overrides(words):
     return _flatten(values)
 
 
-def _set(values, name, value):
+def _set(values: Values, name: str, value: Any) -> None:
     """Set a dotted name in nested mappings, into which mappings are merged."""
     *path, last = name.split(".")
     for part in path:
@@ -217,7 +222,7 @@ def _set(values, name, value):
         values[last] = value
 
 
-def _literal(name, text):
+def _literal(name: str, text: str) -> Any:
     """The value of KEY=text."""
     if text == "null":
         return None
@@ -243,7 +248,7 @@ def told(problems: list[str]) -> str:
     return "\n  ".join(problems[:MOST_TOLD] + ([f"and {rest} more"] if rest > 0 else []))
 
 
-def shown(value):
+def shown(value: object) -> str:
     """A value in a message: its beginning, where it is long, and no password."""
     try:
         return short(without_passwords(repr(value)), 200)
@@ -260,7 +265,7 @@ def import_sacred() -> Any:
     return sacred
 
 
-def explain(config):
+def explain(config: Config) -> list[tuple[str, Any, str, str, str]]:
     """Rows (key, value, set by, read by, meaning) of every key, sorted by reader."""
     rows = []
     for name, value in _flatten(config.values).items():
@@ -270,7 +275,7 @@ def explain(config):
     return sorted(rows, key=lambda row: (row[3], row[0]))
 
 
-def task_name(values):
+def task_name(values: Mapping[str, Any]) -> str:
     """The map, key or environment that a run is about."""
     env_args = values["env_args"]
     of_env = str(values["env"]).rpartition(":")[2]  # MODULE:CLASS of a user's own
@@ -292,7 +297,7 @@ def task_folder(values: dict) -> str:
 # ---------------------------------------------------------------------- from layers to values
 
 
-def _assemble(layers, readers, for_all: Collection[str] = ()) -> Config:
+def _assemble(layers: Sequence[Layer], readers: Readers, for_all: Collection[str] = ()) -> Config:
     """The Config of [(source, values)], later ones first in rank. for_all: the sources whose keys are for all
     algorithms: those that the chosen classes do not read are left out."""
     layers = [(source, _flatten(values, source)) for source, values in layers]
@@ -353,7 +358,7 @@ def _take_passwords(flat: dict) -> dict:
     return {"mongo_url": url}
 
 
-def _merge(layers, aliases):
+def _merge(layers: Iterable[Layer], aliases: Mapping[str, str]) -> tuple[Values, dict[str, str]]:
     """({key: value}, {key: source}) where later layers win; aliases are renamed."""
     flat, sources = {}, {}
     for source, values in layers:
@@ -363,7 +368,7 @@ def _merge(layers, aliases):
     return flat, sources
 
 
-def _schema(classes):
+def _schema(classes: Iterable[Any]) -> tuple[dict[str, Declaration], dict[str, str]]:
     """({dotted key: Declaration}, {alias: dotted key}) of the classes' Config dataclasses."""
     schema, aliases = {}, {}
     for cls in classes:
@@ -375,7 +380,7 @@ def _schema(classes):
     return schema, aliases
 
 
-def _cross_checks(cls, flat, sound):
+def _cross_checks(cls: Any, flat: Values, sound: Collection[str]) -> list[str]:
     """What a class says about its keys together, where each is `sound`: by its Config's `problems()`, or
     by the ConfigError that making one raises."""
     prefix = "env_args." if getattr(cls, "reads_env_args", False) else ""
@@ -389,7 +394,7 @@ def _cross_checks(cls, flat, sound):
     return list(config.problems()) if hasattr(config, "problems") else []
 
 
-def _flatten(values, where="command line"):
+def _flatten(values: Mapping[str, Any], where: str = "command line") -> Values:
     """{dotted key: value}; only env_args is nested, so payoffs and other mappings stay whole. where: for a message."""
     flat = {k: v for k, v in values.items() if k != "env_args"}
     env_args = values.get("env_args") or {}
@@ -405,7 +410,7 @@ def _chosen(sources: dict, flat: dict, last: str) -> str:
     return f"; {last}: {', '.join(chosen)}, which decides what is read" if chosen else ""
 
 
-def _hint(name, schema, classes):
+def _hint(name: str, schema: Mapping[str, Declaration], classes: Iterable[Any]) -> str:
     expected = {
         ("env_args." if getattr(cls, "reads_env_args", False) else "") + k: v
         for cls in classes
@@ -437,7 +442,7 @@ def _keys_for_some() -> set[str]:
     return own | _flatten(_read_mapping(FOLDER / "default.yaml")).keys()
 
 
-def _own_keys(kind, name):
+def _own_keys(kind: str, name: str) -> Values:
     """The keys of config/kind/name.yaml itself; none where it cannot be read: it is not the file that is used."""
     try:
         return _flatten(_read_named(kind, name)[-1][1])
@@ -445,7 +450,7 @@ def _own_keys(kind, name):
         return {}
 
 
-def _allowed(meta):
+def _allowed(meta: Mapping[str, Any]) -> str:
     if meta["choices"]:
         return f" ({' | '.join(map(str, meta['choices']))})"
     words = list(meta["words"])
@@ -453,7 +458,7 @@ def _allowed(meta):
     return f" ({', '.join(bounds + words)})" if bounds or words else ""
 
 
-def check_choices(*choices):
+def check_choices(*choices: tuple[str, str, str | None]) -> None:
     """ConfigError unless each (flag, kind, name) names a YAML file of its kind."""
     problems = []
     for flag, kind, name in choices:
@@ -469,7 +474,7 @@ def check_choices(*choices):
         raise ConfigError("\n  ".join(problems))
 
 
-def _path(kind, name):
+def _path(kind: str, name: str) -> Path:
     return Path(name) if _is_path(name) else FOLDER / kind / f"{name}.yaml"
 
 
@@ -478,7 +483,7 @@ def _is_path(name: object) -> bool:
     return str(name).endswith((".yaml", ".yml"))
 
 
-def _read_named(kind, name):
+def _read_named(kind: str, name: str | None) -> list[Layer]:
     """[(source, values)] of config/kind/name.yaml, after what it extends."""
     layers, seen = [], []
     while name is not None:
@@ -505,7 +510,7 @@ def _mapping(values: dict, key: str, where: str) -> dict:
     return value or {}
 
 
-def _read_mapping(path):
+def _read_mapping(path: str | Path) -> Values:
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: must hold `key: value` lines, not {type(values).__name__}")

@@ -1,5 +1,7 @@
 """What the commands print: where it cannot be written, words are lost, and nothing else."""
 
+from __future__ import annotations
+
 import errno
 import io
 import os
@@ -34,7 +36,7 @@ def _open_if_closed(fd: int) -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
-def _stream(before: Any, fd: int, name: str) -> "_Stream":
+def _stream(before: Any, fd: int, name: str) -> _Stream:
     raw = _File(fd, "wb", closefd=False)
     raw.name = f"<{name}>"
     if before is None:

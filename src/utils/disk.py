@@ -1,5 +1,7 @@
 """What a file system is asked for beyond reading and writing."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
 

@@ -28,7 +28,7 @@ def check_format(kind: str) -> None:
 class Film:
     """Frames, as they are played."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.frames: list[Image.Image] = []
 
     def add(self, picture: np.ndarray | None, text: str) -> None:

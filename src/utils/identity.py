@@ -2,6 +2,8 @@
 run that is resumed."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 NO_MATTER = {
     "name", "seed", "env_args.seed", "env_args.timeout", "env_args.restart_every", "env_args.replay_dir",
@@ -28,7 +30,7 @@ NOT_SET = "not set"
 JUDGED_BY = ("test_battle_won_mean", "test_return_mean", "test_total_return_mean")  # the first that a run has
 
 
-def matters(key):
+def matters(key: object) -> bool:
     """Whether a key, dotted under env_args, can change what is learned."""
     return key not in NO_MATTER and not str(key).startswith(NO_MATTER_AT_ALL)
 
@@ -53,19 +55,19 @@ def counts(key: str) -> bool:
     return key in TELLING or matters(key)
 
 
-def flat(values):
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """{dotted key: value} of a complete configuration."""
     env_args = values.get("env_args")
     own = {key: value for key, value in values.items() if key != "env_args"}
     return own | {f"env_args.{key}": v for key, v in (env_args if isinstance(env_args, dict) else {}).items()}
 
 
-def text(value):
+def text(value: object) -> str:
     """A value as text, the same after it has been through YAML (tuples become lists)."""
     return json.dumps(value, sort_keys=True, default=str)
 
 
-def short(value, most=24):
+def short(value: object, most: int = 24) -> str:
     """A configuration's value as a few characters."""
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     return text if len(text) <= most else text[: most - 1] + "…"

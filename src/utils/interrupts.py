@@ -10,13 +10,16 @@ in the garbage collector) is lost, so a loop asks `check` for it.
 One run at a time in a process: signals, log.txt and the global random generators are the process's.
 """
 
+from __future__ import annotations
+
 import atexit
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from utils.args import ConfigError
 
@@ -47,14 +50,14 @@ def name(signum: int) -> str:
 class _Interrupts:
     """The signal that has come since `catch`, if any; whether it was raised; how many `held` blocks are open."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.signum: Any = None  # a number, once one has come
         self.raised, self.holds = False, 0
         self.leave: Callable[[str], None] | None = None
         self.previous = {}
         self.pid: int | None = None  # of the process, between `catch` and `release`
 
-    def arrive(self, signum, frame):
+    def arrive(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is not None:
             if signum == signal.SIGTERM and ONE_STOP in os.environ:
                 return
@@ -66,23 +69,23 @@ class _Interrupts:
         else:
             self.throw()
 
-    def throw(self):
+    def throw(self) -> NoReturn:
         self.raised = True
         raise Interrupted(self.signum)
 
-    def exit(self):
+    def exit(self) -> NoReturn:
         """Leave without a look back: all files are replaced whole, and worker processes end with this one."""
         for signum in self.previous:
             signal.signal(signum, signal.SIG_DFL)
         self.last_words("a second signal: it left at once")
         os._exit(128 + self.signum)
 
-    def last_words(self, why: str):
+    def last_words(self, why: str) -> None:
         with suppress(BaseException):
             if self.leave is not None:
                 self.leave(why)
 
-    def process_ends(self):
+    def process_ends(self) -> None:
         """The main thread is done, and the interpreter does not wait for the daemon thread that the run is in."""
         if self.pid == os.getpid():  # not a fork of it
             self.last_words("the process ended while the run went on in a thread")

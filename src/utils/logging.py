@@ -1,7 +1,9 @@
-"""A run's numbers and words: the Logger, which hands every number to the sinks (`utils/sinks.py`), and the console.
+"""A run's numbers and words: the Logger, which hands every number to the sinks (`recording/sinks.py`), and the console.
 
 `Logger.log_stat` is EPyMARL's call. No sink can end a run.
 """
+
+from __future__ import annotations
 
 import logging
 import re
@@ -13,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NamedTuple
 
 from utils.args import ConfigError, key
@@ -36,7 +39,7 @@ class LoggingConfig:
     )
     mongo_db: str | None = key("database on mongo_url that holds the runs")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.mongo_url and not self.mongo_db:
             scheme, _, _, rest = _parts(without_password(self.mongo_url))
             raise ConfigError(f"mongo_url is {scheme + rest!r} but mongo_db is not set; name a database")
@@ -51,14 +54,18 @@ class Outage:
     is a console warning, the first success after it a console line.
     """
 
-    def __init__(self, name, console, consequence="the run goes on without it and tries again"):
+    def __init__(
+        self, name: str, console: logging.Logger, consequence: str = "the run goes on without it and tries again"
+    ) -> None:
         self.name, self.console, self.consequence = name, console, consequence
         self.active = False
 
-    def __enter__(self):
+    def __enter__(self) -> Outage:
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
         if error is None:
             if self.active:
                 self.active = False
@@ -72,7 +79,7 @@ class Outage:
         return True
 
 
-def brief(error, limit=200):
+def brief(error: BaseException, limit: int = 200) -> str:
     """An exception as one short line: pymongo's and wandb's messages run to pages."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:limit]}{'…' if len(text) > limit else ''}"
@@ -100,7 +107,7 @@ class Logger:
 
     Config = LoggingConfig
 
-    def __init__(self, console_logger):
+    def __init__(self, console_logger: logging.Logger) -> None:
         self.console_logger = console_logger
         self.episode = 0
         self.stats = defaultdict(lambda: deque(maxlen=WINDOW))
@@ -108,7 +115,7 @@ class Logger:
         self._t_env = 0
         self._sinks = []  # of (sink, its Outage)
 
-    def add_sink(self, sink, kept: Sequence[Record] | None = None) -> None:
+    def add_sink(self, sink: Any, kept: Sequence[Record] | None = None) -> None:
         """Give `sink` every record from now on.
 
         kept: in a resumed run, the records of metrics.jsonl that it goes on from, if any; they go to `sink.resume`.
@@ -124,7 +131,7 @@ class Logger:
         for record in kept:
             self._remember(record)
 
-    def log_stat(self, key, value, t):
+    def log_stat(self, key: str, value: Any, t: int) -> None:
         """Log `value` (a number, or a numpy or torch scalar) of `key` at environment step `t`."""
         # .item(): float() of a tensor that carries a gradient warns.
         value = float(value.item() if hasattr(value, "item") else value)
@@ -134,7 +141,7 @@ class Logger:
             with outage:
                 sink.write(record)
 
-    def print_recent_stats(self):
+    def print_recent_stats(self) -> None:
         """Print the mean of each key's recent values (of LAST: the last), in columns."""
         names = sorted(name for name in self.stats if name != "episode")
         width = max((len(name) for name in names), default=0) + 1
@@ -145,13 +152,13 @@ class Logger:
         header = f"Recent Stats | t_env: {self._t_env:>10} | Episode: {self.episode:>8}"
         self.console_logger.info("\n".join([header, *rows]))
 
-    def flush(self):
+    def flush(self) -> None:
         """Have the sinks write out what they hold."""
         for sink, outage in self._sinks:
             with outage:
                 sink.flush()
 
-    def finish(self):
+    def finish(self) -> None:
         """Close the sinks; what one of them lost is a console warning. A second call does nothing.
 
         Call it before Sacred's main function returns, or Sacred misses the last values.
@@ -167,17 +174,17 @@ class Logger:
         self.stats[record.key].append((record.t_env, record.value))
         self.latest[record.key] = record.value
 
-    def _recent(self, name):
+    def _recent(self, name: str) -> float:
         values = [value for _, value in self.stats[name]]
         return values[-1] if name in LAST else sum(values) / len(values)
 
 
-def _number(value):
+def _number(value: float) -> str:
     """Four decimals as EPyMARL prints, an exponent where those would hide the value."""
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.3e}"
 
 
-def get_logger(path=None, mine: Callable[[], bool] = lambda: True):
+def get_logger(path: Path | None = None, mine: Callable[[], bool] = lambda: True) -> logging.Logger:
     """The logger "qtran": `[INFO 12:34:56] ...` lines to stderr, and to the file `path` if given, as long as mine() is
     true: the file belongs to this process.
 
@@ -202,7 +209,7 @@ def get_logger(path=None, mine: Callable[[], bool] = lambda: True):
 class _ConsoleHandler(logging.StreamHandler):
     """Writes to what sys.stderr is at the time, so that a capture of it (Sacred's) sees the lines."""
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
         super().emit(record)
 
@@ -211,26 +218,26 @@ class _LogFileHandler(logging.FileHandler):
     """A FileHandler that warns once, on the logger itself, where the standard one prints a
     traceback for each line that a full disk refuses."""
 
-    def __init__(self, path, mine):
+    def __init__(self, path: Path, mine: Callable[[], bool]) -> None:
         super().__init__(path, encoding="utf-8")
         self._mine = mine
         self._outage = Outage(str(path), logging.getLogger("qtran"), "lines will be missing there")
 
     stream: Any
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
         if not self._mine():
             return
         with self._outage:
             self.stream.write(self.format(record) + self.terminator)
             self.flush()
 
-    def close(self):
+    def close(self) -> None:
         with suppress(OSError):  # lines that the full disk did not take, told already
             super().close()
 
 
-def _open_log_file(path, mine):
+def _open_log_file(path: Path, mine: Callable[[], bool]) -> _LogFileHandler:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
@@ -240,12 +247,12 @@ def _open_log_file(path, mine):
         raise unwritable(path, error) from error
 
 
-def unwritable(path, error):
+def unwritable(path: str | Path, error: BaseException) -> ConfigError:
     """The ConfigError for a place that an OSError bars."""
     return ConfigError(f"{path}: cannot be written: {error}; change local_results_path")
 
 
-def missing_package(wanted_by, requirement):
+def missing_package(wanted_by: str, requirement: str) -> ConfigError:
     """The ConfigError for an optional package, with its pip line. wanted_by: the key that asks for it."""
     package = requirement.split("==")[0]
     return ConfigError(f"{wanted_by} needs {package}; install it with: pip install {requirement}")

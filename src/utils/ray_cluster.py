@@ -19,7 +19,7 @@ from utils import interrupts
 from utils.args import ConfigError
 from utils.logging import brief
 from utils.registry import MissingPackage
-from utils.temporary import temporary_folder
+from utils.temporary_folders import temporary_folder
 
 INSTALL = "pip install -c requirements/constraints.txt -r requirements/ray.txt"
 SOURCE = Path(__file__).resolve().parent.parent

@@ -5,7 +5,8 @@ that is missing breaks only what needs it.
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from utils import own_modules
 from utils.args import ConfigError, nearest
@@ -15,7 +16,9 @@ class MissingPackage(ConfigError):
     """An optional package is not installed; the message holds the pip line that installs it."""
 
 
-def lookup(kind, table, name, extras=None, methods: Sequence[str] = ()):
+def lookup(
+    kind: str, table: Mapping[str, str], name: str, extras: Mapping[str, str] | None = None, methods: Sequence[str] = ()
+) -> Any:
     """The object that `table[name]` ("module:attribute") names, or `name` itself, of a user's own module.
 
     kind: what the table holds, for the message ("mixer"). extras: {top-level package: requirements

@@ -11,8 +11,9 @@ import platform
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,12 +23,16 @@ from utils.args import ConfigError
 from utils.checkpoint import is_step, read_meta, write_checksums, written_by
 from utils.claim import Claim, Held, take
 from utils.config import task_folder, task_name
-from utils.logging import unwritable
+from utils.logging import Logger, unwritable
 from utils.runs import read_bytes
 from utils.version import VERSION, commit
 
 ALGORITHM = ("learner", "mixer", "agent")  # the keys that say whose weights a checkpoint holds
 BEST = "best"  # the name of the checkpoint that tested best
+
+
+class Saves(Protocol):
+    def save_models(self, path: str, /) -> None: ...
 
 
 class RunDirectory:
@@ -65,7 +70,7 @@ class RunDirectory:
     def write_config(self) -> None:
         write_atomically(self.path / "config.yaml", _config_text(self.values))
 
-    def save_checkpoint(self, learner, t_env: int, name: str | None = None, **more) -> None:
+    def save_checkpoint(self, learner: Saves, t_env: int, name: str | None = None, **more: Any) -> None:
         """checkpoints/<t_env>/, or `name` for t_env: complete or absent, whenever the process dies.
 
         more: further entries of its meta.json.
@@ -131,7 +136,7 @@ class RunDirectory:
         return self.wall_before + time.time() - self.started
 
     def write_summary(
-        self, status: str, runner, logger, reason: str | None = None, learning: dict | None = None
+        self, status: str, runner: Any, logger: Logger, reason: str | None = None, learning: dict | None = None
     ) -> None:
         """summary.json: how the run went. status: running, finished, failed or interrupted. learning: what is
         to be told of it, {"updates": 1000, ...}."""
@@ -216,7 +221,7 @@ def _config_text(values: dict) -> str:
     return yaml.safe_dump(values, sort_keys=True)
 
 
-def check_same_algorithm(folder, values):
+def check_same_algorithm(folder: str | os.PathLike, values: Mapping[str, Any]) -> None:
     """ConfigError when the checkpoint in `folder` says that another algorithm than that of `values` wrote it."""
     meta = read_meta(folder)
     if meta is None:  # EPyMARL's checkpoints have no such file
@@ -233,7 +238,7 @@ def check_same_algorithm(folder, values):
         )
 
 
-def write_atomically(path, text):
+def write_atomically(path: str | os.PathLike, text: str) -> None:
     """Write `text` to `path`, whole or not at all (OSError)."""
     partial = f"{path}.partial"
     try:

@@ -31,12 +31,12 @@ class Run:
     problem: str | None = None
 
     @property
-    def status(self):
+    def status(self) -> str:
         """running (or killed: a dead process cannot say so), finished, failed, interrupted; broken."""
         return "broken" if self.problem else self.summary["status"]
 
 
-def find_runs(*roots):
+def find_runs(*roots: str | Path) -> list[Run]:
     """The runs in or below the folders `roots`, each once, sorted by path. Never raises over a damaged one."""
     found = []
     for path, names, below in folders(*roots):
@@ -77,7 +77,7 @@ def folders(
             waiting += links  # os.walk lists them, and leaves them alone
 
 
-def _read(path):
+def _read(path: Path) -> Run:
     run = Run(path)
     try:
         config = read_yaml(path / "config.yaml")
@@ -160,7 +160,7 @@ def is_step(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
-def records(path, last_bytes=None):
+def records(path: Path, last_bytes: int | None = None) -> list[dict[str, Any]]:
     """The objects of a metrics.jsonl, oldest first; with last_bytes only those that lie in its end.
 
     A run may be writing it: lines that are cut or damaged are left out, and no file is no records.
@@ -173,7 +173,7 @@ def records(path, last_bytes=None):
     return [record for record in parsed if record is not None]
 
 
-def _record(line):
+def _record(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):

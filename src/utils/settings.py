@@ -4,6 +4,8 @@
 searched, and the run's own configuration what the values were.
 """
 
+from typing import Any
+
 import yaml
 
 from utils.identity import flat
@@ -14,7 +16,7 @@ def name_of(base: str, values: dict) -> str:
     return ", ".join([base, *(f"{key}={told(value)}" for key, value in values.items())])
 
 
-def told(value) -> str:
+def told(value: object) -> str:
     """A value as a name and as YAML has it: 0.0005, True, null."""
     return "null" if value is None else str(value)
 
@@ -31,7 +33,7 @@ def read_back(name: str, config: dict) -> tuple[str, dict]:
     return ", ".join(parts), dict(reversed(values.items()))
 
 
-def _same(text: str, value) -> bool:
+def _same(text: str, value: object) -> bool:
     try:
         read = number(yaml.safe_load(text))
     except yaml.YAMLError:
@@ -39,7 +41,7 @@ def _same(text: str, value) -> bool:
     return text == told(value) or (isinstance(read, bool) == isinstance(value, bool) and read == value)
 
 
-def number(value):
+def number(value: Any) -> Any:
     """A text such as 5e-4, which YAML reads as text, as the number that it means; anything else as it is."""
     if isinstance(value, str) and value[:1] in "+-.0123456789":
         try:

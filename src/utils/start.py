@@ -1,5 +1,7 @@
 """The first thing that a command does. Imports next to nothing, so that little comes before it."""
 
+from __future__ import annotations
+
 import os
 import signal
 

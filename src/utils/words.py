@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from typing import Any
 
 
 def names(text: str) -> list[str]:
@@ -46,6 +47,6 @@ def points(text: str) -> int:
 class Several(argparse.Action):
     """Words of one option, each a list, as one list."""
 
-    def __call__(self, parser, namespace, values, option_string=None):
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
         before = getattr(namespace, self.dest) or []
         setattr(namespace, self.dest, before + [x for word in values or () for x in word])

@@ -24,7 +24,7 @@ FAST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class Loader(FAST):
     """A SafeLoader that refuses a key that is there twice, of which YAML would drop the first."""
 
-    def construct_mapping(self, node, deep=False):
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if len(set(map(str, keys))) < len(keys):
             seen = set()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from envs import make, score_range
-from envs.gaussian_squeeze import optimum
+from envs.games.gaussian_squeeze import optimum
 
 TWO = [[[10, 8, 5], [8, 6, 3], [5, 3, 0]], [[0, 3, 5], [3, 6, 8], [5, 8, 10]]]  # payoff of `two_state`
 

@@ -8,9 +8,8 @@ import pytest
 import torch
 from helpers import SIZES, make_args, make_learner, parameters, random_batch, same
 
-from modules.agents import recurrence
+from modules.agents import compiled, recurrence
 from modules.agents.rnn_agent import RNNAgent
-from utils import compiled
 
 kind, why = recurrence.choose("auto")
 pytestmark = pytest.mark.skipif(kind != "fast", reason=why)

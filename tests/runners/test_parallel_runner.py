@@ -12,7 +12,7 @@ import torch
 import toy_env
 from helpers import make_runner
 
-from envs.workers import WorkerEnv
+from envs.workers.worker_env import WorkerEnv
 from runners.episode_runner import EpisodeRunner
 from runners.parallel_runner import ParallelRunner
 from utils.args import TrainingError
@@ -136,7 +136,7 @@ def test_a_worker_that_is_killed_while_it_waits_is_replaced(make):
 
 @pytest.mark.parametrize("staleness", [0, 2])
 def test_a_game_that_fails_all_the_time_ends_the_run(staleness, make, monkeypatch):
-    monkeypatch.setattr("envs.workers.BACKOFF", 0)
+    monkeypatch.setattr("envs.workers.worker_env.BACKOFF", 0)
     runner = make(staleness=staleness, dies=1, folder="always")
     with pytest.raises(TrainingError, match="5 failures without a whole episode between them"):
         runner.run()

@@ -11,7 +11,7 @@ import toy_env
 from helpers import make_runner
 from test_parallel_runner import Log, learn, numbers, rounds, same
 
-from envs.workers import WorkerEnv
+from envs.workers.worker_env import WorkerEnv
 from runners.parallel_runner import ParallelRunner
 from runners.ray_env import RayEnv
 from runners.ray_runner import RayRunner

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 
+from recording.sinks import JsonlSink, SacredSink, Sink, TensorBoardSink, WandbSink, cut_metrics, group_name
 from utils.args import ConfigError, read
 from utils.logging import WINDOW, Logger, LoggingConfig, Record, get_logger
-from utils.sinks import JsonlSink, SacredSink, Sink, TensorBoardSink, WandbSink, cut_metrics, group_name
 
 SRC = Path(__file__).parents[2] / "src"
 
@@ -237,7 +237,7 @@ def limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 free = resource.RLIM_INFINITY
 from utils.logging import Logger, get_logger
-from utils.sinks import JsonlSink
+from recording.sinks import JsonlSink
 """
     script = tmp_path / "script.py"
     script.write_text(head + body)
@@ -542,7 +542,7 @@ def test_cut_on_a_full_disk_leaves_the_file_as_it_was(tmp_path):
         tmp_path,
         f"""
 from pathlib import Path
-from utils.sinks import cut_metrics
+from recording.sinks import cut_metrics
 limit(1000)
 try:
     cut_metrics(Path("m.jsonl"), {position}, Path("aside.jsonl"))

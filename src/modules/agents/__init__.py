@@ -1,6 +1,16 @@
 """Agent networks by name; EPyMARL's names."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
 from utils.registry import lookup
+
+if TYPE_CHECKING:
+    from modules.agents.agent import Agent
+
 
 REGISTRY = {
     "rnn": "modules.agents.rnn_agent:RNNAgent",
@@ -9,5 +19,5 @@ REGISTRY = {
 METHODS = ("init_hidden", "forward", "acting", "unroll")
 
 
-def agent_class(name):
+def agent_class(name: str) -> Callable[[SimpleNamespace], Agent]:
     return lookup("agent", REGISTRY, name, methods=METHODS)

@@ -6,13 +6,15 @@ Axes: B episodes, T steps, N agents, O observation, A actions, H hidden, R resul
 import ctypes
 import functools
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from modules.agents.compiled import NotCompiled, library
 from utils.args import ConfigError
-from utils.compiled import NotCompiled, library
 
 KERNELS = ("auto", "plain", "fast")
 AT_ONCE = 96  # agents that go through time together: what they need fits into the cache of a core
@@ -55,7 +57,9 @@ class _Episodes(ctypes.Structure):
     ]
 
 
-def hidden_states(obs, last_action, w_obs, columns, own, index, cell):
+def hidden_states(
+    obs: Tensor, last_action: Tensor, w_obs: Tensor, columns: Tensor, own: Tensor, index: Tensor, cell: nn.GRUCell
+) -> Tensor:
     """Hidden states [R, N, H] of a first layer and a GRU cell, from zero ones, at the steps `index` [R] of all B·T.
 
     obs [B, T, N, O], last_action [B, T, N] in 0 … A; w_obs [H, O], columns [A+1, H] and own [N, H]: what the first
@@ -75,7 +79,18 @@ def hidden_states(obs, last_action, w_obs, columns, own, index, cell):
 
 class _HiddenStates(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, obs, last_action, index, w_obs, columns, own, w_ih, w_hh, biases):
+    def forward(
+        ctx: Any,
+        obs: Tensor,
+        last_action: Tensor,
+        index: Tensor,
+        w_obs: Tensor,
+        columns: Tensor,
+        own: Tensor,
+        w_ih: Tensor,
+        w_hh: Tensor,
+        biases: Tensor,
+    ) -> Tensor:
         (n_steps, n_agents, n_obs), hidden, n_columns = obs.shape[1:], w_obs.shape[0], len(columns)
         lowest, highest = last_action.aminmax()
         if not 0 <= lowest <= highest < n_columns:
@@ -106,7 +121,7 @@ class _HiddenStates(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, d_out):
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         *_, w_ih, w_hh, x, h, gates = ctx.saved_tensors
         e = ctx.episodes
         rows = [e.obs, e.actions + 1, e.agents, 3 * e.hidden, 3 * e.hidden, 4]
@@ -118,7 +133,7 @@ class _HiddenStates(torch.autograd.Function):
         return None, None, None, d_w_obs.t(), d_columns, d_own, *d_gates
 
 
-def _plan(index, n_episodes, n_steps):
+def _plan(index: Tensor, n_episodes: int, n_steps: int) -> tuple[Tensor, Tensor, Tensor]:
     """Episodes from the longest to the shortest [B], as far as `index` asks for their steps; how many of them have a
     step t [T or less]; which result a step is, or -1 [B, T or less]."""
     episode, step = index // n_steps, index % n_steps
@@ -131,5 +146,5 @@ def _plan(index, n_episodes, n_steps):
     return order, going_on, place
 
 
-def _pointer(x):
+def _pointer(x: Tensor | None) -> ctypes.c_void_p | None:
     return None if x is None else ctypes.c_void_p(x.data_ptr())

@@ -4,12 +4,14 @@ Parameter names and shapes are EPyMARL's (`fc1`, `rnn`, `fc2`), so `agent.th` go
 Axes: B batch, T steps, N agents, O observation, A actions, H hidden, R rows, that is steps that are asked for.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from modules.agents.agent import Agent
 from modules.agents.recurrence import KERNELS, choose, hidden_states
@@ -42,7 +44,7 @@ class RNNAgent(Agent):
 
     rnn: Any  # a GRUCell, or a Linear
 
-    def __init__(self, args):
+    def __init__(self, args: SimpleNamespace) -> None:
         super().__init__()
         self.config = config = read(self.Config, args)
         self.n_actions = args.n_actions
@@ -57,7 +59,7 @@ class RNNAgent(Agent):
         self.head = nn.Sequential(*(nn.Sequential(nn.Linear(h, h), nn.ReLU()) for _ in range(config.head_layers)))
         self.fc2 = nn.Linear(h, args.n_actions)
 
-    def forward(self, obs, last_action, agent_ids, hidden):
+    def forward(self, obs: Tensor, last_action: Tensor, agent_ids: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """One step: q [..., N, A] and the new hidden [..., N, H].
 
         obs [..., N, O]; last_action [..., N], where A stands for "none yet"; agent_ids [N].
@@ -69,7 +71,7 @@ class RNNAgent(Agent):
             hidden = F.relu(self.rnn(x))
         return self.fc2(self.head(hidden)), hidden
 
-    def acting(self, agent_ids):
+    def acting(self, agent_ids: Tensor) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
         """`forward` with the weights as they are now, in fewer calls: step(obs, last_action, hidden), which gives the
         same bits. For an episode, in which the weights do not change. agent_ids [N]."""
         w_obs, w_action, w_id = self.fc1.weight.split(self.widths, dim=1)
@@ -79,7 +81,7 @@ class RNNAgent(Agent):
         bias, head, last = self.fc1.bias, self.head if len(self.head) else None, self.fc2
         gru = [rnn.weight_ih, rnn.weight_hh, rnn.bias_ih, rnn.bias_hh] if self.config.use_rnn else None
 
-        def step(obs, last_action, hidden):
+        def step(obs: Tensor, last_action: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
             x = F.linear(obs, w_obs, bias)
             if columns is not None:
                 x += F.embedding(last_action, columns)
@@ -94,7 +96,9 @@ class RNNAgent(Agent):
 
         return step
 
-    def unroll(self, obs, last_action, agent_ids, index=None):
+    def unroll(
+        self, obs: Tensor, last_action: Tensor, agent_ids: Tensor, index: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """T steps from a zero hidden state: q [R, N, A] and hidden [R, N, H] at the steps `index`, int64 [R], which
         counts all B·T one episode behind the other; without it q [B, T, N, A] and hidden [B, T, N, H].
 
@@ -115,13 +119,13 @@ class RNNAgent(Agent):
             hidden = hidden.flatten(end_dim=1).index_select(0, index)
         return self.fc2(self.head(hidden)), hidden
 
-    def _is_fast(self):
+    def _is_fast(self) -> bool:
         weight = self.fc1.weight
         return (
             weight.device.type == "cpu" and weight.dtype == torch.float32 and choose(self.config.kernels)[0] == "fast"
         )
 
-    def _gru(self, x, lengths):
+    def _gru(self, x: Tensor, lengths: list[int] | None) -> Tensor:
         """Hidden states [B, T, N, H] of inputs x [B, T, N, H]: one call for each stage of time, for the episodes that
         go on in it. What they hold after an episode's end means nothing."""
         x = x.transpose(0, 1)  # [T, B, N, H]
@@ -138,7 +142,7 @@ class RNNAgent(Agent):
             parts.append(rows if going_on == n_episodes else F.pad(rows, (0, 0, 0, 0, 0, n_episodes - going_on)))
         return torch.cat(parts).transpose(0, 1)
 
-    def _first(self, obs, last_action, agent_ids):
+    def _first(self, obs: Tensor, last_action: Tensor, agent_ids: Tensor) -> Tensor:
         w_obs, w_action, w_id = self.fc1.weight.split(self.widths, dim=1)
         x = F.linear(obs, w_obs, self.fc1.bias)
         if self.config.obs_last_action:
@@ -148,7 +152,7 @@ class RNNAgent(Agent):
             x = x + w_id.t()[agent_ids]  # [N, H]
         return F.relu(x)
 
-    def _first_in_parts(self, last_action, agent_ids):
+    def _first_in_parts(self, last_action: Tensor, agent_ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The last action, and what the first layer adds up: weights of the observation [H, O], a row for each last
         action [A+1, H], and one for each agent [N, H]."""
         w_obs, w_action, w_id = self.fc1.weight.split(self.widths, dim=1)
@@ -160,7 +164,7 @@ class RNNAgent(Agent):
         return last_action, w_obs, F.pad(w_action.t(), (0, 0, 0, 1)), own
 
 
-def _lengths(index, shape):
+def _lengths(index: Tensor, shape: torch.Size) -> list[int] | None:
     """Of each episode, the steps up to the last that `index` asks for: on a CPU, where they descend, as the replay
     samples them; else None. `shape`: B, T."""
     if index.is_cuda:  # one call for all is fastest there, and reading lengths would wait for the GPU
@@ -170,7 +174,7 @@ def _lengths(index, shape):
     return lengths if lengths == sorted(lengths, reverse=True) else None
 
 
-def _stages(lengths, n_steps, count=4):
+def _stages(lengths: list[int], n_steps: int, count: int = 4) -> list[tuple[int, int, int]]:
     """[(begin, end, episodes that go on)]: at most `count` stretches of the `n_steps` for episodes of these lengths,
     which descend. A stage ends where an equal share of the episodes has ended."""
     ends = sorted({n_steps, *(max(lengths[len(lengths) * k // count], 1) for k in range(1, count))})

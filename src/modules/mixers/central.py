@@ -5,6 +5,7 @@ Axes: M transitions, N agents, S state.
 """
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ class CentralMixer(nn.Module):
     class Config:
         central_mixing_embed_dim: int = key("width of the central networks' layers", unit="units", low=1, high=65536)
 
-    def __init__(self, args):
+    def __init__(self, args: SimpleNamespace) -> None:
         super().__init__()
         width, n, s = read(self.Config, args).central_mixing_embed_dim, args.n_agents, args.state_shape
         hidden = [layer for _ in range(2) for layer in (nn.Linear(width, width), nn.ReLU())]

@@ -1,9 +1,10 @@
 """Qatten (Yang et al. 2020, arXiv 2002.03939)."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from utils.args import key, read
 
@@ -28,7 +29,7 @@ class QattenMixer(nn.Module):
         weighted_head: bool = key("heads are weighted by |f(s)|; False: each counts 1")
         attention_reg_coef: float = key("weight of the penalty on squared attention logits; 0: none", low=0)
 
-    def __init__(self, args):
+    def __init__(self, args: SimpleNamespace) -> None:
         super().__init__()
         self.config = c = read(self.Config, args)
         s, d, heads, hidden = args.state_shape, c.attention_dim, c.n_attention_heads, c.query_hidden_dim
@@ -39,7 +40,7 @@ class QattenMixer(nn.Module):
         self.head_weight = nn.Sequential(nn.Linear(s, hidden), nn.ReLU(), nn.Linear(hidden, heads))
         self.c = nn.Sequential(nn.Linear(s, d), nn.ReLU(), nn.Linear(d, 1))
 
-    def forward(self, agent_qs, state, obs):
+    def forward(self, agent_qs: Tensor, state: Tensor, obs: Tensor) -> Tensor:
         """Q_tot [B, T, 1] of agent_qs [B, T, N], state [B, T, S] and obs [B, T, N, O]."""
         attention = self._logits(state, obs).softmax(dim=-1)  # λ [B, T, heads, N]
         q_heads = (attention * agent_qs.unsqueeze(-2)).sum(dim=-1)  # [B, T, heads]
@@ -47,7 +48,7 @@ class QattenMixer(nn.Module):
             q_heads = q_heads * self.head_weight(state).abs()
         return q_heads.sum(dim=-1, keepdim=True) + self.c(state)
 
-    def regulariser(self, state, obs, mask):
+    def regulariser(self, state: Tensor, obs: Tensor, mask: Tensor) -> Tensor:
         """Coefficient × Σ_h mean(logit²) over agents and real transitions. A scalar.
 
         The logit is the product before its division by √d.
@@ -59,7 +60,7 @@ class QattenMixer(nn.Module):
         squared = torch.where(mask.bool(), squared, torch.zeros_like(squared))
         return self.config.attention_reg_coef * squared.sum() / mask.sum().clamp(min=1)
 
-    def _logits(self, state, obs):
+    def _logits(self, state: Tensor, obs: Tensor) -> Tensor:
         d, heads = self.config.attention_dim, self.config.n_attention_heads
         query = torch.stack([query(state) for query in self.query], dim=-2)  # [B, T, heads, d]
         keys = self.key(obs).unflatten(-1, (heads, d))  # [B, T, N, heads, d]

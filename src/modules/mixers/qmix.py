@@ -1,10 +1,11 @@
 """QMIX (Rashid et al. 2018, arXiv 1803.11485). Parameter names and shapes are EPyMARL's."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from utils.args import key, read
 
@@ -20,12 +21,12 @@ class QMixer(nn.Module):
         hypernet_layers: int = key("layers of the networks that make the weights", choices=(1, 2))
         hypernet_embed: int = key("width of their hidden layer, where they have two", unit="units", low=1, high=65536)
 
-    def __init__(self, args):
+    def __init__(self, args: SimpleNamespace) -> None:
         super().__init__()
         config = read(self.Config, args)
         self.n_agents, self.embed_dim, s = args.n_agents, config.mixing_embed_dim, args.state_shape
 
-        def hypernet(n_out):
+        def hypernet(n_out: int) -> nn.Module:
             if config.hypernet_layers == 1:
                 return nn.Linear(s, n_out)
             hidden = config.hypernet_embed
@@ -36,7 +37,7 @@ class QMixer(nn.Module):
         self.hyper_b_1 = nn.Linear(s, self.embed_dim)
         self.V = nn.Sequential(nn.Linear(s, self.embed_dim), nn.ReLU(), nn.Linear(self.embed_dim, 1))
 
-    def forward(self, agent_qs, state, obs=None):
+    def forward(self, agent_qs: Tensor, state: Tensor, obs: Tensor | None = None) -> Tensor:
         """Q_tot [B, T, 1] of agent_qs [B, T, N] and state [B, T, S]. Observations are not used."""
         w_1 = self.hyper_w_1(state).abs().unflatten(-1, (self.n_agents, self.embed_dim))  # [B, T, N, M]
         hidden = F.elu(torch.einsum("...n,...nm->...m", agent_qs, w_1) + self.hyper_b_1(state))  # [B, T, M]

@@ -10,6 +10,7 @@ Axes: M transitions, N agents, A actions, S state, K heads.
 """
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
@@ -38,19 +39,19 @@ class QPLEXMixer(nn.Module):
             "Σ_i (λ_i - 1) A_i. True: λ_i A_i trains the agents; the same value with another gradient"
         )
 
-    def __init__(self, args):
+    def __init__(self, args: SimpleNamespace) -> None:
         super().__init__()
         self.config = c = read(self.Config, args)
         self.n_agents, self.n_actions, s = args.n_agents, args.n_actions, args.state_shape
         if self.n_agents == 1:
             raise ConfigError("qplex: the game has one agent, so there is nothing to factorise; use iql")
 
-        def network(n_in, n_out):
+        def network(n_in: int, n_out: int) -> nn.Module:
             if c.lambda_layers == 1:
                 return nn.Linear(n_in, n_out)
             return nn.Sequential(nn.Linear(n_in, c.lambda_embed), nn.ReLU(), nn.Linear(c.lambda_embed, n_out))
 
-        def hypernet():
+        def hypernet() -> nn.Module:
             return nn.Sequential(nn.Linear(s, c.hypernet_embed), nn.ReLU(), nn.Linear(c.hypernet_embed, self.n_agents))
 
         self.w, self.b = hypernet(), hypernet()

@@ -18,11 +18,12 @@ the last axes may have any leading shape. Plugin file: imports torch, the standa
 
 import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from utils.args import key, read
 
@@ -62,7 +63,7 @@ class JointValue(nn.Module):
     f_v: Any
     q_jt: Any  # (encoded, actions) -> (Q_jt(τ,u), Q_jt(τ,·,u_-i) or None), of the subclasses
 
-    def __init__(self, args):
+    def __init__(self, args: SimpleNamespace) -> None:
         super().__init__()
         self.config = config = read(JointValue.Config, args)
         self.n_agents, self.n_actions = args.n_agents, args.n_actions
@@ -74,7 +75,7 @@ class JointValue(nn.Module):
         v_in = self.state_dim * ("state" in config.v_input) + h * ("hidden" in config.v_input)
         self.f_v = _mlp(v_in, config.mixing_embed_dim, config.mixing_embed_dim, 1) if v_in else None
 
-    def encode(self, state, hidden):
+    def encode(self, state: Tensor, hidden: Tensor) -> Encoded:
         """All that Q_jt needs besides the joint action. state [B, T, S], hidden [B, T, N, H]."""
         w_state, w_h_v, _ = self._weights_of_f_r()
         first, v_first = self.f_r[0].bias, None
@@ -86,13 +87,13 @@ class JointValue(nn.Module):
         w_hidden = self.encode_q[0].weight[:, : hidden.shape[-1]]
         return Encoded(F.linear(hidden, _wide(w_hidden.t()).t()), v_first, first)
 
-    def _weights_of_f_r(self):
+    def _weights_of_f_r(self) -> tuple[Tensor, ...]:
         """The parts of f_r's first layer that read the state [W, S], h_V,i [W, H] and Σ h_Q [W, E]."""
         weight, e = self.f_r[0].weight, self.encode_q[2].out_features
         s = self.state_dim * self.config.joint_use_state
         return weight.split([s, weight.shape[1] - s - e, e], dim=1)
 
-    def v_jt(self, state, hidden, v_first=None):
+    def v_jt(self, state: Tensor, hidden: Tensor, v_first: Tensor | None = None) -> Tensor:
         """V_jt(τ) = f_v(Σ_i h_V,i(τ_i)), [B, T, 1]; 0 where `v_input` is none (the authors' code).
 
         v_first: as in Encoded, of the same `hidden`, where it is at hand already.
@@ -101,29 +102,29 @@ class JointValue(nn.Module):
             return state.new_zeros(*state.shape[:-1], 1)
         parts = [state] if "state" in self.config.v_input else []
         if "hidden" in self.config.v_input:
-            v_first = self.encode_v[:2](hidden) if v_first is None else v_first
-            pooled, count = self._pooled(v_first.sum(dim=-2), self.n_agents)
+            first: Tensor = self.encode_v[:2](hidden) if v_first is None else v_first
+            pooled, count = self._pooled(first.sum(dim=-2), self.n_agents)
             parts.append(F.linear(pooled, self.encode_v[2].weight) + count * self.encode_v[2].bias)  # [B, T, H]
         return self.f_v(torch.cat(parts, dim=-1))
 
-    def forward(self, state, hidden, actions):
+    def forward(self, state: Tensor, hidden: Tensor, actions: Tensor) -> JointValues:
         """JointValues of the joint action `actions` [B, T, N]; state [B, T, S], hidden [B, T, N, H]."""
         encoded = self.encode(state, hidden)
         q_jt, q_jt_cf = self.q_jt(encoded, actions)
         return JointValues(q_jt, self.v_jt(state, hidden, encoded.v_first), q_jt_cf)
 
-    def _act(self, hidden, actions):
+    def _act(self, hidden: Tensor, actions: Tensor) -> Tensor:
         """First layer of h_Q,i, after its ReLU: [B, T, N, E]. The one-hot product is a look-up."""
         first = self.encode_q[0]
         rows = first.weight[:, -self.n_actions :].t() + first.bias  # [A, E]
         return F.embedding(actions, _wide(rows)).add_(hidden).relu_()
 
-    def _f_r(self, first, pooled, count):
+    def _f_r(self, first: Tensor, pooled: Tensor, count: int) -> Tensor:
         """f_r of the `first` that `encode` made and of the sum over `count` agents of `_act`, `pooled` [..., E]."""
         pooled, count = self._pooled(pooled, count)
         return self.f_r[1:](first + _composed(self._weights_of_f_r()[2], self.encode_q[2], pooled, count))
 
-    def _pooled(self, x, count):
+    def _pooled(self, x: Tensor, count: int) -> tuple[Tensor, int]:
         """The sum x over `count` agents of what a last layer reads, pooled, and how often that layer's bias counts in
         it: Σ_i (W x_i + b) = W Σ_i x_i + `count` b. The layer is linear, so pooling first costs N times less."""
         return (x, count) if self.config.agent_pool == "sum" else (x / max(count, 1), min(count, 1))
@@ -132,13 +133,13 @@ class JointValue(nn.Module):
 class QTranBase(JointValue):
     """Q_jt(τ,u) = f_r(Σ_i h_Q,i(τ_i,u_i)), with the state beside the sum where `joint_use_state`."""
 
-    def __init__(self, args):
+    def __init__(self, args: SimpleNamespace) -> None:
         super().__init__(args)
         width = self.config.mixing_embed_dim
         joint_in = self.state_dim * self.config.joint_use_state + self.encode_q[2].out_features
         self.f_r = _mlp(joint_in, width, width, 1)
 
-    def q_jt(self, encoded, actions):
+    def q_jt(self, encoded: Encoded, actions: Tensor) -> tuple[Tensor, None]:
         """Q_jt(τ,u) [B, T, 1], and None in place of counterfactuals. actions: [B, T, N] int64."""
         summed = self._act(encoded.hidden, actions).sum(dim=-2, keepdim=True)  # [B, T, 1, E]
         return self._f_r(encoded.first, summed, self.n_agents).squeeze(-2), None
@@ -150,13 +151,13 @@ class QTranAlt(JointValue):
 
     heads_read_h_v = True
 
-    def __init__(self, args):
+    def __init__(self, args: SimpleNamespace) -> None:
         super().__init__(args)
         width = self.config.mixing_embed_dim
         head_in = self.state_dim * self.config.joint_use_state + self.config.hidden_dim + self.encode_q[2].out_features
         self.f_r = _mlp(head_in, width, width, self.n_actions)
 
-    def q_jt(self, encoded, actions):
+    def q_jt(self, encoded: Encoded, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Mean over heads of Q_jt(τ,u) [B, T, 1], and Q_jt(τ,·,u_-i) [B, T, N, A]."""
         own = self._act(encoded.hidden, actions)  # [B, T, N, E]
         others = own.sum(dim=-2, keepdim=True) - own  # Σ_{j≠i} [B, T, N, E]
@@ -164,21 +165,21 @@ class QTranAlt(JointValue):
         return q_jt_cf.gather(-1, actions.unsqueeze(-1)).mean(dim=-2), q_jt_cf
 
 
-def _mlp(*widths):
+def _mlp(*widths: int) -> nn.Sequential:
     layers = []
     for n_in, n_out in zip(widths, widths[1:]):
         layers += [nn.Linear(n_in, n_out), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 
-def _composed(weight, layer, x, count=1):
+def _composed(weight: Tensor, layer: nn.Linear, x: Tensor, count: int = 1) -> Tensor:
     """`weight` (W x + `count` b), where W and b are those of a linear `layer`, as one product. x may be `_wide`."""
     product = weight @ layer.weight
     product = F.pad(product, (0, x.shape[-1] - product.shape[-1])) if x.shape[-1] > product.shape[-1] else product
     return F.linear(x, product) + count * (weight @ layer.bias)
 
 
-def _wide(x, multiple=8):
+def _wide(x: Tensor, multiple: int = 8) -> Tensor:
     """x [..., E] with zeros up to a multiple of 8: products of such a width take half the time, and end as 0."""
     missing = -x.shape[-1] % multiple
     return F.pad(x, (0, missing)) if missing else x

@@ -1,6 +1,8 @@
 """VDN (Sunehag et al. 2018, arXiv 1706.05296)."""
 
-from torch import nn
+from types import SimpleNamespace
+
+from torch import Tensor, nn
 
 
 class VDNMixer(nn.Module):
@@ -8,9 +10,9 @@ class VDNMixer(nn.Module):
 
     reads = ()  # of a batch, besides the agents' values
 
-    def __init__(self, args):
+    def __init__(self, args: SimpleNamespace) -> None:
         super().__init__()
 
-    def forward(self, agent_qs, state=None, obs=None):
+    def forward(self, agent_qs: Tensor, state: Tensor | None = None, obs: Tensor | None = None) -> Tensor:
         """Q_tot [B, T, 1] of agent_qs [B, T, N]. State and observations are not used."""
         return agent_qs.sum(dim=-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""What `envs/smac.py` and `envs/smacv2.py` use of smacv2, with its manners and faults, and others on demand.
+"""What `envs/starcraft/{smac,smacv2}.py` use of smacv2, with its manners and faults, and others on demand.
 
 Three against three, with 45 health each: an attack takes 15, agents do not die, three steps of attacks by all win. So
 an episode that is won pays 20, if the scale of the rewards is right.
