@@ -82,8 +82,8 @@ def packages(requirements, needed=True):
 
 
 def extras():
-    """The files of optional packages: all in requirements/ but the developers' and the constraints."""
-    files = [path for path in ROOT.glob("requirements/*.txt") if not path.stem.startswith(("dev", "constraints"))]
+    """The files of optional packages: all in requirements/ but the developers', the documentation's and the constraints."""
+    files = [path for path in ROOT.glob("requirements/*.txt") if not path.stem.startswith(("dev", "docs", "constraints"))]
     return sorted(str(path.relative_to(ROOT)) for path in files)
 
 
