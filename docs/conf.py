@@ -1,6 +1,6 @@
 """How Sphinx makes the site: `make docs`. The pages are Markdown that GitHub shows as well."""
 
-import sys
+import re
 from pathlib import Path
 
 from docutils import nodes
@@ -9,8 +9,7 @@ from sphinx.application import Sphinx
 from sphinx.writers.html5 import HTML5Translator
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "src"))
-from utils.version import VERSION  # noqa: E402
+(VERSION,) = re.findall(r'^VERSION = "(.*)"', next(ROOT.glob("src/**/version.py")).read_text(), re.MULTILINE)
 
 project = "QTRAN"
 author = "the authors of this project"
