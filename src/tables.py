@@ -144,7 +144,7 @@ def show(tables, console: Console):
         if len(tables) > 1:
             console.print(f"[bold]game state {s}[/bold]")
         greedy = tuple(t["greedy_joint_action"])
-        action = ", ".join(_names(len(q))[u] for q, u in zip(t["q_i"], greedy))
+        action = ", ".join(names_of_actions(len(q))[u] for q, u in zip(t["q_i"], greedy))
         if len(t["q_i"]) == 2 and max(map(len, t["q_i"])) <= MOST_PRINTED:
             names = [("payoff", "payoff"), ("q_jt", "Q_jt"), ("q_prime", "Q'_jt = Q_1 + Q_2")]
             matrices = [_matrix(t, name, title, greedy) for name, title in names if t[name] is not None]
@@ -160,15 +160,15 @@ def _matrix(tables, name, title, greedy):
     margins = name == "q_prime"
     table = Table(title=title, title_style="bold", box=box.SIMPLE_HEAD)
     table.add_column("Q_1 \\ Q_2" if margins else "u_1 \\ u_2", style="cyan", no_wrap=True)
-    for name_2, q in zip(_names(len(q_2)), q_2):
+    for name_2, q in zip(names_of_actions(len(q_2)), q_2):
         table.add_column(_number(q) if margins else name_2, justify="right", header_style="cyan", no_wrap=True)
     for u_1, row in enumerate(tables[name]):
         cells = [Text(_number(v), style="bold green" if (u_1, u_2) == greedy else "") for u_2, v in enumerate(row)]
-        table.add_row(_number(q_1[u_1]) if margins else _names(len(q_1))[u_1], *cells)
+        table.add_row(_number(q_1[u_1]) if margins else names_of_actions(len(q_1))[u_1], *cells)
     return table
 
 
-def _names(n_actions: int) -> list[str]:
+def names_of_actions(n_actions: int) -> list[str]:
     """The names of an agent's actions: A, B, C as in the paper; numbers where the letters do not suffice."""
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     return list(letters[:n_actions]) if n_actions <= len(letters) else [str(u) for u in range(n_actions)]
@@ -207,18 +207,18 @@ def _two_agents(figure, t):
             for (i, j), v in np.ndenumerate(values):
                 dark = v < (lowest + highest) / 2
                 ax.text(j, i, _number(v, 1), ha="center", va="center", color="white" if dark else "black")
-            ax.set_xticks(range(values.shape[1]), _names(values.shape[1]))
-            ax.set_yticks(range(values.shape[0]), _names(values.shape[0]))
+            ax.set_xticks(range(values.shape[1]), names_of_actions(values.shape[1]))
+            ax.set_yticks(range(values.shape[0]), names_of_actions(values.shape[0]))
     scale = figure.colorbar(image, ax=axes, shrink=0.8)
     scale.ax.set_title("reward")  # above it: at its side the label would seem to be that of the bars
     paid = f"pays {t['greedy_payoff']:g}; the best pays {t['best_payoff']:g}"
-    action = ", ".join(_names(n)[u] for n, u in zip(payoff.shape, t["greedy_joint_action"]))
+    action = ", ".join(names_of_actions(n)[u] for n, u in zip(payoff.shape, t["greedy_joint_action"]))
     figure.suptitle(f"red: the greedy joint action ({action}), {paid}", y=0.05)
     for i, q in enumerate(t["q_i"]):
         bars.bar(np.arange(len(q)) + 0.4 * i - 0.2, q, width=0.4, label=f"$Q_{i + 1}$")
     bars.set(title="individual values", xlabel="action", ylabel="$Q_i$ (reward)")
     if max(payoff.shape) <= 10:
-        bars.set_xticks(range(max(payoff.shape)), _names(max(payoff.shape)))
+        bars.set_xticks(range(max(payoff.shape)), names_of_actions(max(payoff.shape)))
     bars.legend()
 
 
