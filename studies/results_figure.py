@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "src"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from reporting.palette import FIXED, STYLE
 from reporting.statistics import iqm, iqm_interval
 
+ROOT = Path(__file__).resolve().parents[1]
 ALGORITHMS = ("qtran_alt", "qtran_base", "qmix", "vdn")
 
 

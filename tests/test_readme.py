@@ -1,8 +1,8 @@
 """Every command of README.md and docs/ works, or a comment above it says why it is not run. Pages are well formed.
 
-A line `python src/main.py` is run, shortened. The lines of a study are run one after the other, shortened too. Of a study
-on a page of results, which takes hours, the study and the options are read. What cannot be run stands in a block below
-`<!-- not run by the tests: REASON -->`.
+A line `python src/main.py` is run, shortened. The lines of a study are run one after the other, shortened too. Of a
+study on a page of results, which takes hours, the study and the options are read. What cannot be run stands in a block
+below `<!-- not run by the tests: REASON -->`.
 """
 
 import re
