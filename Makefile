@@ -23,7 +23,8 @@ check: $(VENV)/dev docs  ## install, then check style, types, imports and docume
 	cd src && PYTHONPATH=. ../$(BIN)/lint-imports --config ../pyproject.toml
 
 # -W: a warning is an error, such as a dead link or a page that no page leads to. -n: each reference is looked up.
-SPHINX = $(BIN)/sphinx-build -W --keep-going -n -q -c docs
+# -E -a: all pages are read and written anew, or the warnings of the others would not be repeated.
+SPHINX = $(BIN)/sphinx-build -W --keep-going -n -q -E -a -c docs
 
 docs: $(VENV)/docs  ## install, then build the documentation: build/site/docs/index.html
 	$(SPHINX) -b html . build/site

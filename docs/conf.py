@@ -29,6 +29,7 @@ suppress_warnings = ["misc.highlighting_failure"]
 html_theme = "furo"
 html_copy_source = False
 html_show_sourcelink = False
+html_show_copyright = False
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 
