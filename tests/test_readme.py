@@ -181,6 +181,13 @@ def test_packed_runs_give_a_report(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_python_on_a_page_can_be_read(page):
+    for _, language, text in blocks(page):
+        if language == "python":
+            compile(text, page, "exec")
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_the_rows_of_a_table_stand_together(page):
     tables = re.findall(r"(?:^\|.*\n)+", (ROOT / page).read_text(), re.MULTILINE)
     assert all(re.fullmatch(r"[|: -]+", table.splitlines()[1]) for table in tables), tables
