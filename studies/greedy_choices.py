@@ -26,9 +26,9 @@ def panel(run: Path) -> tuple[str, np.ndarray, tuple[int, int], dict[str, Any]]:
         values, symbol = np.array(tables["q_jt"]), "$Q_{tot}$"
     else:
         values, symbol = np.array(tables["q_prime"]) + tables["v_jt"], "$Q_1 + Q_2 + V_{jt}$"
-    greedy = tuple(tables["greedy_joint_action"])
-    action = ", ".join(names_of_actions(n)[u] for n, u in zip(values.shape, greedy))
-    return f"{name}: {symbol}\nchooses ({action}): {tables['greedy_payoff']:g}", values, greedy, tables
+    u_1, u_2 = tables["greedy_joint_action"]
+    action = ", ".join(names_of_actions(n)[u] for n, u in zip(values.shape, (u_1, u_2)))
+    return f"{name}: {symbol}\nchooses ({action}): {tables['greedy_payoff']:g}", values, (u_1, u_2), tables
 
 
 def draw(runs: list[Path], out: Path) -> None:
@@ -36,7 +36,7 @@ def draw(runs: list[Path], out: Path) -> None:
 
     panels = [panel(run) for run in runs]
     payoff = np.array(panels[0][3]["payoff"])
-    best = np.unravel_index(payoff.argmax(), payoff.shape)
+    best = divmod(int(payoff.argmax()), payoff.shape[1])
     shown = [(f"payoff\nthe best: {payoff.max():g}", payoff, best), *(p[:3] for p in panels)]
     figure = Figure(figsize=(2.6 * len(shown), 3.5), layout="constrained")
     axes = figure.subplots(1, len(shown), squeeze=False)[0]
@@ -56,7 +56,7 @@ def draw(runs: list[Path], out: Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="Draw what several runs of a matrix game learned and choose.")
     parser.add_argument("runs", metavar="RUN_DIR", type=Path, nargs="+", help="run directories of a matrix game")
     parser.add_argument("--out", metavar="PNG", type=Path, required=True, help="where to write")
     options = parser.parse_args(argv)

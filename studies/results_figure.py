@@ -19,6 +19,7 @@ from reporting.palette import FIXED, STYLE
 from reporting.statistics import iqm, iqm_interval
 
 ROOT = Path(__file__).resolve().parents[1]
+Bar = tuple[float, float, float]  # interquartile mean, lower and upper end of its interval
 ALGORITHMS = ("qtran_alt", "qtran_base", "qmix", "vdn")
 
 
@@ -47,17 +48,19 @@ FIRST = "3×3 game"  # its runs are in bench/matrix_seeds.json
 FIRST_BEST = 8
 
 
-def shares() -> dict[str, dict[str, tuple[float, float, float]]]:
-    """{game: {algorithm: interquartile mean and its interval, as shares of the best return}}."""
+def shares() -> dict[str, dict[str, Bar]]:
+    """{game: {algorithm: its Bar, in shares of the best return}}."""
     seeds = json.loads((ROOT / "bench" / "matrix_seeds.json").read_text())
-    paid = {a: np.array([run["greedy_payoff"] / FIRST_BEST for run in seeds[a]]) for a in ALGORITHMS}
-    out = {FIRST: {a: (float(iqm(scores)), *map(float, iqm_interval(scores))) for a, scores in paid.items()}}
+    out: dict[str, dict[str, Bar]] = {FIRST: {}}
+    for a in ALGORITHMS:
+        paid = np.array([run["greedy_payoff"] / FIRST_BEST for run in seeds[a]])
+        lower, upper = iqm_interval(paid)
+        out[FIRST][a] = float(iqm(paid)), float(lower), float(upper)
     for game in GAMES:
         with open(ROOT / "docs" / game.file, newline="", encoding="utf-8") as file:
             rows = {row["algorithm"]: row for row in csv.DictReader(file) if row["task"] == game.task}
-        out[game.label] = {
-            a: tuple(float(rows[a][name]) / game.best for name in ("iqm", "lower", "upper")) for a in ALGORITHMS
-        }
+        scale = {a: {name: float(rows[a][name]) / game.best for name in ("iqm", "lower", "upper")} for a in ALGORITHMS}
+        out[game.label] = {a: (x["iqm"], x["lower"], x["upper"]) for a, x in scale.items()}
     return out
 
 
@@ -85,7 +88,7 @@ def draw(path: Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="Draw the figure of docs/results.md.")
     parser.add_argument("path", metavar="PNG", type=Path, help="where to write")
     draw(parser.parse_args(argv).path)
     return 0
