@@ -14,7 +14,7 @@ from costs.sides import BadInput, Failed, Interrupted
 
 # {subcommand: (what it measures, the peers that it can take)}
 SUBCOMMANDS = {
-    "update": ("one update of base and alt on shapes of battles", ("epymarl", "starry")),
+    "update": ("one update on shapes of battles", ("epymarl", "starry", "pymarl2", "wqmix", "resq")),
     "act": ("playing without learning in games that cost nothing: select and store", ("epymarl",)),
     "collect": ("playing with 8 worker processes in a game that sleeps 5-15 ms a step", ("epymarl",)),
     "carry": ("playing with 2 Ray actors on this machine beside worker processes; a step sleeps 5 ms", ()),
@@ -27,6 +27,7 @@ without a subcommand all but grow and carry, which needs Ray, are run, each with
 
   python bench/run.py update --peer ../epymarl --only 2s3z
   python bench/run.py update --peer ../MARL-Algorithms --only alt full
+  python bench/run.py update --peer ../pymarl2 --peer ../wqmix --peer ../ResQ --only 2s3z
   python bench/run.py collect --peer ../epymarl --staleness 0 2 --updates
   python bench/run.py carry --staleness 0 2
   python bench/run.py train --peer ../JaxMARL --only smax

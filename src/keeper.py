@@ -4,16 +4,20 @@ Where the disk is full, the run stops or waits for room (`on_disk_full`): the la
 Other errors of the disk cost a warning and a later try.
 """
 
+import contextlib
+import copy
 import errno
+import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 
 from utils import interrupts
-from utils.args import TrainingError
+from utils.args import ConfigError, TrainingError
+from utils.checkpoint import META
 from utils.identity import JUDGED_BY
 from utils.logging import brief
 from utils.rundir import BEST, RunDirectory
@@ -71,7 +75,7 @@ class Keeper:
         if self.best is not None and self.best["metric"] == metric and latest[metric] <= self.best["value"]:
             return
         self.best = {"metric": metric, "value": latest[metric], "t_env": t_env}
-        if not self.parts.training.save_model:
+        if not (self.parts.training.save_model or self.parts.training.absolute_metric):
             return
 
         def write() -> None:
@@ -79,6 +83,25 @@ class Keeper:
             self.best_files = self.directory.checkpoint_files(BEST)
 
         self._written_or_why(f"checkpoints/{BEST}", write)
+
+    @contextlib.contextmanager
+    def best_weights(self) -> Iterator[int | None]:
+        """Inside the block the learner has the weights of checkpoints/best; yields the t_env that they are of, None
+        where there are none. TrainingError where they cannot be read."""
+        if not self.best_files:
+            yield None
+            return
+        learner, folder = self.parts.learner, self.directory.path / "checkpoints" / BEST
+        last = copy.deepcopy(learner.state_dict())
+        try:
+            try:
+                self.directory.put_checkpoint(BEST, self.best_files)  # somebody may have removed or changed it
+                learner.load_models(str(folder))
+            except (ConfigError, OSError) as error:
+                raise TrainingError(f"absolute_metric: the weights that tested best cannot be read: {error}") from error
+            yield json.loads(self.best_files[META])["t_env"]
+        finally:  # tables, and a checkpoint of an interruption, are of the last ones
+            learner.load_state_dict(last)
 
     # ------------------------------------------------------------------ states
 

@@ -27,10 +27,14 @@ reads every run directory and every Sacred folder (EPyMARL's results/sacred) in 
   *.csv                each number of a figure, and runs.csv with every run that was found
 
   python src/report.py results
+  python src/report.py results --watch
+  python src/report.py studies/two_step.yaml     the results of a study, and which of its runs have not begun
   python src/report.py results/qmix results/qtran_alt --out figures --metric test_return_mean --threshold 6
 
 runs are grouped by algorithm and task; runs of one algorithm whose configurations differ are variants of their own.
-Only finished runs count; all others are listed with the reason. Higher values of the metric are taken to be better.
+Only finished runs count; all others are listed with the reason, and how far they are. --watch goes on, and writes the
+page anew as runs go on, until Ctrl-C; the page in the browser loads itself again. Higher values of the metric are taken
+to be better.
 
 exit status: 0 written; 2 bad input; 130 interrupted (Ctrl-C)
 """
@@ -38,14 +42,14 @@ exit status: 0 written; 2 bad input; 130 interrupted (Ctrl-C)
 
 def main(argv=None):
     """Returns the exit status."""
-    return command.status_of(report, parser().parse_args(argv))
+    return command.status_of(act, parser().parse_args(argv))
 
 
 def parser():
     p = command.parser(
         "src/report.py", "Compare runs: learning curves, final performance, profiles, sample efficiency.", DETAILS
     )
-    p.add_argument("paths", nargs="+", metavar="PATH", help="a folder that holds runs, at any depth")
+    p.add_argument("paths", nargs="+", metavar="PATH", help="a folder that holds runs, at any depth; or a study")
     p.add_argument("--out", metavar="DIR", help="where to write (default: report in the first PATH)")
     p.add_argument(
         "--metric", metavar="NAME",
@@ -62,6 +66,10 @@ def parser():
         help="the last part of the steps, over whose evaluations final performance is the mean (default: 0.05)",
     )  # fmt: skip
     p.add_argument("--reps", metavar="N", type=repetitions, default=2000, help="bootstrap resamples (default: 2000)")
+    p.add_argument(
+        "--watch", metavar="SECONDS", type=seconds, nargs="?", const=30.0,
+        help="write the page anew as runs go on, at most each so many seconds (30), until Ctrl-C",
+    )  # fmt: skip
     p.add_argument("--title", metavar="TEXT", default="Comparison of runs", help="heading of the report")
     return p
 
@@ -80,6 +88,16 @@ def share(text):
     return value
 
 
+def seconds(text):
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds; PATH goes before --watch") from None
+    if not 1 <= value <= 86400:
+        raise argparse.ArgumentTypeError(f"{text} is not within 1 to 86400 seconds")
+    return value
+
+
 def repetitions(text):
     value = int(text)
     if not 100 <= value <= 50_000:
@@ -90,32 +108,150 @@ def repetitions(text):
 # ---- from runs to files
 
 
-def report(options):
-    from reporting import figures, grouping, page, palette
-    from reporting.comparison import compare, csv_files
+def act(options):
+    plans = read_studies(options)
+    if options.watch is None:
+        return report(options, plans)
+    from reporting import watch
+    from utils.start import undo_at_ctrl_c
+
+    check_paths(path for path in options.paths if path not in plans)  # the results of a study may come later
+    live = Live(options.watch)
+    undo_at_ctrl_c()
+    paths = [Path(path) for path in options.paths]
+    try:
+        watch.keep_up(lambda: (report(options, plans, live), live.said)[1], paths, options.watch)
+    finally:
+        live.last(page_of(options))
+    return 0
+
+
+class Live:
+    """A report that is renewed each so many seconds. said: of its runs; first: whether nothing was written yet."""
+
+    def __init__(self, seconds):
+        self.seconds, self.said, self.first = seconds, "", True
+
+    def last(self, path):
+        """Have the browser load the page at `path` no more."""
+        from reporting import watch
+
+        with suppress(OSError):
+            mark = watch.reloading('<meta charset="utf-8">', self.seconds).encode()
+            path.write_bytes(path.read_bytes().replace(mark, b'<meta charset="utf-8">', 1))
+
+
+def page_of(options):
+    return Path(options.out or Path(options.paths[0]) / "report") / "report.html"
+
+
+def read_studies(options):
+    """{results folder: Study} of the studies among the paths, in whose place their folders are put."""
+    from sweeping.study import read_study
+    from utils.args import ConfigError
+    from utils.disk import expanded
+
+    plans = {}
+    for k, path in enumerate(options.paths):
+        if path.endswith((".yaml", ".yml")) and os.path.isfile(path):
+            study = read_study(path)
+            if study.problems:
+                raise ConfigError(f"{path}:\n  " + "\n  ".join(study.problems[:10]))
+            folder = str(expanded(study.results or Path("results", "studies", study.path.stem)))
+            if options.watch is None and not os.path.exists(folder):
+                raise ConfigError(f"{path}: no run of it has begun: {folder} is not there; python src/sweep.py {path}")
+            options.paths[k], plans[folder] = folder, study
+    return plans
+
+
+def not_begun(plans, entries):
+    """[(algorithm, environment, [seed])] of the runs of studies that have no run directory."""
+    from sweeping.plan import folder_name
+
+    there = {(str(e.result.path.parents[2]), e.name, e.seed) for e in entries if len(e.result.path.parents) > 2}
+    out = []
+    for folder, study in plans.items():
+        for environment in study.environments:
+            for algorithm in study.algorithms:
+                place = str(Path(folder, folder_name(environment)))
+                seeds = [seed for seed in study.seeds if (place, algorithm, seed) not in there]
+                out += [(algorithm, environment, seeds)] if seeds else []
+    return out
+
+
+def report(options, plans, live=None):
+    """plans: {results folder: Study}. live: the Live whose page this is. Returns the exit status."""
+    from reporting import figures, grid, grouping, page, palette, watch
+    from reporting.comparison import compare, csv_files, final_rows, to_csv
+    from reporting.extras import extras
     from reporting.results import find_results
 
-    check_paths(options.paths)
+    if not live:  # else they were checked at its start
+        check_paths(options.paths)
     out = Path(options.out or Path(options.paths[0]) / "report")
     results, copies = find_results(options.paths, [options.metric] if options.metric else grouping.JUDGED_BY)
     entries = grouping.entries(results, options.metric)
     groups = grouping.by_task(entries)
-    if not groups:
+    under_way = watch.UnderWay(entries, not_begun(plans, entries))
+    if live:
+        live.said = under_way.sentence()
+    if not groups and not live:
         raise nothing_to_compare(entries, options)
-    comparison = compare(groups, options.threshold, options.reps, options.final)
+    if not groups:
+        files, section = under_way.page_part(options.metric)
+        html = page_of_none(options.title, section, live)
+        write(out, files | {"report.html": html.encode(errors="replace")})
+        tell_where(out, live)
+        return 0
+    found = grid.searches(groups, entries, lambda: final_rows(groups, options.reps, options.final))
+    compared = grid.best_alone(found, groups)
+    comparison = compare(compared, options.threshold, options.reps, options.final)
+    if compared is not groups:
+        groups = compared
+        comparison.notes.append(
+            "Of each search only the best setting is in the comparison of algorithms: all are under the settings that "
+            "were searched, and in grid.csv"
+        )
     style = palette.styles({a for algorithms in groups.values() for a in algorithms})
     pictures = {name: figures.save(figure) for name, figure in draw(comparison, groups, style).items()}
     files = csv_files(comparison, entries)
     for name, (png, pdf) in pictures.items():
         files |= {f"{name}.png": png, f"{name}.pdf": pdf}
+    more = extras(found, comparison, groups, style, options.reps, to_csv)
+    files |= more.files
+    if under_way.runs or under_way.not_begun:
+        own, section = under_way.page_part(options.metric)
+        files |= own
+        more.sections.insert(0, ("under-way", "Not finished", section))
     notes = warnings(comparison, groups, entries)
     pngs = {name: png for name, (png, _) in pictures.items()}
     names = ["report.html", *sorted(files)]
     method = page.method(comparison, options.reps, copies)
-    html = page.report_page(options.title, comparison, groups, entries, notes, pngs, names, method)
+    html = page.report_page(options.title, comparison, groups, entries, notes, pngs, names, method, more.sections)
+    html = watch.reloading(html, live.seconds) if live else html
     write(out, files | {"report.html": html.encode(errors="replace")})
+    if live and not live.first:
+        return 0
+    if live:
+        live.first = False
     tell(out, comparison, notes, entries, copies)
+    tell_settings(more.said, [str(study.path) for study in plans.values()])
     return 0
+
+
+def page_of_none(title, section, live):
+    """The page where no run is finished yet."""
+    from reporting import watch
+    from reporting.html import page
+
+    summary = "<p>No run is finished yet that counts. The comparison comes with the first.</p>"
+    return watch.reloading(page(title, summary, [], [("under-way", "Not finished", section)]), live.seconds)
+
+
+def tell_where(out, live):
+    if live.first:
+        print(f"report: {out / 'report.html'}", flush=True)
+    live.first = False
 
 
 def check_paths(paths):
@@ -180,7 +316,12 @@ def write(out, files):
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
-            (out / name).write_bytes(data)
+            partial = out / f"{name}.partial"  # a browser that loads the page meanwhile gets a whole one
+            try:
+                partial.write_bytes(data)
+                os.replace(partial, out / name)
+            finally:
+                partial.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"--out={out}: cannot be written: {error.strerror}; give --out=DIR") from error
 
@@ -226,6 +367,16 @@ def tell(out, comparison, notes, entries, copies):
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     if len(left) > MOST_LEFT_OUT:
         console.print(f"and {len(left) - MOST_LEFT_OUT} more: see {out / 'runs.csv'}", highlight=False)
+
+
+def tell_settings(said, studies):
+    """The best settings of a search, each with a line for the study of the results. said: [(sentence, YAML)]; studies:
+    that were searched, where it is known."""
+    for sentence, line in said:
+        print(f"{sentence}\n  {line}")
+    if said:
+        searched = studies[0] if len(studies) == 1 else "STUDY.yaml"
+        print(f"  tuned_on: {searched}  # this study, in that of the results, which takes other seeds")
 
 
 def final_table(rows):

@@ -29,11 +29,11 @@ def find_latest(config: Config, but: set[Path]) -> tuple[Run | None, list[str]]:
     folder = Path(values["local_results_path"], values["name"], task_folder(values))
     wanted, said = identity(values, also=MACHINE), []
     found = [run for run in find_runs(folder) if run.config]
+    same = [run for run in found if identity(run.config, also=MACHINE) == wanted]
     for run in found:
-        if run.status != "finished" and _of_another_version(run.config, values):
+        if run not in same and run.status != "finished" and _of_another_version(run.config, values):
             by = maker(run.path / "summary.json") or "it is not known which"
             said.append(f"{run.path}: not resumed: another version made it ({by})")
-    same = [run for run in found if identity(run.config, also=MACHINE) == wanted]
     for run in sorted((run for run in same if run.path not in but), key=_start, reverse=True):
         held = holder(run.path)
         if held is None or held.state == "dead":

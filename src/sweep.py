@@ -42,6 +42,22 @@ Later layers win: default.yaml, config/envs, config/algs, overrides, the environ
 Within an environment the algorithms must agree in what makes a comparison fair (t_max, batch_size_run, the tests,
 the reward, env_args), unless allow_different names the key.
 
+A study that searches settings has one of these, or both; each setting has runs of its own (docs/grids.md):
+
+  grid: {lr: [0.0005, 0.001], opt_loss: [0.03, 1]}     # every combination
+  sample:                                              # drawn from ranges
+    number: 20                                         # of settings
+    seed: 1                                            # of the draws, 0 by default
+    lr: {log_uniform: [0.0001, 0.01]}
+    td_lambda: {uniform: [0, 1]}
+    batch_size: {integer: [16, 64]}
+    hidden_dim: {choice: [64, 128]}
+
+They are for all algorithms, or stand in one of them: qtran_alt: {grid: {opt_loss: [0.03, 1]}}. Runs are named
+"qtran_alt, lr=0.0005, opt_loss=0.03"; --algorithms takes such a name, or qtran_alt for all of its settings.
+src/report.py draws the result over the settings and prints the best one. The study of the results then says
+tuned_on: studies/TUNING.yaml, and is refused where it has one of the seeds of that study.
+
 A run is complete when a run directory in the results folder has its configuration and is `finished`; nothing else
 is kept. So the same command goes on after Ctrl-C, a crash or a failure: runs that were stopped are resumed from their
 last state, in their directories, and what a study adds is all that is begun.
@@ -118,7 +134,7 @@ def act(options, argv):
 
     sent = Path(options.submission or os.devnull, "modules")  # of this study, to a cluster
     modules = sent if sent.is_dir() and any(sent.iterdir()) else None
-    plan = read_plan(options.study, readers, options.results, modules)
+    plan = read_plan(options.study, readers, options.results, modules, sent=bool(options.submission))
     runs = plan.selected(options.algorithms, options.environments, options.seeds)
     flags = {"engine": options.engine, "gpus_per_run": options.gpus_per_run}
     cluster = read_cluster(Path(options.study), options.cluster, options.set, flags, options.sbatch)
@@ -192,9 +208,10 @@ def dry_run(plan, runs, workers, console, received):
 
     lying = tell_plan(plan, runs, console)
     left = [run for run in runs if run not in lying.complete]
-    samples = paces(lying)
+    bases = {run.algorithm: run.base for run in plan.runs}
+    samples = with_bases(paces(lying), bases)
     known = {algorithm for algorithm, _, _ in samples}
-    firsts = {run.algorithm: run for run in reversed(left) if run.algorithm not in known}
+    firsts = {run.base: run for run in reversed(left) if run.base not in known}
     if firsts:
         say(console, f"no finished run to go by of {', '.join(firsts)}: {PROBE_SECONDS} s of each, once it plays")
         probed, problems = probe(firsts.values(), workers, PROBE_SECONDS, lambda: bool(received))
@@ -202,13 +219,18 @@ def dry_run(plan, runs, workers, console, received):
             return 128 + received[0]
         for problem in problems:
             say(console, f"  {problem}")
-        samples += probed
+        samples += with_bases(probed, bases)
     estimate = Estimate(samples)
     seconds = makespan([], [estimate(run) for run in left], workers)
     basis = ", a rough estimate" if firsts else f", going by {len(lying.complete)} that are complete"
     time = duration(seconds) + (basis if seconds is not None else "")
     say(console, f"to do: {len(left)} of {len(runs)} runs, {workers} at a time; time: {time}")
     return 0
+
+
+def with_bases(samples, bases):
+    """Samples, and the same ones for the algorithms of which theirs are settings. bases: {setting: algorithm}"""
+    return samples + [(bases[a], environment, pace) for a, environment, pace in samples if bases[a] != a]
 
 
 def tell_plan(plan, runs, console):
@@ -224,6 +246,7 @@ def tell_plan(plan, runs, console):
     say(console, plan.title)
     if plan.question:
         say(console, plan.question)
+    tell_settings(plan, console)
     algorithms, environments = (
         list(dict.fromkeys(labels)) for labels in zip(*((r.algorithm, r.environment) for r in runs))
     )
@@ -240,6 +263,16 @@ def tell_plan(plan, runs, console):
     say(console, f"{done} of {len(runs)} runs complete; seeds {grouping.seeds(runs)}; results: {plan.results}")
     tell_leftovers(plan, lying, console)
     return lying
+
+
+def tell_settings(plan, console):
+    """Say which keys are searched."""
+    keys = {}
+    for base, point in plan.settings.values():
+        if point:
+            keys.setdefault(base, []).append(point)
+    for base, points in keys.items():
+        say(console, f"{base}: {len(points)} settings of {', '.join(points[0])}")
 
 
 def tell_leftovers(plan, lying, console):

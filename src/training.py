@@ -7,6 +7,8 @@ from utils.args import key
 from utils.nonfinite import Tolerance
 from utils.seeding import REPLAY, stream
 
+ABSOLUTE_TIMES = 10  # as many episodes as a test has: Gorsane et al. 2022, section 4
+
 
 class Training:
     """What the loop reads."""
@@ -28,6 +30,10 @@ class Training:
         learning_starts: int = key("time before the first update", unit="environment steps", low=0)
         test_interval: int = key("time between two tests", unit="environment steps", low=1)
         test_nepisode: int = key("episodes of a test; rounded up to whole rounds", unit="episodes", low=1)
+        absolute_metric: bool = key(
+            "behind training the weights that tested best play ten times `test_nepisode` new episodes: `absolute` in "
+            "summary.json (Gorsane et al. 2022); keeps checkpoints/best, also where save_model=False"
+        )
         log_interval: int = key("time between two summaries on the console", unit="environment steps", low=1)
         save_model: bool = key("write checkpoints, and keep the one that tested best in checkpoints/best")
         save_model_interval: int = key("time between two checkpoints", unit="environment steps", low=1)
@@ -109,6 +115,8 @@ def train(config, schedule, runner, buffer, learner, updates: Tolerance, logger,
     logger.log_stat("updates", learner.training_steps, runner.t_env)
     if config.save_model and schedule.save.last != runner.t_env:
         keeper.checkpoint()
+    if config.absolute_metric:
+        _play_best(config, runner, logger, keeper, progress)
     logger.print_recent_stats()
 
 
@@ -166,6 +174,25 @@ def _test(config, schedule, runner, keeper, progress) -> None:
         keeper.tested()
 
 
+def _play_best(config, runner, logger, keeper, progress) -> None:
+    """The absolute metric. A run that is resumed plays all of it again, and the same episodes."""
+    runner.clock.lap("saving")
+    with keeper.best_weights() as t_best:
+        if t_best is None:
+            logger.console_logger.warning("absolute_metric: no test had a finite result, so no weights are the best")
+            return
+        runner.begin_absolute()
+        for _ in _test_rounds(config, runner, ABSOLUTE_TIMES):
+            runner.run(test_mode=True)
+            progress.update(runner.t_env)
+    runner.clock.lap("testing")
+    episodes = len(runner.stats["test_"].rows())
+    figures = runner.stats["test_"].take() | {"t_env": t_best, "episodes": episodes}
+    with interrupts.held():
+        for name, value in figures.items():
+            logger.log_stat(f"absolute_{name}", value, runner.t_env)
+
+
 def test(config, runner, render: bool = False) -> list[dict[str, float]]:
     """At least `test_nepisode` episodes without exploration; logs their means as `test_*`. Returns each of them."""
     for _ in _test_rounds(config, runner):
@@ -175,5 +202,5 @@ def test(config, runner, render: bool = False) -> list[dict[str, float]]:
     return episodes
 
 
-def _test_rounds(config, runner) -> range:
-    return range(-(-config.test_nepisode // runner.env.n_envs))
+def _test_rounds(config, runner, times: int = 1) -> range:
+    return range(-(-times * config.test_nepisode // runner.env.n_envs))

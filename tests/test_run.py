@@ -107,8 +107,10 @@ GAMES = {
 }
 
 
-@pytest.mark.parametrize("alg", SIX)
-@pytest.mark.parametrize("game", GAMES)
+@pytest.mark.parametrize(
+    "alg, game",
+    [(alg, game) for alg in SIX for game in GAMES] + [(a, "unequal") for a in ("qplex", "ow_qmix", "cw_qmix", "resq")],
+)
 def test_tables_of_every_shape_of_game(alg, game, tmp_path, capsys):
     run = here(capsys, words(alg, "matrix_game", tmp_path, GAMES[game]))
     assert run.code == 0, run.err

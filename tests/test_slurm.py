@@ -81,7 +81,7 @@ def figures(folder):
 class TestRealSlurm:
     pytestmark = cluster
 
-    @pytest.mark.parametrize("steps, cuts", [(4000, 1), pytest.param(12000, 4, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("steps, cuts", [(4000, 1), pytest.param(40000, 4, marks=pytest.mark.slow)])
     def test_an_array_that_is_preempted_and_cut_off_ends_as_one_that_was_not(self, steps, cuts, real, tmp_path, capsys):
         path = study(tmp_path, "[vdn, qmix]", "[predator_prey]", "1-3", t_max=steps, test_interval=1000, **GAME)
         options = ["--engine", "slurm", "--set", "memory_per_run=0.5", "warning_seconds=55", "slurm.time=30"]
@@ -90,10 +90,12 @@ class TestRealSlurm:
         job = run.out.partition("submitted: job ")[2].partition(",")[0]
         for number in range(cuts):
             wait_until_played(tmp_path, 1 if number else 2)  # later on, one may be all that is left
+            before = job_output(tmp_path).count("interrupted: waiting")
             asked("sbatch", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1")
-            wait_until(lambda number=number: job_output(tmp_path).count("interrupted: ") > 2 * number)
+            wait_until(lambda before=before: job_output(tmp_path).count("interrupted: waiting") > before, seconds=120)
             wait_until_played(tmp_path, 1 if number else 2)  # later on, one may be all that is left
-            running = asked("squeue", "-h", "-r", f"--job={job}", "--states=RUNNING", "-o", "%i").split()[0]
+            at_work = ["squeue", "-h", "-r", f"--job={job}", "--states=RUNNING", "-o", "%i"]
+            running = wait_until(lambda at_work=at_work: asked(*at_work), seconds=120).split()[0]
             assert job_output(tmp_path).count("warned of the end") == number  # till here it was the preemption
             asked("scontrol", "update", f"JobId={running}", "TimeLimit=1")  # minute: the warning is due at once
             wait_until(lambda number=number: job_output(tmp_path).count("warned of the end") > number, seconds=120)

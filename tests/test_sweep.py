@@ -48,6 +48,8 @@ def test_help_teaches_and_needs_no_torch():
         "allow_different",
         "Later layers win",
         "--dry-run",
+        "grid: {lr: [0.0005, 0.001], opt_loss: [0.03, 1]}",
+        "tuned_on: studies/",
         "exit status",
     )
     assert all(part in run.stdout for part in parts)

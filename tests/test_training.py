@@ -96,7 +96,7 @@ def trained(recorder=None, schedule=None, **changes):
     keys = dict(
         t_max=50, batch_size=4, batch_steps=None, buffer_size=10, batch_size_run=2, updates_per_run=1,
         learning_starts=0, test_interval=20, test_nepisode=2,
-        log_interval=20, save_model=True, save_model_interval=30, keep_checkpoints=None,
+        log_interval=20, save_model=True, save_model_interval=30, keep_checkpoints=None, absolute_metric=False,
     )  # fmt: skip
     r = recorder or Recorder()
     config = Training.Config(**keys | changes)

@@ -14,14 +14,21 @@ from costs.sides import Made
 from costs.sizes import Sizes, fields
 
 SRC = str(Path(__file__).parents[2] / "src")
-# PyMARL's settings, which EPyMARL's QTRAN has too.
+# PyMARL's settings, which EPyMARL has too.
 PYMARL = {
-    "optimizer": "rmsprop", "double_q": True, "joint_use_state": True, "v_input": "state", "use_rnn": True,
-    "obs_last_action": True, "hidden_dim": 64, "head_layers": 0, "mixing_embed_dim": 64, "opt_loss": 1.0,
-    "nopt_loss": 0.1, "target_update_interval_or_tau": 200, "target_update_unit": "episodes", "grad_norm_clip": 10,
+    "optimizer": "rmsprop", "double_q": True, "use_rnn": True, "obs_last_action": True, "hidden_dim": 64,
+    "head_layers": 0, "target_update_interval_or_tau": 200, "target_update_unit": "episodes", "grad_norm_clip": 10,
     "lr": 5e-4, "updates_per_run": 1, "learning_starts": 0, "learner_log_interval": 10**9,
     "epsilon_start": 1.0, "epsilon_finish": 0.05, "epsilon_anneal_time": 50000,
 }  # fmt: skip
+QTRAN = {"joint_use_state": True, "v_input": "state", "mixing_embed_dim": 64, "opt_loss": 1.0, "nopt_loss": 0.1}
+# Of the comparators, the keys of their authors' files.
+OF_ALGORITHM = {
+    "qtran_base": QTRAN,
+    "qtran_alt": QTRAN,
+    "qplex": {"td_lambda": 0.6, "n_lambda_heads": 4, "lambda_layers": 2, "lambda_embed": 64},
+    "resq": {"td_lambda": 0.6, "residual": "raw"},
+}
 IN_A_ROW = 5  # updates in a turn on a GPU, which is not waited for between them
 # Nothing but what is measured.
 QUIET = {
@@ -38,10 +45,10 @@ class Silent:
 
 
 def update(algorithm: str, sizes: dict, device: str, threads: int, keys: dict) -> Made:
-    """Work: an update of `algorithm` ("base" or "alt") on one batch of random episodes; on a GPU `IN_A_ROW`.
+    """Work: an update of `algorithm` on one batch of random episodes; on a GPU `IN_A_ROW`.
 
-    keys: {key: value} of our configuration that differ from PyMARL's. About: floating-point operations of the products
-    and bytes moved in our graph, in the plain path where a faster one hides them.
+    keys: {key: value} of our configuration that differ from PyMARL's and from `OF_ALGORITHM`. About: floating-point
+    operations of the products and bytes moved in our graph, in the plain path where a faster one hides them.
     """
     sys.path.insert(0, SRC)
     import torch
@@ -51,9 +58,9 @@ def update(algorithm: str, sizes: dict, device: str, threads: int, keys: dict) -
 
     torch.set_num_threads(threads)
     keep_freed_memory()  # as a run does
-    settings = f"qtran_{algorithm}", Sizes(**sizes), device
-    about = count(_update(*settings, PYMARL | keys | _plain()))
-    train, times = _update(*settings, PYMARL | keys), IN_A_ROW if device == "cuda" else 1
+    settings, keys = (algorithm, Sizes(**sizes), device), PYMARL | OF_ALGORITHM.get(algorithm, {}) | keys
+    about = count(_update(*settings, keys | _plain()))
+    train, times = _update(*settings, keys), IN_A_ROW if device == "cuda" else 1
 
     def work() -> dict:
         for _ in range(times):
@@ -74,8 +81,9 @@ def act(sizes: dict, n_envs: int, rounds: int, device: str, threads: int, keys: 
     size = Sizes(**sizes)
     values = _of_game(
         "qtran_base", _rules(size, size.steps, size.steps),
-        PYMARL | QUIET | {"epsilon_start": 0.05, "batch_size_run": n_envs, "batch_size": 1, "buffer_size": n_envs,
-                          "num_threads": threads, "use_cuda": device == "cuda", "t_max": 10**9} | keys,
+        PYMARL | QTRAN | QUIET | {"epsilon_start": 0.05, "batch_size_run": n_envs, "batch_size": 1,
+                                  "buffer_size": n_envs, "num_threads": threads, "use_cuda": device == "cuda",
+                                  "t_max": 10**9} | keys,
     )  # fmt: skip
     runner = Parts(values, Logger(Silent.console_logger)).runner
 

@@ -1,4 +1,4 @@
-"""`run.py update`: one update of QTRAN-base and QTRAN-alt on shapes of battles.
+"""`run.py update`: one update of QTRAN-base and QTRAN-alt, and of the comparators, on shapes of battles.
 
 Beside the times stands what our graph asks for: its products of matrices at the rate of one large product, which is a
 floor, and the bytes that its operations read and write at the rate of one large copy, which caches can beat.
@@ -11,6 +11,15 @@ from costs.report import Notes, Table, measure
 from costs.sides import Job, quartiles, spread
 from costs.sizes import BATTLES, SMALL, UNEVEN
 
+# {peer: the algorithms that are measured beside it}
+ALGORITHMS = {
+    "epymarl": ("base", "alt"),
+    "starry": ("alt",),
+    "pymarl2": ("qplex",),
+    "wqmix": ("ow_qmix", "cw_qmix"),
+    "resq": ("resq",),
+}
+THEIRS = {"epymarl": "base", "starry": "alt"}  # what the peer learns; the others learn the row's algorithm
 COLUMNS = ["update", "ours, ms", "{peer}, ms", "{peer} / ours", "products, ms", "bytes, ms", "ours / products"]
 
 
@@ -18,14 +27,16 @@ def run(options: Options, notes: Notes) -> None:
     """A row for each algorithm, shape and kind of lengths, and for each peer that learns it."""
     shapes = {"small": SMALL} if options.quick else BATTLES
     clock = "wall" if options.device == "cuda" else "cpu"
-    for peer in options.peers_of("epymarl", "starry") or [None]:
-        name = "peer" if peer is None else f"{peer.name}'s {'base' if peer.kind == 'epymarl' else 'alt'}"
+    every = [name for names in ALGORITHMS.values() for name in names]
+    for peer in options.peers_of(*ALGORITHMS) or [None]:
+        name = f"{peer.name}'s {THEIRS.get(peer.kind, '')}".removesuffix("'s ") if peer else "peer"
         table = Table("One update (median, quartiles)", [column.format(peer=name) for column in COLUMNS])
-        for algorithm in ("base", "alt"):
+        named = tuple(name for name in dict.fromkeys(every) if name in options.only)
+        for algorithm in ALGORITHMS[peer.kind] if peer else named or ("base", "alt"):
             for shape, full in shapes.items():
                 for kind in ("full", "uneven"):
                     label = f"{algorithm} {shape} {kind}"
-                    if not options.wants(label) or (peer and peer.kind == "starry" and algorithm == "base"):
+                    if not options.wants(label):
                         continue
                     sizes = full if kind == "full" else replace(full, shortest=round(UNEVEN * full.steps))
                     _row(options, notes, table, f"{label}, {sizes.batch} episodes", algorithm, sizes, peer, clock)
@@ -35,9 +46,12 @@ def _row(options, notes, table, label, algorithm, sizes, peer, clock) -> None:
     about = {}
     shared = {"threads": options.threads, "cores": options.threads, "device": options.device}
     arguments = {"sizes": sizes.as_dict()}
-    jobs = {"ours": Job("ours:update", arguments | {"algorithm": algorithm, "keys": options.keys}, **shared)}
+    ours = f"qtran_{algorithm}" if algorithm in ("base", "alt") else algorithm
+    jobs = {"ours": Job("ours:update", arguments | {"algorithm": ours, "keys": options.keys}, **shared)}
     if peer:
-        jobs[peer.name] = Job(f"{peer.kind}:update", arguments | {"path": peer.path}, python=options.python, **shared)
+        side = "authors" if peer.kind not in THEIRS else peer.kind
+        theirs = arguments | {"path": peer.path} | ({"algorithm": algorithm} if side == "authors" else {})
+        jobs[peer.name] = Job(f"{side}:update", theirs, python=options.python, **shared)
     jobs["machine"] = Job("machine:rates", **shared)
 
     def row(turns: dict) -> None:

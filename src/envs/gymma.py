@@ -164,6 +164,9 @@ class Gymma(ArrayEnv):
             else "as is",
         }
         self.notes = (f"state: {self.facts['state']}",) if self.use_game_state else ()
+        if len(set(game.n_actions)) > 1:
+            own, most = ", ".join(map(str, game.n_actions)), max(game.n_actions)
+            self.notes += (f"actions of the agents: {own}; all have {most} outputs, and actions they lack are masked",)
         if limit < asked:
             self.facts["episode_limit"] = f"{limit} steps, the game's own {game.limit_name}"
             self.notes += (

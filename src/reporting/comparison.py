@@ -74,6 +74,12 @@ def compare(groups, threshold=None, reps=2000, final_share=0.05):
     )
 
 
+def final_rows(groups, reps=2000, final_share=0.05):
+    """The rows of final performance alone, on each task. Arguments as for `compare`."""
+    tasks = [_task(name, algorithms, None, final_share) for name, algorithms in groups.items()]
+    return [row for t in tasks for row in _final(t.name, t.metric, {a: [x] for a, x in t.final.items()}, reps)]
+
+
 def _on_every_task(tasks):
     """(algorithms with runs on every one of several tasks, sentences on the others)."""
     if len(tasks) < 2:
@@ -226,7 +232,7 @@ def csv_files(comparison, entries):
         "efficiency": comparison.efficiency,
         "runs": [_run_row(e) for e in entries],
     }
-    return {f"{name}.csv": _csv(rows) for name, rows in tables.items()}
+    return {f"{name}.csv": to_csv(rows) for name, rows in tables.items()}
 
 
 def _run_row(e):
@@ -240,7 +246,7 @@ def _run_row(e):
     return row | {name: r.versions.get(name) for name in ("python", "torch", "numpy")}
 
 
-def _csv(rows):
+def to_csv(rows):
     """CSV text; a number that does not exist is an empty cell."""
     text = io.StringIO()
     if rows:

@@ -8,6 +8,9 @@ LABELS = {
     "test_battle_won_mean": "test win rate",
     "return_mean": "training return",
     "battle_won_mean": "training win rate",
+    "absolute_return_mean": "absolute test return",
+    "absolute_total_return_mean": "absolute test return, all agents",
+    "absolute_battle_won_mean": "absolute test win rate",
 }
 
 

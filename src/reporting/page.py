@@ -9,8 +9,9 @@ from reporting.formats import commit, count, decimals, duration, metric_label, p
 from reporting.html import bullets, page, picture, table
 
 
-def report_page(title, comparison, groups, entries, warnings, pictures, files, method):
-    """report.html. groups: {task: {algorithm: [Entry]}}; entries: of all runs; pictures: {name: PNG}."""
+def report_page(title, comparison, groups, entries, warnings, pictures, files, method, more=()):
+    """report.html. groups: {task: {algorithm: [Entry]}}; entries: of all runs; pictures: {name: PNG}; more: further
+    sections, [(id, heading, HTML)], which come first."""
     algorithms = sorted({a for names in groups.values() for a in names})
     n_used = sum(e.left_out is None for e in entries)
     summary = (
@@ -22,6 +23,7 @@ def report_page(title, comparison, groups, entries, warnings, pictures, files, m
     shown = {name: picture(name, png, f"{CAPTIONS[name]} {n}") for name, png in pictures.items()}
     left_out = [e for e in entries if e.left_out]
     sections = [
+        *more,
         ("final", "Final performance", shown["final"] + final_table(comparison.final, algorithms)),
         ("curves", "Learning curves", shown["learning_curves"]),
         ("efficiency", "Sample efficiency", shown["efficiency"] + efficiency_table(comparison.efficiency)),

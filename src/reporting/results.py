@@ -43,6 +43,7 @@ class Result:
     damaged_lines: int = 0  # of metrics.jsonl, the last one not counted
     nonfinite: dict = field(default_factory=dict)  # {metric: points that hold no finite number}
     last_step: dict = field(default_factory=dict)  # {metric: step of its last point, finite or not}
+    absolute: dict = field(default_factory=dict)  # {metric without test_: value} of the weights that tested best
 
 
 def find_results(roots, metrics):
@@ -119,6 +120,8 @@ def _of_run(run, metrics):
     result.t_env = summary["t_env"] if is_step(summary.get("t_env")) else 0
     if result.t_env and (updates := _number(summary.get("updates"))) is not None:
         result.updates = 1000 * updates / result.t_env
+    told = {name: _number(value) for name, value in _mapping(summary.get("absolute")).items()}
+    result.absolute = {name: value for name, value in told.items() if value is not None}
     if is_step(summary.get("parameters")):
         result.parameters = summary["parameters"]
     try:

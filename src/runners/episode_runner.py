@@ -16,7 +16,7 @@ from utils.args import ConfigError, NotFinite, key, read
 from utils.clock import Clock
 from utils.film import Film
 from utils.nonfinite import Tolerance
-from utils.seeding import EXPLORATION, GAMES, GLOBALS, TEST, TRAINING, seed_globals, stream
+from utils.seeding import ABSOLUTE, EXPLORATION, GAMES, GLOBALS, TEST, TRAINING, seed_globals, stream
 
 LARGE = 1000  # numbers beyond this are not what a network should read
 NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating)
@@ -76,6 +76,7 @@ class EpisodeRunner:
         self.episodes = 0  # training episodes played
         self.rounds = 0  # of training, begun
         self.tests = 0  # rounds of tests begun since the last round of training
+        self.kind_of_test = TEST
         self.tolerance = Tolerance("episode", self.config.on_nonfinite == "skip", logger.console_logger)
         self.stats = {"": EpisodeStats(), "test_": EpisodeStats()}  # by prefix of the metric
         self.cut_told = False  # that the game has a time limit of its own
@@ -230,7 +231,7 @@ class EpisodeRunner:
     def _next_key(self, test_mode: bool) -> tuple[int, ...]:
         """What the streams of the next round are derived from."""
         if test_mode:
-            key, self.tests = (TEST, self.t_env, self.tests), self.tests + 1
+            key, self.tests = (self.kind_of_test, self.t_env, self.tests), self.tests + 1
         else:
             key, self.rounds, self.tests = (TRAINING, self.rounds), self.rounds + 1, 0
         return key
@@ -245,6 +246,11 @@ class EpisodeRunner:
 
     def end_training(self) -> None:
         """No round of training follows."""
+
+    def begin_absolute(self) -> None:
+        """The tests from here on are those of the absolute metric: other episodes than those of any test before, and
+        the same ones however many tests there were at this step."""
+        self.kind_of_test, self.tests = ABSOLUTE, 0
 
     def close(self) -> None:
         self.env.close()

@@ -14,7 +14,8 @@ STARTING_SECONDS = 180  # at most, to the first record of a try: SMAX compiles
 class Estimate:
     """Seconds that a run takes, from samples (algorithm, environment, seconds per environment step).
 
-    Of the same algorithm and environment, where there is a sample; else of the same algorithm; else of all.
+    Of the same algorithm and environment, where there is a sample; else of the same algorithm; else of the algorithm of
+    which it is a setting; else of all.
     """
 
     def __init__(self, samples):
@@ -26,7 +27,8 @@ class Estimate:
 
     def __call__(self, run):
         """Seconds of a planned run, or None without any sample."""
-        for key in ((run.algorithm, run.environment), (run.algorithm,), ()):
+        base = getattr(run, "base", run.algorithm)
+        for key in ((run.algorithm, run.environment), (run.algorithm,), (base, run.environment), (base,), ()):
             if key in self.paces:
                 return run.values["t_max"] * self.paces[key]
         return None

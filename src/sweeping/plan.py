@@ -5,15 +5,15 @@ Who executes the runs, and where, is of no concern here. What is complete is rea
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sweeping.study import read_study, seeds
 from utils import own_modules
 from utils.args import ConfigError, nearest
-from utils.config import CHOICES, BadConfiguration, load, told
+from utils.config import CHOICES, BadConfiguration, load, shown, told
 from utils.disk import expanded
-from utils.identity import FAIRNESS, NOT_SET, counts, flat, identity, short, text
+from utils.identity import AS_IF_ABSENT, FAIRNESS, NOT_SET, counts, flat, identity, short, text
 
 MOST_RUNS = 20_000
 
@@ -29,6 +29,10 @@ class PlannedRun:
     env: str
     overrides: dict  # {dotted key: value}: what the study sets
     values: dict  # the complete configuration
+    base: str = ""  # the study's algorithm, where `algorithm` is a setting of it from a grid
+
+    def __post_init__(self):
+        self.base = self.base or self.algorithm
 
     def __str__(self):
         return f"{self.algorithm} on {self.environment}, seed {self.seed}"
@@ -52,17 +56,21 @@ class Plan:
     results: Path
     runs: list
     modules: list = field(default_factory=list)  # [Path]: the user's own, which the runs import
+    settings: dict = field(default_factory=dict)  # as the study's
 
     def selected(self, algorithms=None, environments=None, wanted=None):
         """The runs of these labels and seeds ("1-3, 7"); None: of all. ConfigError for what the study lacks."""
-        problems = []
+        problems, settings = [], {}  # {algorithm of the study: its settings}
+        for label, (base, _) in self.settings.items():
+            settings.setdefault(base, []).append(label)
+        known_algorithms = list(dict.fromkeys([*settings, *self.algorithms]))
         chosen = self.seeds if wanted is None else seeds(wanted, "--seeds", problems)
         for option, asked, known in (
-            ("--algorithms", algorithms or (), self.algorithms),
+            ("--algorithms", algorithms or (), known_algorithms),
             ("--environments", environments or (), self.environments),
             ("--seeds", chosen, self.seeds),
         ):
-            listed = "; ".join(map(str, known))
+            listed = "; ".join(map(str, known[:30])) + (f"; and {len(known) - 30} more" if len(known) > 30 else "")
             problems += [
                 f"{option} {x}: not in the study, which has: {listed}{nearest(x, known)}"
                 for x in asked
@@ -70,22 +78,23 @@ class Plan:
             ]
         if problems:
             raise ConfigError(told(problems))
+        wanted_algorithms = algorithms or self.algorithms
         return [
             run
             for run in self.runs
-            if run.algorithm in (algorithms or self.algorithms)
+            if (run.algorithm in wanted_algorithms or run.base in wanted_algorithms)
             and run.environment in (environments or self.environments)
             and run.seed in chosen
         ]
 
 
-def read_plan(path, readers, results=None, modules: Path | None = None):
+def read_plan(path, readers, results=None, modules: Path | None = None, sent: bool = False):
     """The Plan of the study file `path`; ConfigError with every problem that it has.
 
     readers: as for config.load. results: a folder in place of the study's own. modules: the folder of the user's
-    modules, where it is not that of the study's `modules`.
+    modules, where it is not that of the study's `modules`. sent: as for read_study.
     """
-    study = read_study(path)
+    study = read_study(path, sent)
     folders = [module.parent for module in study.modules] if modules is None else [modules]
     for folder in folders:
         own_modules.search(str(folder))
@@ -103,24 +112,94 @@ def read_plan(path, readers, results=None, modules: Path | None = None):
     runs = [_with_seed(run, seed) for seed in study.seeds for run in firsts]
     own = list(dict.fromkeys([*study.modules, *_named_modules(firsts)]))
     title = study.title or study.path.stem
-    return Plan(title, study.question, [*study.algorithms], [*study.environments], study.seeds, results, runs, own)
+    return Plan(
+        title,
+        study.question,
+        [*study.algorithms],
+        [*study.environments],
+        study.seeds,
+        results,
+        runs,
+        own,
+        study.settings,
+    )
 
 
 def _first_runs(study, results, readers):
     """The run of each algorithm on each environment with one seed. Adds to the study's problems."""
     runs, found = [], {}  # {problem: [(algorithm, environment) that have it]}
+    unfit = _unfit_settings(study, readers)
     for environment, (env, of_environment) in study.environments.items():
         for algorithm, (alg, of_algorithm) in study.algorithms.items():
+            base = study.settings[algorithm][0]
+            if base in unfit:
+                continue
             overrides = study.overrides | of_environment | of_algorithm
             own = {"name": algorithm, "seed": 0, "local_results_path": str(results / folder_name(environment))}
             try:
                 values = load(alg, env, overrides | own, readers, said="study").values
-                runs.append(PlannedRun(algorithm, environment, 0, alg, env, overrides, values))
+                runs.append(PlannedRun(algorithm, environment, 0, alg, env, overrides, values, base))
             except ConfigError as error:
                 for line in error.problems if isinstance(error, BadConfiguration) else str(error).split("\n  "):
                     found.setdefault(line, []).append((algorithm, environment))
     study.problems += [f"{problem} ({_of(pairs, study)})" for problem, pairs in found.items()]
     return runs
+
+
+def _unfit_settings(study, readers):
+    """The algorithms of the study whose searched keys do not fit them. Adds to its problems, once for all settings."""
+    points, found = {}, {}  # {algorithm: its settings}, {problem: [algorithms that have it]}
+    for label, (base, point) in study.settings.items():
+        if point:
+            points.setdefault(base, [label]).append(point)
+    for base, (first, *settings) in points.items():
+        alg, changes = study.algorithms[first]
+        env, of_environment = next(iter(study.environments.values()), ("", {}))
+        others = study.overrides | of_environment | {k: v for k, v in changes.items() if k not in settings[0]}
+        for point in _telling(settings) if env else []:
+            own = {"name": base, "seed": 0}
+            try:
+                config = load(alg, env, others | point | own, readers, said="study")
+                lines = [
+                    f"{key}: write the key that it is another name of" for key in point if key not in config.schema
+                ]
+            except BadConfiguration as error:
+                lines = [about for problem in error.problems if (about := _about(problem, point))]
+            except ConfigError:
+                lines = []  # told with the runs
+            for line in lines:
+                key = line.partition(" =")[0]  # several values of it may be wrong
+                if all(base not in bases for told, bases in found.items() if told.partition(" =")[0] == key):
+                    found.setdefault(line, []).append(base)
+    study.problems += [f"grid or sample: {line} ({', '.join(bases)})" for line, bases in found.items()]
+    return {base for bases in found.values() for base in bases}
+
+
+def _telling(settings):
+    """The first setting, and for each key some that differ from it there: each of a few values, else the ends."""
+    first = settings[0]
+    out = [first]
+    for key in first:
+        values = [
+            value for k, point in enumerate(settings) if (value := point[key]) not in [p[key] for p in settings[:k]]
+        ]
+        if len(values) > 10:  # of a range
+            values = [min(values), max(values)]
+        out += [first | {key: value} for value in values if value != first[key]]
+    return out
+
+
+def _about(line, point):
+    """A problem of a configuration without the value, where it is about a key of the setting `point`; else None."""
+    for key, value in point.items():
+        unknown = f"study: unknown key {shown(key)} (value {shown(value)})"
+        if line.startswith(unknown):
+            hint = line.removeprefix(unknown)
+            own = "; search it in these alone: ALGORITHM: {grid: {KEY: [...]}}" if "it belongs to" in hint else ""
+            return f"unknown key {shown(key)}{hint}{own}"
+        if line.startswith(f"study: {key} = "):
+            return line.removeprefix("study: ")
+    return None
 
 
 def _named_modules(runs):
@@ -143,9 +222,7 @@ def _of(pairs, study):
 
 
 def _with_seed(run, seed):
-    return PlannedRun(
-        run.algorithm, run.environment, seed, run.alg, run.env, run.overrides, run.values | {"seed": seed}
-    )
+    return replace(run, seed=seed, values=run.values | {"seed": seed})
 
 
 def folder_name(label):
@@ -234,5 +311,6 @@ def differences(found, planned):
     """[`key is VALUE, planned VALUE`] of two configurations, their seeds aside."""
     a, b = flat(found), flat(planned)
     keys = sorted(key for key in a.keys() | b.keys() if key != "seed" and counts(key))
-    pairs = [(key, a.get(key, NOT_SET), b.get(key, NOT_SET)) for key in keys]
+    absent = {key: AS_IF_ABSENT.get(key, NOT_SET) for key in keys}
+    pairs = [(key, a.get(key, absent[key]), b.get(key, absent[key])) for key in keys]
     return [f"{key} is {short(x)}, planned {short(y)}" for key, x, y in pairs if text(x) != text(y)]

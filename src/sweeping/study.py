@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sweeping import grid
 from utils.args import ConfigError, nearest
 from utils.config import names, shown
 from utils.disk import expanded
@@ -24,6 +25,8 @@ KEYS = (
     "allow_different",
     "results",
     "modules",
+    *grid.FIELDS,
+    "tuned_on",
 )
 NEEDED = ("algorithms", "environments", "seeds")
 SET_BY_THE_PLAN = ("name", "seed", "local_results_path")
@@ -45,11 +48,15 @@ class Study:
     allow_different: list = field(default_factory=list)
     results: str = ""
     modules: list = field(default_factory=list)  # [Path]: files and folders of Python that the runs import
+    settings: dict = field(default_factory=dict)  # {label of algorithms: (its algorithm, {dotted key: value} searched)}
     problems: list = field(default_factory=list)
 
 
-def read_study(path):
-    """The Study of a file. ConfigError where there is none, or where it is no mapping."""
+def read_study(path, sent=False):
+    """The Study of a file. ConfigError where there is none, or where it is no mapping.
+
+    sent: it is a copy that was sent to a cluster; what it was tuned on was looked at before.
+    """
     path = Path(path)
     raw = _read(path)
     study = Study(path)
@@ -60,16 +67,28 @@ def read_study(path):
     study.title, study.question, study.results = (
         _text(raw, k, study.problems) for k in ("title", "question", "results")
     )
+    own = {}
     if "algorithms" in raw:
+        raw["algorithms"], own = _own_settings(raw["algorithms"], study.problems)
         study.algorithms = _labelled(raw["algorithms"], "algorithms", "config", "algs", study.problems)
     if "environments" in raw:
         study.environments = _labelled(raw["environments"], "environments", "env-config", "envs", study.problems)
+    study.overrides = _changes(raw.get("overrides"), "overrides", study.problems)
+    taken = {f"environments: {label}": changes for label, (_, changes) in study.environments.items()}
+    study.algorithms, study.settings = grid.expand(
+        study.algorithms,
+        grid.take(raw, "", study.problems),
+        own,
+        {"overrides": study.overrides} | taken,
+        study.problems,
+    )
     if len(study.algorithms) * len(study.environments) > MOST_PAIRS:
         told = f"{len(study.algorithms)} algorithms on {len(study.environments)} environments"
         raise ConfigError(f"{path}: {told}; at most {MOST_PAIRS} pairs are run: make several studies of it")
-    study.overrides = _changes(raw.get("overrides"), "overrides", study.problems)
     if "seeds" in raw:
         study.seeds = seeds(raw["seeds"], "seeds", study.problems)
+    if not sent:
+        _refuse_tuned_on(raw.get("tuned_on"), study)
     study.allow_different = _allowed(raw.get("allow_different"), study.problems)
     study.modules = _modules(raw.get("modules"), path.parent, study.problems)
     return study
@@ -147,6 +166,44 @@ def _labelled(entries, where, file_key, kind, problems):
         else:
             out[label] = name, changes
     return out
+
+
+def _own_settings(entries, problems):
+    """(the entries without their `grid` and `sample`, {label: the settings that those make})."""
+    if not isinstance(entries, dict):
+        return entries, {}
+    own, rest = {}, {}
+    for label, entry in entries.items():
+        rest[label] = entry
+        if isinstance(entry, dict) and not set(entry).isdisjoint(grid.FIELDS):
+            rest[label] = {key: value for key, value in entry.items() if key not in grid.FIELDS}
+            own[str(label)] = grid.take(entry, f"algorithms: {label}: ", problems)
+    return rest, own
+
+
+def _refuse_tuned_on(entry, study):
+    """Add to the study's problems the seeds that the studies of `tuned_on` have: on those its settings were chosen."""
+    names = [entry] if isinstance(entry, str) else [] if entry is None else entry
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        told = f"tuned_on: {shown(entry)} must be a study, or a list of such: tuned_on: studies/tuning.yaml"
+        study.problems.append(told)
+        return
+    for name in names:
+        path = next((p for p in (study.path.parent / expanded(name), expanded(name)) if p.is_file()), None)
+        if path is None:
+            there = sorted({*Path("studies").glob("*.yaml"), *study.path.parent.glob("*.yaml")} - {study.path})
+            hint = nearest(Path(name).stem, [other.stem for other in there])
+            study.problems.append(f"tuned_on: {name}: no such study{hint}")
+            continue
+        said = []
+        both = sorted(set(seeds(_read(path).get("seeds"), f"tuned_on: {path}: seeds", said)) & set(study.seeds))
+        study.problems += said
+        if both:
+            listed = ", ".join(map(str, both[:5])) + (f" and {len(both) - 5} more" if len(both) > 5 else "")
+            study.problems.append(
+                f"seeds: {listed}: settings were chosen on {'it' if len(both) == 1 else 'them'} in {path}, so "
+                "results on the same seeds look better than they are; give seeds that it does not have"
+            )
 
 
 def _changes(entry, where, problems):

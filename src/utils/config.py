@@ -34,6 +34,7 @@ DEFAULT = "config/default.yaml"
 ADDED = {
     "kernels": "auto", "modules_path": None, "init_from": "", "init_parts": "agent", "ray_address": None,
     "ray_actors": 2, "render_format": "gif", "env_args.use_game_state": False, "env_args.scale_obs": False,
+    "absolute_metric": False,
 }  # fmt: skip
 BEFORE = "before there was the key"  # where those stand
 MOST_TOLD = 30  # problems in one message

@@ -9,10 +9,11 @@ NO_MATTER = {
     "checkpoint_path", "load_step", "evaluate", "render", "render_format", "save_replay", "env_workers", "use_cuda",
     "buffer_cpu_only", "modules_path", "num_threads", "kernels", "use_tensorboard", "log_interval",
     "runner_log_interval", "learner_log_interval", "on_disk_full", "resume_minutes", "resume_interval",
-    "keep_replay", "keep_checkpoints", "lease_seconds", "stop_seconds", "ray_address", "ray_actors",
+    "keep_replay", "keep_checkpoints", "lease_seconds", "stop_seconds", "ray_address", "ray_actors", "absolute_metric",
 }  # fmt: skip
 # Keys that no report compares, but that tell the runs of a study apart.
-TELLING = {"name", "seed", "env_args.seed", "checkpoint_path", "load_step", "evaluate"}
+TELLING = {"name", "seed", "env_args.seed", "checkpoint_path", "load_step", "evaluate", "absolute_metric"}
+AS_IF_ABSENT = {"absolute_metric": False}  # such a run is the same as one of a version that had no such key
 MACHINE = ("env_workers", "num_threads", "use_cuda", "kernels")  # keys that must agree too for the same bits
 FIXED = TELLING | {
     "env_workers", "preset", "local_results_path", "render", "render_format", "save_replay", "repeat_id",
@@ -43,7 +44,8 @@ def identity(values: dict, without: tuple = (), also: tuple = ()) -> str:
 
     As JSON, so that one that has been through YAML (tuples become lists) is the same.
     """
-    return text({k: v for k, v in flat(values).items() if k not in without and (counts(k) or k in also)})
+    told = {k: v for k, v in flat(values).items() if k not in without and (counts(k) or k in also)}
+    return text({k: v for k, v in told.items() if k not in AS_IF_ABSENT or v != AS_IF_ABSENT[k]})
 
 
 def counts(key: str) -> bool:

@@ -151,6 +151,7 @@ class RunDirectory:
             "seconds": {part: round(s, 3) for part, s in runner.clock.seconds.items()},
             "env_steps_per_s": round((runner.t_env - self.t_start) / wall, 1) if wall > 0 else None,
             "test": {k: v for k, v in logger.latest.items() if k.startswith("test_")},
+            **_absolute(logger.latest),
             "resumed": self.resumed,
             "versions": versions() | runner.env.versions,
             "game": dict(runner.env.facts),
@@ -162,6 +163,13 @@ class RunDirectory:
         except OSError:  # a full disk may have no room for a second file, but for this one in place of the old
             with open(self.path / "summary.json", "w", encoding="utf-8") as f:
                 f.write(text)
+
+
+def _absolute(latest: dict) -> dict:
+    """{"absolute": what the weights that tested best came to}, where they have played; see `training.py`."""
+    figures = {k.removeprefix("absolute_"): v for k, v in latest.items() if k.startswith("absolute_")}
+    counts = {k: int(figures[k]) for k in ("t_env", "episodes") if k in figures}
+    return {"absolute": figures | counts} if figures else {}
 
 
 def _remove(path: Path) -> None:

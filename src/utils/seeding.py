@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 WEIGHTS, GAMES, EXPLORATION, REPLAY, GLOBALS = range(5)  # owners
-TRAINING, TEST = range(2)  # kinds of rounds
+TRAINING, TEST, ABSOLUTE = range(3)  # kinds of rounds; ABSOLUTE: tests of the absolute metric
 
 
 def stream(seed: int | np.random.SeedSequence | None, *key: int) -> np.random.SeedSequence:

@@ -31,6 +31,7 @@ def gymma(n_envs=E, seed=1, key="Team-v1", time_limit=5, wrapper=None, **kwargs)
 def test_unequal_agents_are_padded_and_masked():
     env = gymma()
     assert tuple(vars(env.env_info).values())[:5] == (2, 4, 4, 8, 5) and not env.common_reward
+    assert any("actions of the agents: 2, 4; all have 4 outputs" in note for note in env.notes)
     seen = env.reset()
     assert seen.avail.tolist() == [[[True, True, False, False], [True] * 4]] * E
     draw = seen.obs[:, 0, 0]

@@ -29,7 +29,7 @@ CENTRAL = dict(central_mixer="ff", central_mac="basic_central_mac", central_acti
                central_loss=1, qmix_loss=1)  # fmt: skip
 OURS = {"hypernet_embed": 6, "gamma": 0.97, "td_lambda": 0.0}
 CASES = {
-    "qplex": ("qplex", "pymarl2", {"advantage_gradient": False, "n_lambda_heads": 3},
+    "qplex": ("qplex", "pymarl2", {"n_lambda_heads": 3, "lambda_layers": 1},
               dict(mixer="dmaq", num_kernel=3, adv_hypernet_embed=4, adv_hypernet_layers=1, is_minus_one=True,
                    weighted_head=True, td_lambda=0.0)),
     "ow_qmix": ("ow_qmix", "wqmix", {"alpha": 0.3}, CENTRAL | dict(w=0.3, hysteretic_qmix=True)),

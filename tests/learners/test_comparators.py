@@ -15,8 +15,8 @@ from utils.args import ConfigError
 ALGORITHMS = ["qplex", "ow_qmix", "cw_qmix", "resq"]
 OVERRIDES = [
     {},
-    {"double_q": False, "alpha": 0.5, "cw_reference": "target", "advantage_gradient": False, "residual": "raw"},
-    {"td_lambda": 0.6, "standardise_rewards": True, "lambda_layers": 2},
+    {"double_q": False, "alpha": 0.5, "cw_reference": "target", "advantage_gradient": True, "residual": "raw"},
+    {"td_lambda": 0.6, "standardise_rewards": True, "lambda_layers": 1},
     {"bootstrap_on_truncation": False, "agent": "rnn_ns", "weighted_head": False},
 ]
 OWN = {
@@ -80,7 +80,8 @@ class Loops:
             weight = sum(
                 (of_key[k].abs() + 1e-10) * of_agent[k, i].sigmoid() * of_action[k, i].sigmoid() for k in range(heads)
             )
-            total = total + v + weight * a
+            held = a if m.config.advantage_gradient else a.detach()
+            total = total + v + a + (weight - 1) * held
         return total.view(1)
 
     def mix(self, prefix, name, b, t, u):
@@ -128,13 +129,12 @@ def test_the_loss_and_its_gradient_by_loops(alg, overrides):
     loss, _ = learner.loss(batch)
     expected = Loops(learner, batch).loss()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    if overrides.get("advantage_gradient", True):  # else the value is the same and the gradient another
-        names = parameters(learner)
-        got = torch.autograd.grad(loss, list(names.values()), allow_unused=True)
-        wanted = torch.autograd.grad(expected, list(names.values()), allow_unused=True)
-        for name, a, b in zip(names, got, wanted):
-            a, b = (torch.zeros(1) if x is None else x for x in (a, b))
-            assert torch.allclose(a, b, rtol=1e-4, atol=1e-5), name
+    names = parameters(learner)
+    got = torch.autograd.grad(loss, list(names.values()), allow_unused=True)
+    wanted = torch.autograd.grad(expected, list(names.values()), allow_unused=True)
+    for name, a, b in zip(names, got, wanted):
+        a, b = (torch.zeros(1) if x is None else x for x in (a, b))
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-5), name
 
 
 def test_the_weights_case_by_case():
@@ -179,7 +179,7 @@ def test_qplex_with_weights_of_one_is_vdn():
 
 def test_the_two_forms_of_qplex_have_one_value_and_two_gradients():
     mixer = make_learner("qplex").mixer
-    n, s = mixer.n_agents, mixer.key.in_features
+    n, s = mixer.n_agents, mixer.w[0].in_features
     v, state = torch.randn(4, n).abs(), torch.randn(4, s)
     q, actions = (v - torch.rand(4, n)).requires_grad_(), torch.randint(mixer.n_actions, (4, n))
     gradients = []
@@ -268,7 +268,7 @@ def test_with_a_perfect_central_value_the_greedy_action_of_weighted_qmix_is_the_
 def test_qplex_can_hold_the_payoff_that_qmix_cannot():
     """Once its greedy action is the best one, it fits all nine payoffs: no monotonic value does."""
     torch.manual_seed(0)
-    args = make_learner("qplex", n_agents=2, n_actions=3, state_shape=1, lambda_layers=2).args
+    args = make_learner("qplex", n_agents=2, n_actions=3, state_shape=1).args
     mixer, q = QPLEXMixer(args), torch.tensor([[1.0, 0, 0]] * 2, requires_grad=True)
     y, state = PAYOFF.flatten()[:, None] / 10, torch.ones(9, 1)
     optimiser = torch.optim.Adam([q, *mixer.parameters()], lr=5e-3)

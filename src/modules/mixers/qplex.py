@@ -34,8 +34,8 @@ class QPLEXMixer(nn.Module):
         )  # fmt: skip
         weighted_head: bool = key("the transformation of each agent's values by w_i(s) and b_i(s)")
         advantage_gradient: bool = key(
-            "λ_i A_i trains the agents, as in the paper's formula. False (the authors' code): A_i is held fixed, and "
-            "Q_tot = Σ_i Q_i(τ,u_i) + Σ_i (λ_i - 1) A_i, the same value with another gradient"
+            "False (the authors' code): A_i is held fixed in (λ_i - 1) A_i, and Q_tot = Σ_i Q_i(τ,u_i) + "
+            "Σ_i (λ_i - 1) A_i. True: λ_i A_i trains the agents; the same value with another gradient"
         )
 
     def __init__(self, args):
