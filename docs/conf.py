@@ -20,9 +20,9 @@ html_title = f"QTRAN {VERSION}"
 root_doc = "docs/index"
 include_patterns = ["docs/**", "bench/README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 exclude_patterns = ["docs/conf.py"]
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinxcontrib.mermaid"]
 myst_enable_extensions = ["dollarmath"]
-myst_fence_as_directive = ["math"]  # GitHub shows ```math too
+myst_fence_as_directive = ["math", "mermaid"]  # GitHub shows ```math and ```mermaid too
 myst_heading_anchors = 4
 suppress_warnings = ["misc.highlighting_failure"]
 
