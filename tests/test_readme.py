@@ -24,6 +24,7 @@ import report
 import sweep
 from hosts import check
 from sweeping.study import read_study
+from utils.version import VERSION
 
 SKIP = "not run by the tests: "
 PAGES = [str(path.relative_to(ROOT)) for folder in (".", "docs", "bench") for path in (ROOT / folder).glob("*.md")]
@@ -229,6 +230,12 @@ def test_functions_that_the_page_of_the_mathematics_names_exist():
             found = [getattr(place, first) for place in places if hasattr(place, first)]
             assert found or first == "q_sum", name
             assert all(hasattr(found[0], attribute) for attribute in rest), name
+
+
+def test_the_version_is_the_same_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert str(citation["version"]) == VERSION and citation["license"] == "Apache-2.0"
+    assert f"\n## {VERSION} ({citation['date-released']})\n" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_make_targets_exist():
