@@ -9,12 +9,14 @@ if __name__ == "__main__":
     leave_at_once()
 
 import argparse
+import gc
 import os
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 from utils import command
+from utils.words import Several, names, points, seeds, steps
 
 MOST_ROWS = 40  # of the table on the console
 MOST_LEFT_OUT = 20  # runs told on the console
@@ -30,11 +32,19 @@ reads every run directory and every Sacred folder (EPyMARL's results/sacred) in 
   python src/report.py results --watch
   python src/report.py studies/two_step.yaml     the results of a study, and which of its runs have not begun
   python src/report.py results/qmix results/qtran_alt --out figures --metric test_return_mean --threshold 6
+  python src/report.py results --algorithms qmix,qtran_alt --environments predator_prey --seeds 1-5 --until 400000
+  python src/report.py results=ours epymarl/results=EPyMARL --order "QMIX (ours)","QMIX (EPyMARL)"
 
 runs are grouped by algorithm and task; runs of one algorithm whose configurations differ are variants of their own.
 Only finished runs count; all others are listed with the reason, and how far they are. --watch goes on, and writes the
 page anew as runs go on, until Ctrl-C; the page in the browser loads itself again. Higher values of the metric are taken
 to be better.
+
+names are those of the configuration (qtran_alt) or those of the figures (QTRAN-alt); * stands for anything ("qmix*").
+--labels FILE holds lines `qtran_alt: ours`, --ranges FILE lines `my_game: [0.5, 20]`, both in YAML.
+
+the score over all tasks: a win rate counts as it is; a return is 0 for random play and 1 for the best play of its game,
+as the game declares (score_range of its class), whichever runs are compared. docs/comparing.md says more.
 
 exit status: 0 written; 2 bad input; 130 interrupted (Ctrl-C)
 """
@@ -49,29 +59,60 @@ def parser():
     p = command.parser(
         "src/report.py", "Compare runs: learning curves, final performance, profiles, sample efficiency.", DETAILS
     )
-    p.add_argument("paths", nargs="+", metavar="PATH", help="a folder that holds runs, at any depth; or a study")
-    p.add_argument("--out", metavar="DIR", help="where to write (default: report in the first PATH)")
     p.add_argument(
+        "paths", nargs="+", metavar="PATH[=LABEL]",
+        help="a folder that holds runs, at any depth; LABEL is what its runs are called, after the algorithm where it "
+        "holds several",
+    )  # fmt: skip
+    p.add_argument("--out", metavar="DIR", help="where to write (default: report in the first PATH)")
+    p.add_argument("--title", metavar="TEXT", default="Comparison of runs", help="heading of the report")
+    p.add_argument("--json", metavar="FILE", help="write the data in the format of marl-eval too")
+    which = p.add_argument_group("which runs")
+    add_list(which, "--algorithms", "NAME", "only these algorithms, or variants of them")
+    add_list(which, "--environments", "NAME", "only these environments, maps or tasks")
+    which.add_argument("--seeds", metavar="LIST", type=seeds, help="only these seeds, such as 1-5,8")
+    which.add_argument("--until", metavar="STEPS", type=steps, help="leave out what was measured after so many steps")
+    which.add_argument(
+        "--skip-shorter", action="store_true",
+        help="leave out runs that end before --until, or without it before the longest run of their task",
+    )  # fmt: skip
+    measure = p.add_argument_group("what is measured")
+    measure.add_argument(
         "--metric", metavar="NAME",
         help="what runs are judged by (default, for each task: test_battle_won_mean if its runs have it, else "
         "test_return_mean)",
     )  # fmt: skip
-    p.add_argument(
+    measure.add_argument(
         "--threshold", metavar="X", type=number,
         help="of sample efficiency, in the metric's units (default, for each task: half way from the first evaluation, "
         "IQM of all runs, to the best algorithm's final performance)",
     )  # fmt: skip
-    p.add_argument(
+    measure.add_argument(
         "--final", metavar="SHARE", type=share, default=0.05,
         help="the last part of the steps, over whose evaluations final performance is the mean (default: 0.05)",
     )  # fmt: skip
-    p.add_argument("--reps", metavar="N", type=repetitions, default=2000, help="bootstrap resamples (default: 2000)")
+    measure.add_argument(
+        "--ranges", metavar="FILE", help="scores that are 0 and 1 in the score over all tasks, of games without them"
+    )  # fmt: skip
+    measure.add_argument(
+        "--reps", metavar="N", type=repetitions, default=2000, help="bootstrap resamples (default: 2000)"
+    )  # fmt: skip
+    shown = p.add_argument_group("how it is shown")
+    shown.add_argument("--labels", metavar="FILE", help="names of algorithms and tasks in figures and tables")
+    add_list(shown, "--order", "NAME", "algorithms in this order, the others after them")
+    shown.add_argument(
+        "--smooth", metavar="N", type=points, default=1,
+        help="in learning curves, each point of a run is the mean of N evaluations (default: 1, as measured)",
+    )  # fmt: skip
     p.add_argument(
         "--watch", metavar="SECONDS", type=seconds, nargs="?", const=30.0,
         help="write the page anew as runs go on, at most each so many seconds (30), until Ctrl-C",
     )  # fmt: skip
-    p.add_argument("--title", metavar="TEXT", default="Comparison of runs", help="heading of the report")
     return p
+
+
+def add_list(group, option, metavar, text):
+    group.add_argument(option, metavar=metavar, nargs="+", type=names, action=Several, help=f"{text}: A,B or A B")
 
 
 def number(text):
@@ -112,13 +153,13 @@ def act(options):
     plans = read_studies(options)
     if options.watch is None:
         return report(options, plans)
-    from reporting import watch
+    from reporting import selection, watch
     from utils.start import undo_at_ctrl_c
 
-    check_paths(path for path in options.paths if path not in plans)  # the results of a study may come later
+    _, folders = selection.of(options, plans)  # the results of a study may come later
     live = Live(options.watch)
     undo_at_ctrl_c()
-    paths = [Path(path) for path in options.paths]
+    paths = [Path(path) for path in folders]
     try:
         watch.keep_up(lambda: (report(options, plans, live), live.said)[1], paths, options.watch)
     finally:
@@ -142,7 +183,9 @@ class Live:
 
 
 def page_of(options):
-    return Path(options.out or Path(options.paths[0]) / "report") / "report.html"
+    from reporting.selection import split
+
+    return Path(options.out or Path(split(options.paths[0])[0]) / "report") / "report.html"
 
 
 def read_studies(options):
@@ -181,60 +224,76 @@ def not_begun(plans, entries):
 
 def report(options, plans, live=None):
     """plans: {results folder: Study}. live: the Live whose page this is. Returns the exit status."""
-    from reporting import figures, grid, grouping, page, palette, watch
+    from reporting import grid, grouping, marl_eval, page, palette, ranges, selection, watch
     from reporting.comparison import compare, csv_files, final_rows, to_csv
     from reporting.extras import extras
+    from reporting.labels import Names
     from reporting.results import find_results
 
-    if not live:  # else they were checked at its start
-        check_paths(options.paths)
-    out = Path(options.out or Path(options.paths[0]) / "report")
-    results, copies = find_results(options.paths, [options.metric] if options.metric else grouping.JUDGED_BY)
+    chosen, folders = selection.of(options, plans if live else ())
+    out = Path(options.out or Path(folders[0]) / "report")
+    given = ranges.read_ranges(options.ranges) if options.ranges else {}
+    results, copies = find_results(folders, [options.metric] if options.metric else grouping.JUDGED_BY)
+    if results or not live:
+        results = selection.chosen(results, chosen)
     entries = grouping.entries(results, options.metric)
-    groups = grouping.by_task(entries)
+    if entries:
+        entries = selection.narrow(entries, chosen)
+    counting = grouping.counting(entries)
     under_way = watch.UnderWay(entries, not_begun(plans, entries))
     if live:
         live.said = under_way.sentence()
-    if not groups and not live:
+    if not counting and not live:
         raise nothing_to_compare(entries, options)
-    if not groups:
+    if not counting:
         files, section = under_way.page_part(options.metric)
         html = page_of_none(options.title, section, live)
         write(out, files | {"report.html": html.encode(errors="replace")})
         tell_where(out, live)
         return 0
+    ranges.check_names(options.ranges, given, counting)
+    names = Names(counting, options.labels)
+    order = names.in_order(options.order or [])
+    groups = {task: {a: here[a] for a in order if a in here} for task, here in grouping.by_task(entries).items()}
     found = grid.searches(groups, entries, lambda: final_rows(groups, options.reps, options.final))
     compared = grid.best_alone(found, groups)
-    comparison = compare(compared, options.threshold, options.reps, options.final)
+    comparison = compare(compared, options.threshold, options.reps, options.final, given, options.smooth)
     if compared is not groups:
         groups = compared
         comparison.notes.append(
             "Of each search only the best setting is in the comparison of algorithms: all are under the settings that "
             "were searched, and in grid.csv"
         )
-    style = palette.styles({a for algorithms in groups.values() for a in algorithms})
-    pictures = {name: figures.save(figure) for name, figure in draw(comparison, groups, style).items()}
+    order = [a for a in order if any(a in here for here in groups.values())]
+    style = palette.styles(order)
+    pictures = paint(comparison, style, names)
     files = csv_files(comparison, entries)
     for name, (png, pdf) in pictures.items():
         files |= {f"{name}.png": png, f"{name}.pdf": pdf}
-    more = extras(found, comparison, groups, style, options.reps, to_csv)
+    more = extras(found, comparison, groups, style, options.reps, to_csv, names)
     files |= more.files
     if under_way.runs or under_way.not_begun:
         own, section = under_way.page_part(options.metric)
         files |= own
         more.sections.insert(0, ("under-way", "Not finished", section))
     notes = warnings(comparison, groups, entries)
+    if options.json:
+        found = marl_eval.data(comparison.tasks, groups, names)
+        notes += marl_eval.problems(found)
+        write_json(options.json, marl_eval.text(found))
     pngs = {name: png for name, (png, _) in pictures.items()}
-    names = ["report.html", *sorted(files)]
+    file_names = ["report.html", *sorted(files)]
     method = page.method(comparison, options.reps, copies)
-    html = page.report_page(options.title, comparison, groups, entries, notes, pngs, names, method, more.sections)
+    html = page.report_page(
+        options.title, comparison, groups, entries, notes, pngs, file_names, method, names, order, more.sections
+    )  # fmt: skip
     html = watch.reloading(html, live.seconds) if live else html
     write(out, files | {"report.html": html.encode(errors="replace")})
     if live and not live.first:
         return 0
     if live:
         live.first = False
-    tell(out, comparison, notes, entries, copies)
+    tell(out, comparison, notes, entries, copies, names)
     tell_settings(more.said, [str(study.path) for study in plans.values()])
     return 0
 
@@ -255,28 +314,24 @@ def tell_where(out, live):
 
 
 def check_paths(paths):
-    from utils.args import ConfigError, nearest
+    """ConfigError where a path is no folder."""
+    from reporting.selection import unlike_a_folder
+    from utils.args import ConfigError
 
-    problems = []
-    for path in map(Path, paths):
-        if not os.path.exists(path):
-            beside = []
-            with suppress(OSError):
-                beside = os.listdir(path.parent)
-            problems.append(f"{path}: no such folder{nearest(path.name, beside)}")
-        elif not os.path.isdir(path):
-            problems.append(f"{path}: is a file; give a folder that holds runs")
-    if problems:
+    if problems := [said for path in paths for said in unlike_a_folder(str(path))]:
         raise ConfigError("\n  ".join(problems))
 
 
 def nothing_to_compare(entries, options):
     """The ConfigError for runs none of which counts."""
+    from reporting import selection
     from reporting.formats import count, plain
     from reporting.results import metric_names
     from utils.args import ConfigError, nearest
 
     where = ", ".join(map(str, options.paths))
+    if said := selection.none_left(entries):
+        return ConfigError(said)
     if not entries:
         return ConfigError(
             f"{where}: no runs found; a run is a folder with config.yaml and metrics.jsonl, or Sacred's with "
@@ -295,19 +350,41 @@ def nothing_to_compare(entries, options):
     )
 
 
-def draw(comparison, groups, style):
-    """{name of its files: Figure}"""
+def paint(comparison, style, names):
+    """{name of its files: (PNG, PDF)}, one figure at a time for the memory that they take. A figure is many small
+    objects that stay: looking for garbage among them would take a sixth of the time."""
     from reporting import figures
 
-    runs = {(task, a): [e.final for e in group] for task, algs in groups.items() for a, group in algs.items()}
-    ends = {task.name: task.steps[-1] for task in comparison.tasks}
-    out = {
-        "final": figures.final(comparison.final, runs, style),
-        "learning_curves": figures.learning_curves(comparison.learning_curves, style),
-        "efficiency": figures.efficiency(comparison.efficiency, style, ends),
-        "profiles": figures.profiles(comparison.profiles, style),
-    }
-    return out | ({"improvement": figures.improvement(comparison.improvement, style)} if comparison.improvement else {})
+    out, was = {}, gc.isenabled()
+    gc.freeze()
+    gc.disable()
+    try:
+        for name, figure in draw(comparison, style, names):
+            out[name] = figures.save(figure)
+            del figure
+            gc.collect()
+    finally:
+        gc.unfreeze()
+        if was:
+            gc.enable()
+    return out
+
+
+def draw(comparison, style, names):
+    """Yields (name of its files, Figure)."""
+    from reporting import figures, page
+
+    runs = {(t.name, a): list(values) for t in comparison.tasks for a, values in t.final.items()}
+    ends = {t.name: t.steps[t.compared - 1] for t in comparison.tasks}
+    over_all = page.over_all(comparison)
+    single, smooth = comparison.single, comparison.smooth
+    yield "final", figures.final(comparison.final, runs, style, names, over_all)
+    yield "learning_curves", figures.learning_curves(comparison.learning_curves, style, names, single, smooth)
+    if any(r["threshold"] == r["threshold"] for r in comparison.efficiency):
+        yield "efficiency", figures.efficiency(comparison.efficiency, style, names, ends)
+    yield "profiles", figures.profiles(comparison.profiles, style, names, over_all)
+    if comparison.improvement:
+        yield "improvement", figures.improvement(comparison.improvement, style, names)
 
 
 def write(out, files):
@@ -326,6 +403,15 @@ def write(out, files):
         raise ConfigError(f"--out={out}: cannot be written: {error.strerror}; give --out=DIR") from error
 
 
+def write_json(path, text):
+    from utils.args import ConfigError
+
+    try:
+        Path(path).write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ConfigError(f"--json={path}: cannot be written: {error.strerror}; give another FILE") from error
+
+
 # ---- what is said
 
 
@@ -336,17 +422,21 @@ def warnings(comparison, groups, entries):
 
     out = []
     for task in comparison.tasks:
-        out += [f"{task.name}: {said}" for said in grouping.unfair(groups[task.name]) + task.warnings]
-    single = [f"{a} on {t}" for t, algs in groups.items() for a, group in algs.items() if len(group) == 1]
+        algorithms = groups[task.name]
+        shown = next(iter(algorithms.values()))[0].shown_task
+        out += [f"{shown}: {said}" for said in grouping.unfair(algorithms) + task.warnings]
+    one = [group[0] for algs in groups.values() for group in algs.values() if len(group) == 1]
+    single = [f"{e.shown_algorithm} on {e.shown_task}" for e in one]
     if single:
         out.append(f"one seed only, so no interval: {'; '.join(single)}")
+    out += comparison.notes
     left = [e for e in entries if e.left_out]
     if left:
         out.append(f"{count(len(left), 'run')} of {len(entries)} not in the statistics: see Left out")
     return out
 
 
-def tell(out, comparison, notes, entries, copies):
+def tell(out, comparison, notes, entries, copies, names):
     """On the console: where the report is, the final performance, what to mind, what was left out."""
     from rich.console import Console
 
@@ -356,7 +446,7 @@ def tell(out, comparison, notes, entries, copies):
     console = Console(emoji=False)
     if not console.is_terminal:
         console = Console(width=200, emoji=False)
-    console.print(final_table(comparison.final))
+    console.print(final_table(comparison, names))
     for note in notes:
         console.print(f"warning: {note}", markup=False, highlight=False, style="yellow")
     if copies:
@@ -379,7 +469,7 @@ def tell_settings(said, studies):
         print(f"  tuned_on: {searched}  # this study, in that of the results, which takes other seeds")
 
 
-def final_table(rows):
+def final_table(comparison, names):
     """The final performance, or where that is long, only that over all tasks."""
     from rich.table import Table
     from rich.text import Text
@@ -388,6 +478,7 @@ def final_table(rows):
     from reporting.formats import decimals, with_interval
     from reporting.page import labelled
 
+    rows = comparison.final
     over_all = [r for r in rows if r["task"] == ALL_TASKS]
     shown = over_all if len(rows) > MOST_ROWS and over_all else rows
     title = None if shown is rows else f"over all tasks; {len(rows) - len(over_all)} rows more in final.csv"
@@ -400,7 +491,12 @@ def final_table(rows):
             table.add_section()
         digits = decimals([other["iqm"] for other in shown if other["task"] == r["task"]])
         number = with_interval(r["iqm"], r["lower"], r["upper"], digits)
-        table.add_row(Text(labelled(r) if first else ""), Text(r["algorithm"]), str(r["n"]), Text(number))
+        table.add_row(
+            Text(labelled(r, comparison, names) if first else ""),
+            Text(names.algorithm(r["algorithm"])),
+            str(r["n"]),
+            Text(number),
+        )
     return table
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from utils.args import ConfigError
 from utils.checkpoint import maker
 from utils.claim import holder
-from utils.config import ADDED, Config, load_from, task_folder
+from utils.config import ADDED, Config, load_from, task_folder, task_name
 from utils.disk import expanded
 from utils.identity import FIXED, MACHINE, NOT_SET, counts, flat, identity, may_change, short, text
 from utils.rundir import versions
@@ -26,9 +26,10 @@ def find_latest(config: Config, but: set[Path]) -> tuple[Run | None, list[str]]:
     values = config.values
     if config.sources["seed"] == "chosen now":
         raise ConfigError("--resume=latest finds a run by its configuration and seed: give seed=N after `with`")
-    folder = Path(values["local_results_path"], values["name"], task_folder(values))
+    folder = Path(values["local_results_path"], values["name"])
+    older = folder / task_name(values)  # where runs of SMAX were before their folders said so
     wanted, said = identity(values, also=MACHINE), []
-    found = [run for run in find_runs(folder) if run.config]
+    found = [run for run in find_runs(folder / task_folder(values), older) if run.config]
     same = [run for run in found if identity(run.config, also=MACHINE) == wanted]
     for run in found:
         if run not in same and run.status != "finished" and _of_another_version(run.config, values):

@@ -1,6 +1,7 @@
 """What was learned in a one-step matrix game, over every joint action: numbers, terminal, picture.
 
-The layout is that of the paper's Table 1: Q_1 and Q_2 at the margins, Q'_jt, Q_jt and the payoff inside.
+The layout is that of the paper's Table 1: Q_1 and Q_2 at the margins, Q'_jt, Q_jt and the payoff inside; actions are A,
+B, C, the first agent's down the rows, the second's across the columns. The JSON file has actions as numbers from 0.
 """
 
 import json
@@ -22,6 +23,8 @@ MOST_JOINT_ACTIONS = 100_000  # beyond these, enumerating says little and costs 
 MOST_VALUES = 100_000_000  # of all agents and actions at all joint actions: most of a minute
 AT_ONCE = 500  # joint actions in one batch, whose size in memory does not depend on how many there are
 MOST_PRINTED = 8  # rows or columns of a table in the terminal
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+PAINTED = 10  # rows or columns of a heat map that has its numbers in it
 
 
 def learned_tables(env, learner, scheme, groups, device):
@@ -144,14 +147,19 @@ def show(tables, console: Console):
         if len(tables) > 1:
             console.print(f"[bold]game state {s}[/bold]")
         greedy = tuple(t["greedy_joint_action"])
-        action = ", ".join(names_of_actions(len(q))[u] for q, u in zip(t["q_i"], greedy))
+        named = ", ".join(action_names(max(map(len, t["q_i"])))[u] for u in greedy)
         if len(t["q_i"]) == 2 and max(map(len, t["q_i"])) <= MOST_PRINTED:
             names = [("payoff", "payoff"), ("q_jt", "Q_jt"), ("q_prime", "Q'_jt = Q_1 + Q_2")]
             matrices = [_matrix(t, name, title, greedy) for name, title in names if t[name] is not None]
             console.print(Columns(matrices, padding=(0, 3)))
         v_jt = "" if t["v_jt"] is None else f"V_jt {t['v_jt']:.2f}   "
         paid = f"pays {t['greedy_payoff']:g}; the best joint action pays {t['best_payoff']:g}"
-        console.print(f"{v_jt}greedy joint action ({action}) {paid}")
+        console.print(f"{v_jt}greedy joint action ({named}) {paid}")
+
+
+def action_names(n: int) -> list[str]:
+    """A, B, C, … as in the paper; numbers from 0 where there are more actions than letters."""
+    return list(LETTERS[:n]) if n <= len(LETTERS) else [str(u) for u in range(n)]
 
 
 def _matrix(tables, name, title, greedy):
@@ -160,18 +168,14 @@ def _matrix(tables, name, title, greedy):
     margins = name == "q_prime"
     table = Table(title=title, title_style="bold", box=box.SIMPLE_HEAD)
     table.add_column("Q_1 \\ Q_2" if margins else "u_1 \\ u_2", style="cyan", no_wrap=True)
-    for name_2, q in zip(names_of_actions(len(q_2)), q_2):
-        table.add_column(_number(q) if margins else name_2, justify="right", header_style="cyan", no_wrap=True)
+    rows, columns = action_names(len(q_1)), action_names(len(q_2))
+    for u_2, q in zip(columns, q_2):
+        head = f"{_number(q)} ({u_2})" if margins else u_2
+        table.add_column(head, justify="right", header_style="cyan", no_wrap=True)
     for u_1, row in enumerate(tables[name]):
         cells = [Text(_number(v), style="bold green" if (u_1, u_2) == greedy else "") for u_2, v in enumerate(row)]
-        table.add_row(_number(q_1[u_1]) if margins else names_of_actions(len(q_1))[u_1], *cells)
+        table.add_row(f"{_number(q_1[u_1])} ({rows[u_1]})" if margins else rows[u_1], *cells)
     return table
-
-
-def names_of_actions(n_actions: int) -> list[str]:
-    """The names of an agent's actions: A, B, C as in the paper; numbers where the letters do not suffice."""
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    return list(letters[:n_actions]) if n_actions <= len(letters) else [str(u) for u in range(n_actions)]
 
 
 def _number(value, digits=2):
@@ -199,27 +203,54 @@ def _two_agents(figure, t):
         panels.append((f"$Q'_{{jt}} + V_{{jt}}$   ($V_{{jt}}$ = {t['v_jt']:.2f})", np.array(t["q_prime"]) + t["v_jt"]))
     *axes, bars = figure.subplots(1, len(panels) + 1)
     lowest, highest = min(v.min() for _, v in panels), max(v.max() for _, v in panels)  # one scale for all
+    image = None
     for ax, (title, values) in zip(axes, panels):
         image = ax.imshow(values, cmap="viridis", vmin=lowest, vmax=highest)
-        ax.set(title=title, xlabel="$u_2$", ylabel="$u_1$")
-        ax.plot(*reversed(t["greedy_joint_action"]), "s", ms=26, mfc="none", mec="red", mew=2)
-        if payoff.size <= 100:
+        ax.set_title(title, pad=10)
+        _label_actions(ax, values.shape)
+        row, column = t["greedy_joint_action"]
+        ax.add_patch(_frame(row, column))
+        if max(values.shape) <= PAINTED:
             for (i, j), v in np.ndenumerate(values):
-                dark = v < (lowest + highest) / 2
-                ax.text(j, i, _number(v, 1), ha="center", va="center", color="white" if dark else "black")
-            ax.set_xticks(range(values.shape[1]), names_of_actions(values.shape[1]))
-            ax.set_yticks(range(values.shape[0]), names_of_actions(values.shape[0]))
-    scale = figure.colorbar(image, ax=axes, shrink=0.8)
-    scale.ax.set_title("reward")  # above it: at its side the label would seem to be that of the bars
+                ax.text(j, i, _number(v, 1), ha="center", va="center", color=_readable(image.to_rgba(v)))
+    figure.colorbar(image, ax=axes, shrink=0.8, label="reward")
     paid = f"pays {t['greedy_payoff']:g}; the best pays {t['best_payoff']:g}"
-    action = ", ".join(names_of_actions(n)[u] for n, u in zip(payoff.shape, t["greedy_joint_action"]))
-    figure.suptitle(f"red: the greedy joint action ({action}), {paid}", y=0.05)
+    figure.suptitle(f"framed in red: the greedy joint action, {paid}", y=0.05)
     for i, q in enumerate(t["q_i"]):
         bars.bar(np.arange(len(q)) + 0.4 * i - 0.2, q, width=0.4, label=f"$Q_{i + 1}$")
-    bars.set(title="individual values", xlabel="action", ylabel="$Q_i$ (reward)")
-    if max(payoff.shape) <= 10:
-        bars.set_xticks(range(max(payoff.shape)), names_of_actions(max(payoff.shape)))
+    bars.set(title="individual values", xlabel="action")
+    _few_ticks(bars.set_xticks, max(payoff.shape))
+    bars.axhline(0, color="black", lw=0.8)
     bars.legend()
+
+
+def _label_actions(ax, shape):
+    """Agent 1's actions beside the rows, agent 2's above the columns, as in the paper."""
+    ax.xaxis.set_label_position("top")
+    ax.xaxis.tick_top()
+    ax.set(xlabel="action of agent 2, $u_2$", ylabel="action of agent 1, $u_1$")
+    ax.tick_params(length=0)
+    _few_ticks(ax.set_yticks, shape[0])
+    _few_ticks(ax.set_xticks, shape[1])
+
+
+def _few_ticks(set_ticks, n):
+    """The names of n actions, or of every so many where they would not have room."""
+    every = -(-n // 14)
+    set_ticks(range(0, n, every), action_names(n)[::every])
+
+
+def _frame(row, column):
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, fill=False, edgecolor="red", linewidth=2.5)
+
+
+def _readable(colour):
+    """Black or white, the one that has more contrast with a colour (r, g, b, a) of 0..1 (WCAG 2)."""
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+    light = sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear))
+    return "black" if (light + 0.05) / 0.05 > 1.05 / (light + 0.05) else "white"
 
 
 def _many_agents(figure, t):
@@ -235,5 +266,6 @@ def _many_agents(figure, t):
     width = 0.8 / len(t["q_i"])
     for i, q in enumerate(t["q_i"]):
         bars.bar(np.arange(len(q)) + i * width, q, width=width, label=f"$Q_{i + 1}$")
-    bars.set(title="individual values", xlabel="action")
+    bars.set(title="individual values", xlabel="action", ylabel="reward")
+    _few_ticks(bars.set_xticks, max(map(len, t["q_i"])))
     bars.legend()

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 import numpy as np
 import yaml
 
-from tables import names_of_actions, read_json
+from tables import action_names, read_json
 
 
 def panel(run: Path) -> tuple[str, np.ndarray, tuple[int, int], dict[str, Any]]:
@@ -27,7 +27,7 @@ def panel(run: Path) -> tuple[str, np.ndarray, tuple[int, int], dict[str, Any]]:
     else:
         values, symbol = np.array(tables["q_prime"]) + tables["v_jt"], "$Q_1 + Q_2 + V_{jt}$"
     u_1, u_2 = tables["greedy_joint_action"]
-    action = ", ".join(names_of_actions(n)[u] for n, u in zip(values.shape, (u_1, u_2)))
+    action = ", ".join(action_names(n)[u] for n, u in zip(values.shape, (u_1, u_2)))
     return f"{name}: {symbol}\nchooses ({action}): {tables['greedy_payoff']:g}", values, (u_1, u_2), tables
 
 
@@ -43,8 +43,8 @@ def draw(runs: list[Path], out: Path) -> None:
     for ax, (title, values, action) in zip(axes, shown):
         ax.imshow(values, cmap="viridis", vmin=payoff.min(), vmax=payoff.max())
         ax.set_title(title, fontsize=11)
-        ax.set_xticks(range(values.shape[1]), names_of_actions(values.shape[1]))
-        ax.set_yticks(range(values.shape[0]), names_of_actions(values.shape[0]))
+        ax.set_xticks(range(values.shape[1]), action_names(values.shape[1]))
+        ax.set_yticks(range(values.shape[0]), action_names(values.shape[0]))
         ax.set_xlabel("agent 2")
         ax.plot(action[1], action[0], "s", ms=34, mfc="none", mec="red", mew=2.5)
         for (i, j), v in np.ndenumerate(values):

@@ -33,8 +33,10 @@ def main(argv=None):
         print(f"gaussian_squeeze k={k}: mean optimum {best.mean():.3f} ± {error:.3f} ({len(best)} draws)", flush=True)
     game = Transitions(map_size=5)
     for penalty in (0.0, 0.5, 1.0, 1.5):
-        best = game.optimal_return(penalty, steps=100)
-        print(f"predator_prey 5x5 penalty={penalty}: optimal return {best:.2f}", flush=True)
+        best, played = game.optimal_return(penalty, steps=100), game.random_return(penalty, steps=100)
+        print(
+            f"predator_prey 5x5 penalty={penalty}: optimal return {best:.2f}, of random play {played:.2f}", flush=True
+        )
 
 
 class Transitions:
@@ -69,6 +71,10 @@ class Transitions:
     def optimal_return(self, penalty, steps):
         """Largest mean undiscounted return of `steps` steps from a uniformly drawn position."""
         return self._return(lambda q: q.max(axis=1), penalty, steps)
+
+    def random_return(self, penalty, steps):
+        """The same of random play."""
+        return self._return(lambda q: q.mean(axis=1), penalty, steps)
 
     def policy_return(self, joint_actions, penalty, steps):
         """The same of a policy: joint_actions [S], the number 5·u_1 + u_2 at each position."""

@@ -139,7 +139,7 @@ def test_the_page_needs_nothing_beside_it(said):
 
 def test_the_page_says_what_ran_and_how(said):
     for part in (
-        "predator_prey penalty=0.5",
+        "predator-prey, P = 0.5",
         "1-3",
         "Interquartile mean",
         "200 resamples",
@@ -147,7 +147,7 @@ def test_the_page_says_what_ran_and_how(said):
         "failed: the",
     ):
         assert part in said.html, part
-    assert said.html.index("penalty=0.5") < said.html.index("penalty=1.5")
+    assert said.html.index("P = 0.5") < said.html.index("P = 1.5")
 
 
 def test_text_of_runs_cannot_break_the_page(tmp_path, unpainted):
@@ -178,11 +178,14 @@ def test_final_performance_is_in_both_tables(said):
     assert [float(row[k]) for k in ("iqm", "mean", "median", "min", "max")] == [12, 12, 12, 11, 13]
 
 
-def test_all_tasks_are_normalised_together(said):
+def test_all_tasks_are_on_the_scale_of_the_game(said):
     rows = {r["algorithm"]: r for r in said.rows("final", task="all tasks")}
     assert set(rows) == {"qmix", "vdn", "qtran_alt"} and {r["n"] for r in rows.values()} == {"6"}
-    # penalty 0.5: 5 … 11; penalty 1.5: 5 … 19. qmix: 0, 1/6, 2/6, 0, 1/14, 2/14; one is cut at either end
-    assert float(rows["qmix"]["iqm"]) == pytest.approx(np.mean([1 / 6, 0, 1 / 14, 2 / 14]))
+    # studies/optima.py: random play has -11.4006 (P = 0.5) and -36.3566 (1.5), the best 28.894 and 23.771
+    easy, hard = (
+        [(r - low) / (best - low) for r in (5, 6, 7)] for low, best in ((-11.4006, 28.894), (-36.3566, 23.771))
+    )
+    assert float(rows["qmix"]["iqm"]) == pytest.approx(np.mean(sorted(easy + hard)[1:-1]))  # one is cut at either end
 
 
 def test_improvement(said):
@@ -246,7 +249,7 @@ def test_one_seed_has_no_interval_and_it_is_said(tmp_path, unpainted):
     (row,) = run.rows("final", algorithm="qmix")
     assert (row["n"], row["lower"], row["upper"]) == ("1", "", "") and run.rows("final", algorithm="vdn")[0]["lower"]
     for text in (run.out, run.html):
-        assert "one seed only, so no interval: qmix on two_step" in text
+        assert "one seed only, so no interval: QMIX on two-step game" in text
 
 
 def test_different_evaluation_points(tmp_path, unpainted):
@@ -255,10 +258,12 @@ def test_different_evaluation_points(tmp_path, unpainted):
         ours(tmp_path, {step: step / 10 for step in range(1, 62, 5)}, name="vdn", seed=seed)
     run = Said(tmp_path, "--reps", 100)
     rows = run.rows("learning_curves", algorithm="vdn")
-    assert [int(r["step"]) for r in rows] == STEPS
-    assert [float(r["iqm"]) for r in rows] == [0.1, 1.1, 2.1, 3.1, 4.1]
+    assert [int(r["step"]) for r in rows] == [*STEPS, 46, 51, 56, 61]  # it goes on where the other has ended
+    assert [float(r["iqm"]) for r in rows] == [0.1, 1.1, 2.1, 3.1, 4.1, 4.6, 5.1, 5.6, 6.1]
+    assert [int(r["step"]) for r in run.rows("learning_curves", algorithm="qmix")] == STEPS
+    assert run.rows("final", algorithm="vdn")[0]["iqm"] == "4.1"  # the comparison itself is fair
     for text in (run.out, run.html):
-        assert "runs end between 40 and 61 steps; all are compared up to 40, where" in text
+        assert "runs end between 40 and 61 steps; final performance is compared at 40, as far as QMIX goes" in text
 
 
 def test_an_unfair_comparison_is_told(tmp_path, unpainted):
@@ -266,7 +271,7 @@ def test_an_unfair_comparison_is_told(tmp_path, unpainted):
     curves(tmp_path, "vdn", test_nepisode=1, batch_size_run=1)
     run = Said(tmp_path, "--reps", 100)
     for text in (run.out, run.html):
-        assert "test_nepisode differs: 8 (qmix); 1 (vdn)" in text and "batch_size_run differs" in text
+        assert "test_nepisode differs: 8 (QMIX); 1 (VDN)" in text and "batch_size_run differs" in text
 
 
 def test_variants_have_lines_of_their_own(tmp_path, unpainted):
@@ -290,8 +295,8 @@ def test_an_algorithm_that_lacks_a_task_is_not_compared_over_all(tmp_path, unpai
     curves(tmp_path, env="other")
     curves(tmp_path, "vdn")
     run = Said(tmp_path, "--reps", 100)
-    assert {r["algorithm"] for r in run.rows("final", task="all tasks")} == {"qmix"}
-    assert "vdn is not in the comparison over all tasks: it has no run of other" in run.html
+    assert {r["x"] for r in run.rows("improvement", task="all tasks")} == set()  # one algorithm has no pairs
+    assert "VDN is not in the comparison over all tasks: it has no run of other" in run.html
 
 
 def test_one_algorithm_has_no_pairs(tmp_path, unpainted):

@@ -40,10 +40,25 @@ def make(name, env_args=None, n_envs=1, seed=None, workers=False, draw=False) ->
     config = cls.drawn(config) if draw else config
     seed = seed if env_args.get("seed") is None else env_args["seed"]  # of resets that are given none
     if not (workers or cls.own_process):
-        return cls(config, n_envs=n_envs, seed=seed)
-    from envs.workers import WorkerEnv
+        env: VectorEnv = cls(config, n_envs=n_envs, seed=seed)
+    else:
+        from envs.workers import WorkerEnv
 
-    return WorkerEnv(cls, config, n_envs, seed)
+        env = WorkerEnv(cls, config, n_envs, seed)
+    if name not in REGISTRY and (known := cls.score_range(config)):  # a report does not import a user's own game
+        env.facts = env.facts | {"score_range": list(known)}
+    return env
+
+
+def score_range(name: str, env_args: dict) -> tuple[float, float] | None:
+    """What a built-in game declares of its returns (`VectorEnv.score_range`); keys that it does not have are passed
+    over, those that are missing have the values of config/envs. None: nothing is known."""
+    if name not in REGISTRY:
+        return None
+    cls = env_class(name)
+    fields = declared(cls.Config)
+    values = {k: v for k, v in (_defaults(name) | env_args).items() if k in fields}
+    return cls.score_range(read_env_args(cls, values))
 
 
 def check_workers(name: str, env_args: dict, n_envs: int, what: str, here: bool) -> tuple[type[VectorEnv], Any]:

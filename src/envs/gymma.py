@@ -11,6 +11,7 @@ import traceback
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -73,6 +74,13 @@ class Gymma(ArrayEnv):
     use_game_state, scale_obs = False, False  # of games whose Config has no such keys
     shares_stream, one_object_each = False, True
     told = False  # that the game cannot draw itself
+
+    @classmethod
+    def score_range(cls, config: Any) -> tuple[float, float] | None:
+        """Of lbforaging: what is collected is a share of all food, 0 to 1, as a win rate is. Other games may have a
+        `score_range` of their own, which a run notes under `game` in summary.json."""
+        whole = config.kwargs.get("normalize_reward", True) and not config.kwargs.get("penalty", 0.0)
+        return (0.0, 1.0) if str(config.key).startswith("lbforaging:") and whole else None
 
     def __init__(self, config, n_envs=1, seed=None):
         self.config = config
@@ -153,7 +161,7 @@ class Gymma(ArrayEnv):
         asked = self.config.time_limit
         size = self.env_info.state_shape
         whole = "the agents' observations in a row" if self._state_is_joined() else f"the game's own, {game.state_name}"
-        self.facts = {
+        self.facts: dict[str, Any] = {
             "state": f"{whole}, {size} numbers",
             "action_masks": "the game's own" if self.masked else "none of the game's own",
             "episode_limit": f"{limit} steps, env_args.time_limit",
@@ -163,6 +171,8 @@ class Gymma(ArrayEnv):
             if self.bounds
             else "as is",
         }
+        if (known := getattr(game.env.unwrapped, "score_range", None)) is not None:
+            self.facts["score_range"] = list(known)  # of returns: random play, best play
         self.notes = (f"state: {self.facts['state']}",) if self.use_game_state else ()
         if len(set(game.n_actions)) > 1:
             own, most = ", ".join(map(str, game.n_actions)), max(game.n_actions)

@@ -76,6 +76,18 @@ class MatrixGame(ArrayEnv):
     def nbytes(cls, config: Any, n_envs: int) -> int:
         return observed(_info(_table(config)), n_envs) + 8 * n_envs
 
+    @classmethod
+    def score_range(cls, config: Any) -> tuple[float, float]:
+        """Both exact. Agents that do not see the game state play the same action in all of them."""
+        table = _table(config)  # [S, A_1, ..., A_N]
+        if config.observe_state == "first":  # agent 1 answers each state, the others are fixed
+            best = table.max(axis=1).mean(axis=0).max()
+        elif config.observe_state == "none":
+            best = table.mean(axis=0).max()
+        else:
+            best = table.reshape(len(table), -1).max(axis=1).mean()
+        return float(table.mean()), float(best)
+
     def observe_all_states(self):
         """The Observation of each game state, axis 0 is S instead of E: for drawing learned tables."""
         return self._observation(np.arange(self.n_states))

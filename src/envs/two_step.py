@@ -36,6 +36,11 @@ class TwoStep(ArrayEnv):
     def nbytes(cls, config: Any, n_envs: int) -> int:
         return observed(INFO, n_envs)
 
+    @classmethod
+    def score_range(cls, config: Any) -> tuple[float, float]:
+        second = PAYOFF[1:].mean(axis=(1, 2))  # what each second step pays at random
+        return float(second.mean()), float(PAYOFF.max())
+
     def _reset(self, mask):
         self.position[mask] = START
 

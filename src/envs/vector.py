@@ -96,6 +96,12 @@ class VectorEnv:
         """Bytes that `n_envs` of them take while they play, as far as that is known before one is made."""
         return 0
 
+    @classmethod
+    def score_range(cls, config) -> tuple[float, float] | None:
+        """(mean return of an episode of random play, that of the best play) of the game that `config` asks for, in the
+        units of its rewards; None: not known. Reports put scores of several games on one scale with it."""
+        return None
+
     def reset(self, seed=None, mask=None) -> Observation:
         raise NotImplementedError
 

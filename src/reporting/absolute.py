@@ -53,8 +53,8 @@ CAPTION = (
 )
 
 
-def section(shown: list[dict], final: list[dict], figure: str) -> str:
-    """HTML: the figure, and a table beside final performance. final: its rows."""
+def section(shown: list[dict], final: list[dict], figure: str, names) -> str:
+    """HTML: the figure, and a table beside final performance. final: its rows; names: `reporting.labels.Names`."""
     last = {(row["task"], row["algorithm"]): row for row in final}
     lines = []
     for row in shown:
@@ -62,7 +62,9 @@ def section(shown: list[dict], final: list[dict], figure: str) -> str:
         digits = decimals([row["iqm"], other["iqm"]])
         numbers = [with_interval(r["iqm"], r["lower"], r["upper"], digits) for r in (row, other)]
         step = "–" if np.isnan(row["median_t_env"]) else f"{row['median_t_env']:,.0f}"
-        lines.append([row["task"], row["algorithm"], f"{row['n']} of {row['of']}", *numbers, step])
+        lines.append(
+            [names.task(row["task"]), names.algorithm(row["algorithm"]), f"{row['n']} of {row['of']}", *numbers, step]
+        )
     head = [
         "task",
         "algorithm",

@@ -9,21 +9,30 @@ import numpy as np
 
 from reporting import statistics as st
 from reporting.formats import plain
+from reporting.grouping import by_task
+from reporting.ranges import of_task
 
 ALL_TASKS = "all tasks"
 NORMALISED = "normalised score"
+SPLIT = 0.35  # of the values of a task: how far apart two groups of runs end
 N_TAUS = 101  # points of a performance profile
 
 
 @dataclass
 class Task:
-    """The runs of one task on one grid of evaluation points. Runs of an algorithm are ordered by seed."""
+    """The runs of one task on one grid of evaluation points. Runs of an algorithm are ordered by seed.
+
+    C ≤ T points are those that most runs of every algorithm reach; final performance and steps to the threshold are of
+    these, and of the runs m ≤ n that reach the last of them.
+    """
 
     name: str
     metric: str
     steps: np.ndarray  # [T]
-    curves: dict  # {algorithm: [T, n]}
-    final: dict  # {algorithm: [n]}
+    compared: int  # C
+    curves: dict  # {algorithm: [T, n]}; NaN where a run has ended
+    whole: dict  # {algorithm: mask [n] of the runs that reach point C}
+    final: dict  # {algorithm: [m]}
     threshold: float | None
     distance: float  # steps, at most, between a point and the evaluation that stands for it
     warnings: list = field(default_factory=list)
@@ -42,28 +51,41 @@ class Comparison:
     notes: list
     default_threshold: bool
     final_share: float  # of the steps
+    scale: str = ""  # what the score over all tasks is, in words
+    n_scaled: int = 0  # tasks in that score
+    smooth: int = 1  # evaluations that a point of a learning curve is the mean of
+    single: dict = field(default_factory=dict)  # {(task, algorithm): (steps [T], runs [T, n])} drawn one by one
 
 
-def compare(groups, threshold=None, reps=2000, final_share=0.05):
+def compare(groups, threshold=None, reps=2000, final_share=0.05, given=None, smooth=1):
     """The Comparison of {task: {algorithm: [Entry]}}. threshold: of sample efficiency; None: one for each task.
 
-    final_share: final performance is the mean over the evaluations in this last part of the steps.
+    final_share: final performance is the mean over the evaluations in this last part of the steps. given: {name: Range}
+    of --ranges. smooth: evaluations that each point of a learning curve is the mean of, for each run.
     Sets `final` and `steps_to_threshold` of each entry.
     """
     tasks = [_task(name, algorithms, threshold, final_share) for name, algorithms in groups.items()]
-    everywhere, notes = _on_every_task(tasks)
-    normalised = {t.name: dict(zip(t.final, st.normalise(list(t.final.values())))) for t in tasks}
-    strata = {a: [normalised[t.name][a] for t in tasks] for a in everywhere}  # {algorithm: [scores on each task]}
+    shown = {e.algorithm: e.shown_algorithm for algorithms in groups.values() for e in _entries(algorithms)}
+    shown_tasks = {e.task: e.shown_task for algorithms in groups.values() for e in _entries(algorithms)}
+    everywhere, notes = _on_every_task(tasks, shown, shown_tasks)
+    found = {t.name: of_task(_entries(groups[t.name]), t.metric, given or {}) for t in tasks} if everywhere else {}
+    ranges = {name: known for name, known in found.items() if known is not None}
+    scaled = [t for t in tasks if t.name in ranges]
+    without = [shown_tasks[t.name] for t in tasks if t not in scaled]
+    notes += _without_range(without, len(scaled)) if everywhere else []
     final = [row for t in tasks for row in _final(t.name, t.metric, {a: [x] for a, x in t.final.items()}, reps)]
     profiles = [row for t in tasks for row in _profiles(t.name, t.metric, {a: [x] for a, x in t.final.items()}, reps)]
     improvement = [row for t in tasks for row in _improvement(t.name, {a: [x] for a, x in t.final.items()}, reps)]
-    if strata:
+    if len(scaled) > 1:
+        strata = {
+            a: [st.normalise(t.final[a], ranges[t.name].low, ranges[t.name].high) for t in scaled] for a in everywhere
+        }  # {algorithm: [scores on each task]}
         final += _final(ALL_TASKS, NORMALISED, strata, reps)
         profiles += _profiles(ALL_TASKS, NORMALISED, strata, reps)
-        improvement += _improvement(ALL_TASKS, strata, reps)
+    improvement += _improvement(ALL_TASKS, {a: [t.final[a] for t in tasks] for a in everywhere}, reps)
     return Comparison(
         tasks,
-        [row for t in tasks for row in _learning_curves(t, reps)],
+        [row for t in tasks for row in _learning_curves(t, reps, smooth)],
         final,
         profiles,
         improvement,
@@ -71,7 +93,27 @@ def compare(groups, threshold=None, reps=2000, final_share=0.05):
         notes,
         default_threshold=threshold is None,
         final_share=final_share,
+        scale="; ".join(dict.fromkeys(ranges[t.name].what for t in scaled)),
+        n_scaled=len(scaled),
+        smooth=smooth,
+        single={(t.name, a): (t.steps, runs) for t in tasks for a, runs in _split(t, smooth).items()},
     )
+
+
+def _split(task, smooth):
+    """{algorithm: runs [T, n]} of the algorithms whose runs end in two groups, some at 0.9 and some at 0.05: no mean
+    stands for them."""
+    out = {}
+    values = np.concatenate([curve.ravel() for curve in task.curves.values()])
+    span = float(np.nanmax(values) - np.nanmin(values))
+    for algorithm, final in task.final.items():
+        if len(final) > 2 and span and float(np.diff(np.sort(final)).max()) >= SPLIT * span:
+            out[algorithm] = _smoothed(task.curves[algorithm], smooth)
+    return out
+
+
+def _entries(algorithms):
+    return [e for group in algorithms.values() for e in group]
 
 
 def final_rows(groups, reps=2000, final_share=0.05):
@@ -80,18 +122,36 @@ def final_rows(groups, reps=2000, final_share=0.05):
     return [row for t in tasks for row in _final(t.name, t.metric, {a: [x] for a, x in t.final.items()}, reps)]
 
 
-def _on_every_task(tasks):
+def _on_every_task(tasks, shown, shown_tasks):
     """(algorithms with runs on every one of several tasks, sentences on the others)."""
     if len(tasks) < 2:
         return [], []
-    names = sorted(set().union(*(t.final for t in tasks)))
+    names = list(dict.fromkeys(a for t in tasks for a in t.final))
     everywhere = [a for a in names if all(a in t.final for t in tasks)]
-    notes = []
+    lacking = {}  # {what they lack: algorithms}
     for a in names:
-        missing = [t.name for t in tasks if a not in t.final]
-        if missing:
-            notes.append(f"{a} is not in the comparison over all tasks: it has no run of {', '.join(missing)}")
+        if missing := tuple(shown_tasks[t.name] for t in tasks if a not in t.final):
+            lacking.setdefault(missing, []).append(shown[a])
+    notes = []
+    for missing, who in lacking.items():
+        verb, have = ("is", "it has") if len(who) == 1 else ("are", "they have")
+        notes.append(
+            f"{', '.join(who)} {verb} not in the comparison over all tasks: {have} no run of {', '.join(missing)}"
+        )
     return everywhere, notes
+
+
+def _without_range(without, n_scaled):
+    """Sentences on tasks whose scores cannot be put on the common scale."""
+    if not without:
+        return []
+    what = "there is no score over all tasks"
+    if n_scaled > 1:
+        what = f"{'it is' if len(without) == 1 else 'they are'} left out of the score over all tasks"
+    return [
+        f"no range of scores is known of {', '.join(without)}, so {what}; give --ranges=FILE with a line "
+        "`NAME: [return of random play, best return]` for each"
+    ]
 
 
 # ---- one task
@@ -99,23 +159,38 @@ def _on_every_task(tasks):
 
 def _task(name, algorithms, threshold, final_share):
     """Bring the runs of a task on one grid."""
-    entries = [e for group in algorithms.values() for e in group]
+    entries = _entries(algorithms)
     metric = entries[0].metric
     series = [e.result.series[metric] for e in entries]
-    steps = st.common_grid([s for s, _ in series])
+    steps = st.longest_grid([s for s, _ in series])
     columns, distances = zip(*(st.nearest(s, v, steps) for s, v in series))
-    window = st.final_window(steps, final_share)
-    curves, final, done = {}, {}, 0
+    half = st.widest_gap([s for s, _ in series]) / 2
+    alive = [steps <= s[-1] + half for s, _ in series]  # [T] each
+    curves, reaches, done = {}, {}, 0
     for algorithm, group in algorithms.items():
-        curves[algorithm] = np.stack(columns[done : done + len(group)], axis=1)
-        final[algorithm] = curves[algorithm][window].mean(axis=0)
+        here = slice(done, done + len(group))
+        held = np.stack(alive[here], axis=1)
+        curves[algorithm] = np.where(held, np.stack(columns[here], axis=1), np.nan)
+        reaches[algorithm] = int(_most(held).sum())
         done += len(group)
-        for e, value in zip(group, final[algorithm]):
+    compared = min(reaches.values())
+    window = np.zeros(len(steps), dtype=bool)
+    window[:compared] = st.final_window(steps[:compared], final_share)
+    whole = {a: np.isfinite(curve[compared - 1]) for a, curve in curves.items()}
+    final = {a: curve[window][:, whole[a]].mean(axis=0) for a, curve in curves.items()}
+    for algorithm, group in algorithms.items():
+        for e, value in zip((e for e, ends in zip(group, whole[algorithm]) if ends), final[algorithm]):
             e.final = float(value)
     threshold = _threshold(curves, final) if threshold is None else threshold
-    task = Task(name, metric, steps, curves, final, threshold, float(np.max(distances)))
-    _tell(task, entries)
+    distance = max(float(d[held].max()) for d, held in zip(distances, alive))
+    task = Task(name, metric, steps, compared, curves, whole, final, threshold, distance)
+    _tell(task, algorithms)
     return task
+
+
+def _most(held):
+    """Mask [T] of the points where at least half of the runs [T, n] have not ended."""
+    return 2 * held.sum(axis=1) >= held.shape[1]
 
 
 def _threshold(curves, final):
@@ -123,20 +198,30 @@ def _threshold(curves, final):
 
     None where no algorithm ends above the untrained level.
     """
-    start = float(st.iqm(np.concatenate([c[0] for c in curves.values()])))
+    first = np.concatenate([c[0] for c in curves.values()])
+    start = float(st.iqm(first[np.isfinite(first)]))
     best = max(float(st.iqm(x)) for x in final.values())
     return (start + best) / 2 if best > start else None
 
 
-def _tell(task, entries):
+def _tell(task, algorithms):
     """Add to the task what a reader has to know of its runs."""
-    ends = [e.result.last_step[task.metric] for e in entries]
-    gap = float(np.median(np.diff(task.steps))) if len(task.steps) > 1 else 0.0
-    if max(ends) > task.steps[-1] + gap:
-        short = plain(str(entries[ends.index(min(ends))].result.path))
+    entries = _entries(algorithms)
+    ends = [int(e.result.series[task.metric][0][-1]) for e in entries]
+    last = task.steps[task.compared - 1]
+    if task.compared < len(task.steps):
+        reach = {a: int(_most(np.isfinite(curve)).sum()) for a, curve in task.curves.items()}
+        who = " and ".join(algorithms[a][0].shown_algorithm for a, n in reach.items() if n == task.compared)
         task.warnings.append(
-            f"runs end between {min(ends):,} and {max(ends):,} steps; all are compared up to {task.steps[-1]:,.0f}, "
-            f"where {short} ends; to compare further, leave such runs out"
+            f"runs end between {min(ends):,} and {max(ends):,} steps; final performance is compared at {last:,.0f}, as "
+            f"far as {who} goes"
+        )
+    short = [e for a, group in algorithms.items() for e, reaches in zip(group, task.whole[a]) if not reaches]
+    if short:
+        who = "; ".join(f"{e.shown_algorithm}, seed {plain(str(e.seed))}, ends at {_end(e):,}" for e in short[:5])
+        who += f"; and {len(short) - 5} more" if len(short) > 5 else ""
+        task.warnings.append(
+            f"ends before step {last:,.0f}, so in the learning curve only: {who}; --skip-shorter leaves such runs out"
         )
     if len(task.steps) == 1:
         task.warnings.append(f"only one evaluation point, {task.steps[0]:,.0f}, is common to all runs")
@@ -151,17 +236,37 @@ def _tell(task, entries):
         task.warnings.append(f"{sum(damaged):,} damaged lines in {sum(n > 0 for n in damaged)} runs were passed over")
 
 
+def _end(entry):
+    return int(entry.result.series[entry.metric][0][-1])
+
+
 # ---- rows
 
 
-def _learning_curves(task, reps):
+def _learning_curves(task, reps, smooth):
     for algorithm, curve in task.curves.items():
-        lower, upper = st.iqm_interval(curve, reps)
-        for step, mid, low, high in zip(task.steps, st.iqm(curve), lower, upper):
-            yield dict(
-                task=task.name, algorithm=algorithm, metric=task.metric, step=int(step), n=curve.shape[1],
-                iqm=float(mid), lower=float(low), upper=float(high),
-            )  # fmt: skip
+        for rows, held in _spans(curve):
+            values = _smoothed(curve, smooth)[rows][:, held]
+            lower, upper = st.iqm_interval(values, reps)
+            for step, mid, low, high in zip(task.steps[rows], st.iqm(values), lower, upper):
+                yield dict(
+                    task=task.name, algorithm=algorithm, metric=task.metric, step=int(step), n=values.shape[1],
+                    iqm=float(mid), lower=float(low), upper=float(high),
+                )  # fmt: skip
+
+
+def _smoothed(curve, smooth):
+    return curve if smooth == 1 else st.running_mean(curve, smooth)
+
+
+def _spans(curve):
+    """(points, runs) as masks [T], [n] for each stretch of a curve over which the same runs go on, as far as at least
+    half of them do."""
+    held = np.isfinite(curve)
+    numbers = np.where(_most(held), held.sum(axis=1), 0)
+    for n in sorted(set(numbers.tolist()) - {0}, reverse=True):
+        rows = numbers == n
+        yield rows, held[rows][0]
 
 
 def _final(task, metric, strata, reps):
@@ -205,12 +310,14 @@ def _improvement(task, strata, reps):
 
 def _efficiency(task, groups, reps):
     for algorithm, curve in task.curves.items():
-        row = dict(task=task.name, algorithm=algorithm, metric=task.metric, threshold=math.nan, n=curve.shape[1])
+        row = dict(task=task.name, algorithm=algorithm, metric=task.metric, threshold=math.nan)
+        row["n"] = len(task.final[algorithm])
         if task.threshold is None:
             yield row | dict(reached=0, median_steps=math.nan, lower=math.nan, upper=math.nan)
             continue
-        steps = st.steps_to(task.threshold, task.steps, curve)
-        for e, value in zip(groups[algorithm], steps):
+        whole = task.whole[algorithm]
+        steps = st.steps_to(task.threshold, task.steps[: task.compared], curve[: task.compared, whole])
+        for e, value in zip((e for e, ends in zip(groups[algorithm], whole) if ends), steps):
             e.steps_to_threshold = float(value)
         lower, upper = st.interval(st.median, steps, reps=reps)
         yield row | dict(
@@ -232,7 +339,18 @@ def csv_files(comparison, entries):
         "efficiency": comparison.efficiency,
         "runs": [_run_row(e) for e in entries],
     }
+    if comparison.single:
+        tables["single_runs"] = list(_single_rows(comparison, entries))
     return {f"{name}.csv": to_csv(rows) for name, rows in tables.items()}
+
+
+def _single_rows(comparison, entries):
+    """The runs that are drawn one by one. The runs of an algorithm are in the order of its counting entries by seed."""
+    for (task, algorithm), (steps, runs) in comparison.single.items():
+        for e, values in zip(by_task(entries)[task][algorithm], runs.T):
+            for step, value in zip(steps, values):
+                if math.isfinite(value):
+                    yield dict(task=task, algorithm=algorithm, seed=e.seed, step=int(step), value=float(value))
 
 
 def _run_row(e):

@@ -16,8 +16,8 @@ class Extras:
     said: list = field(default_factory=list)
 
 
-def extras(found: list[grid.Search], comparison, groups, style, reps: int, to_csv) -> Extras:
-    """groups: {task: {algorithm: [Entry]}}. to_csv(rows): a CSV file as bytes."""
+def extras(found: list[grid.Search], comparison, groups, style, reps: int, to_csv, names) -> Extras:
+    """groups: {task: {algorithm: [Entry]}}. to_csv(rows): a CSV file as bytes. names: `reporting.labels.Names`."""
     out = Extras()
     if found:
         pngs = {name: _save(out, name, figure) for name, figure in grid.figures(found).items()}
@@ -25,10 +25,10 @@ def extras(found: list[grid.Search], comparison, groups, style, reps: int, to_cs
         out.sections.append(("grid", "Settings that were searched", grid.section(found, pngs)))
         out.said += grid.choices(found)
     if rows := absolute.rows(groups, reps):
-        png = _save(out, "absolute", figures.final(rows, absolute.single_runs(groups), style))
+        png = _save(out, "absolute", figures.final(rows, absolute.single_runs(groups), style, names))
         out.files["absolute.csv"] = to_csv(rows)
         shown = picture("absolute", png, absolute.CAPTION)
-        out.sections.append(("absolute", "Absolute metric", absolute.section(rows, comparison.final, shown)))
+        out.sections.append(("absolute", "Absolute metric", absolute.section(rows, comparison.final, shown, names)))
     return out
 
 

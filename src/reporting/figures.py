@@ -1,14 +1,17 @@
 """The figures of a report, drawn from the rows of `reporting/comparison.py`: for print, and for the colour-blind.
 
-Every function returns a matplotlib Figure, 7.2 inches wide (two columns of a paper), one panel for each task.
+Every function returns a matplotlib Figure, 7.2 inches wide (two columns of a paper), one panel for each task. names:
+what algorithms and tasks are called. Panels with the same metric have the same axis; where that would press one game
+into a fifth of it or less, only those of one game have.
 """
 
 import io
 import math
-import textwrap
+import re
 import warnings
 from itertools import groupby
 from operator import itemgetter
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -18,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from reporting.comparison import ALL_TASKS
 from reporting.formats import metric_label, plain
 from reporting.palette import STYLE
 
@@ -25,6 +29,8 @@ WIDTH = 7.2  # inches
 COLUMNS = 3
 NAME_WIDTH = 24  # characters of a line of a name beside a panel
 MOST_LINES = 4  # of a name
+BOLD = 0.083  # inches of a character of a title, about
+ALIKE = 0.2  # of a common axis that every panel must fill to share it with other games
 
 
 def save(figure):
@@ -32,6 +38,8 @@ def save(figure):
     png, pdf = io.BytesIO(), io.BytesIO()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands there
+        for ax in figure.axes:
+            _spare(ax)
         figure.get_layout_engine().execute(figure)
         figure.set_layout_engine("none")  # laid out once, not once for each file
         FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
@@ -39,51 +47,81 @@ def save(figure):
     return png.getvalue(), pdf.getvalue()
 
 
+def _spare(ax):
+    """Spare matplotlib what it would look for again and again and not find: a fifth of the time of a figure."""
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.remove_overlapping_locs = False  # there are no minor ticks
+        if not axis.get_label_text():
+            axis.set_label_coords(0.5, 0.5)  # the place of no label
+    for spine in ax.spines.values():
+        spine.set_in_layout(False)  # they lie on the edge of the panel
+
+
 # ---- figures
 
 
-def learning_curves(rows, style):
-    panels = _panels(rows)
-    figure, axes = _grid(len(panels), 1.75)
+def learning_curves(rows, style, names, single=None, smooth=1):
+    """single: {(task, algorithm): (steps [T], values [T, n])} of the runs that are drawn one by one, thin. smooth: the
+    evaluations that a point is the mean of."""
+    panels, single = _panels(rows), single or {}
+    figure, axes = _grid([1.75] * len(panels))
     unit, word = _step_unit(max(r["step"] for r in rows))
+    spans = {}
+    for task, algorithms in panels.items():
+        values = [v for points in algorithms.values() for k in ("iqm", "lower", "upper") for v in _column(points, k)]
+        values += [v for (t, _), (_, runs) in single.items() if t == task for v in runs.ravel()]
+        spans[task] = _span(values)
     with matplotlib.rc_context(STYLE):
         for ax, (task, algorithms) in zip(axes, panels.items()):
             for k, (algorithm, points) in enumerate(algorithms.items()):
-                x = _column(points, "step") / unit
+                colour = style[algorithm]["color"]
+                if (task, algorithm) in single:
+                    steps, values = single[task, algorithm]
+                    ax.plot(steps / unit, values, color=colour, linewidth=0.5, alpha=0.65)
+                x, iqm, n = _column(points, "step") / unit, _column(points, "iqm"), _column(points, "n")
                 line = style[algorithm] | {"markersize": 3.5, "markevery": _marks(k, algorithms, points)}
-                ax.plot(x, _column(points, "iqm"), **line)
-                ax.fill_between(
-                    x, _column(points, "lower"), _column(points, "upper"), color=style[algorithm]["color"], alpha=0.18,
-                    linewidth=0,
-                )  # fmt: skip
-            ax.set_title(_wrapped(task, 30))
-            _tell_single(ax, algorithms, 0.98)
-        _label_axes(figure, axes, f"environment steps{word}", [_axis_label(a) for a in panels.values()])
-        _legend(figure, style, {r["algorithm"] for r in rows})
+                ax.plot(x, iqm, **line)
+                fewer = np.flatnonzero(np.diff(n) < 0)
+                ax.plot(x[fewer], iqm[fewer], "x", color=colour, markersize=5, mew=1.2)
+                band = _column(points, "lower"), _column(points, "upper")
+                ax.fill_between(x, *band, color=colour, alpha=0.18, linewidth=0)
+            _title(ax, names.task(task))
+            _tell_single(ax, algorithms, names, 0.98)
+        mean = f"; mean of {smooth} tests" if smooth > 1 else ""
+        labels = [f"{_metric(a)}\n(IQM, 95 % interval{mean})" for a in panels.values()]
+        _label_axes(figure, axes, f"environment steps{word}", labels)
+        _equal(axes, panels, spans, names, "y")
+        _one_length(axes, [max(p["step"] for points in a.values() for p in points) / unit for a in panels.values()])
+        _legend(figure, style, {r["algorithm"] for r in rows}, names)
     return figure
 
 
-def final(rows, runs, style):
-    """runs: {(task, algorithm): values of single runs}"""
+def final(rows, runs, style, names, over_all=("", "")):
+    """runs: {(task, algorithm): values of single runs}. over_all: (title, scale) of the panel of all tasks."""
     panels = _panels(rows)
-    names = [a for a in style if any(a in algorithms for algorithms in panels.values())]
-    figure, axes = _grid(len(panels), 0.7 + _row_height(names) * len(names), sharey=True)
+    figure, axes, shown = _row_grid(panels, style, names)
+    spans = {}
+    for task, algorithms in panels.items():
+        values = [row[k] for (row,) in algorithms.values() for k in ("iqm", "lower", "upper")]
+        spans[task] = _span(values + [v for a in algorithms for v in runs.get((task, a), [])])
     with matplotlib.rc_context(STYLE):
-        for ax, (task, algorithms) in zip(axes, panels.items()):
+        for ax, (task, algorithms), here in zip(axes, panels.items(), shown):
             for algorithm, (row,) in algorithms.items():
-                y = names.index(algorithm)
-                single = runs.get((task, algorithm), [])
-                ax.plot(single, [y + 0.28] * len(single), "|", color=style[algorithm]["color"], markersize=4, mew=0.7)
+                y = here.index(algorithm)
+                values = runs.get((task, algorithm), [])
+                ax.plot(values, [y + 0.28] * len(values), "|", color=style[algorithm]["color"], markersize=4, mew=0.7)
                 _interval(ax, row["iqm"], row, y, style[algorithm])
-            ax.set_title(_wrapped(task, 30))
-            ax.set_xlabel(_axis_label(algorithms))
-        _name_rows(axes, names)
+            _name_rows(ax, here, names)
+            _title(ax, over_all[0] if task == ALL_TASKS else names.task(task))
+            ax.set_xlabel(_axis_label(algorithms) + (_scale(over_all[1]) if task == ALL_TASKS else ""))
+        _equal(axes, panels, spans, names, "x")
     return figure
 
 
-def profiles(rows, style):
+def profiles(rows, style, names, over_all=("", "")):
     panels = _panels(rows)
-    figure, axes = _grid(len(panels), 1.75)
+    figure, axes = _grid([1.75] * len(panels))
+    spans = {task: _span([r["tau"] for points in algs.values() for r in points]) for task, algs in panels.items()}
     with matplotlib.rc_context(STYLE):
         for ax, (task, algorithms) in zip(axes, panels.items()):
             for k, (algorithm, points) in enumerate(algorithms.items()):
@@ -94,61 +132,72 @@ def profiles(rows, style):
                     x, _column(points, "lower"), _column(points, "upper"), step="post", alpha=0.12, linewidth=0,
                     color=line["color"],
                 )  # fmt: skip
-            ax.set(ylim=(-0.03, 1.03), xlabel=f"final {_metric(algorithms)} τ")
-            ax.set_title(_wrapped(task, 30))
-            _tell_single(ax, algorithms, 0.03)
+            scale = _scale(over_all[1]) if task == ALL_TASKS else ""
+            ax.set(ylim=(-0.03, 1.03), xlabel=f"final {_metric(algorithms)} τ{scale}")
+            _title(ax, over_all[0] if task == ALL_TASKS else names.task(task))
+            _tell_single(ax, algorithms, names, 0.03)
         _label_axes(figure, axes, None, ["share of runs with score > τ"] * len(panels))
-        _legend(figure, style, {r["algorithm"] for r in rows})
+        _equal(axes, panels, spans, names, "x")
+        for ax in axes:
+            if _place(ax)[1]:
+                ax.tick_params(labelleft=False)
+        _legend(figure, style, {r["algorithm"] for r in rows}, names)
     return figure
 
 
-def improvement(rows, style):
+def improvement(rows, style, names):
     tasks = {task: list(group) for task, group in groupby(rows, key=itemgetter("task"))}
-    names = [a for a in style if any(a == r["x"] for r in rows)]
-    longest = max(map(len, names))
-    columns = int((WIDTH - 0.9 - 0.06 * min(longest, NAME_WIDTH)) / (0.24 * len(names)))  # of cells that hold 0.00
-    figure, axes = _grid(
-        len(tasks), 0.6 + max(0.25, _row_height(names)) * len(names), columns, sharey=True, sharex=True
-    )
+    every = [a for a in style if any(a == r["x"] for r in rows)]
+    shown = [[a for a in every if any(a == r["x"] for r in pairs)] for pairs in tasks.values()]
+    same = all(here == shown[0] for here in shown)
+    longest = max(len(names.algorithm(a)) for a in every)
+    most = max(map(len, shown))
+    beside = 0.9 + 0.06 * min(longest, NAME_WIDTH)  # inches of the names and the scale
+    room = (WIDTH - beside) if same else WIDTH
+    columns = int(room / (0.24 * most + (0 if same else beside)))  # of cells that hold 0.00
+    heights = [0.6 + max(0.25, _row_height(here, names)) * len(here) for here in shown]
+    share = dict(sharey=True, sharex=True) if same else {}
+    figure, axes = _grid(heights, columns, **share)
     across = dict(rotation=45, ha="right", rotation_mode="anchor") if longest <= 14 else {}
-    short = names if longest <= 14 else range(1, len(names) + 1)
+    image: Any = None
     with matplotlib.rc_context(STYLE):
-        for ax, (task, pairs) in zip(axes, tasks.items()):
-            table = np.full((len(names), len(names)), np.nan)
+        for ax, (task, pairs), here in zip(axes, tasks.items(), shown):
+            table = np.full((len(here), len(here)), np.nan)
             for r in pairs:
-                i, j = names.index(r["x"]), names.index(r["y"])
+                i, j = here.index(r["x"]), here.index(r["y"])
                 table[i, j] = r["probability"]
                 sure = r["lower"] > 0.5 or r["upper"] < 0.5
                 text = f"{r['probability']:.2f}"
                 ax.text(j, i, text, ha="center", va="center", fontsize=6, weight="bold" if sure else "normal")
             image = ax.imshow(table, cmap="PuOr_r", vmin=-0.3, vmax=1.3, aspect="auto")  # pale enough for black text
             ax.grid(False)
-            ax.set_xticks(range(len(names)), short, **across)
-            ax.set_title(_wrapped(task, 30))
-        _name_rows(axes, names if short is names else [f"{name}  {k}" for k, name in zip(short, names)], invert=False)
+            numbers = [str(every.index(a) + 1) for a in here]
+            short = [names.algorithm(a) for a in here] if longest <= 14 else numbers
+            ax.set_xticks(range(len(here)), short, **across)
+            told = {a: f"{names.algorithm(a)}  {n}" for a, n in zip(here, numbers)} if longest > 14 else None
+            _name_rows(ax, here, names, told, invert=False)
+            _title(ax, "all tasks" if task == ALL_TASKS else names.task(task))
         bar = figure.colorbar(image, ax=list(axes), shrink=min(1.0, 2 / figure.get_figheight()), aspect=15, pad=0.02)
         bar.ax.set_ylim(0, 1)
         bar.set_label("P(row ends better\nthan column)")
     return figure
 
 
-def efficiency(rows, style, ends):
-    """ends: {task: steps that its runs cover}, the right edge of its panel."""
-    panels = _panels(rows)
-    names = [a for a in style if any(a in algorithms for algorithms in panels.values())]
-    figure, axes = _grid(len(panels), 0.7 + _row_height(names) * len(names), sharey=True)
-    unit, word = _step_unit(max(ends.values()))
+def efficiency(rows, style, names, ends):
+    """ends: {task: steps up to which its runs are compared}, the right edge of its panel. A task without a threshold
+    has no panel; one at least has one."""
+    panels = _panels([r for r in rows if not math.isnan(r["threshold"])])
+    figure, axes, shown = _row_grid(panels, style, names)
+    unit, word = _step_unit(max(ends[task] for task in panels))
     with matplotlib.rc_context(STYLE):
-        for ax, (task, algorithms) in zip(axes, panels.items()):
+        for ax, (task, algorithms), here in zip(axes, panels.items(), shown):
             end = ends[task] / unit or 1.0
             for algorithm, (row,) in algorithms.items():
-                _one_efficiency(ax, row, names.index(algorithm), unit, end, style[algorithm])
+                _one_efficiency(ax, row, here.index(algorithm), unit, end, style[algorithm])
             threshold = next(iter(algorithms.values()))[0]["threshold"]
-            goal = f"to {_metric(algorithms)} ≥ {threshold:.3g}"
-            goal = "no threshold: nothing improved" if math.isnan(threshold) else goal
-            ax.set(xlim=(0, end), xlabel=f"environment steps{word}\n{goal}")
-            ax.set_title(_wrapped(task, 30))
-        _name_rows(axes, names)
+            ax.set(xlim=(0, end), xlabel=f"environment steps{word}\nto {_metric(algorithms)} ≥ {threshold:.3g}")
+            _name_rows(ax, here, names)
+            _title(ax, names.task(task))
         _label_axes(figure, axes, None, None)
     return figure
 
@@ -179,18 +228,30 @@ def _column(rows, name):
     return np.array([row[name] for row in rows])
 
 
-def _grid(n, height, columns=COLUMNS, **share):
-    """A figure with n panels, each `height` inches high, in at most so many columns, and the list of its axes."""
+def _grid(heights, columns=COLUMNS, **share):
+    """A figure with a panel for each of `heights`, in inches, in at most so many columns, and the list of its axes."""
+    n = len(heights)
     columns = 2 if n == 4 and columns > 2 else max(1, min(n, columns, COLUMNS))
-    n_rows = -(-n // columns)
+    tall = [max(heights[k : k + columns]) for k in range(0, n, columns)]  # of the rows of panels
+    size = WIDTH if n > 1 else WIDTH * 0.6, 0.3 + sum(tall) + 0.35 * len(tall)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH if n > 1 else WIDTH * 0.6, 0.3 + n_rows * (height + 0.35)), layout="constrained")
-        axes = figure.subplots(n_rows, columns, squeeze=False, **share).ravel()
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(len(tall), columns, squeeze=False, height_ratios=tall, **share).ravel()
         for ax in axes[n:]:
             ax.remove()
         for ax in axes[max(0, n - columns) : n]:  # the lowest of their columns
             ax.tick_params(labelbottom=True)
     return figure, axes[:n]
+
+
+def _row_grid(panels, style, names):
+    """(figure, axes, [algorithms of each panel, a row each]). Where panels have different algorithms each names its
+    own, so that none has an empty row."""
+    shown = [[a for a in style if a in algorithms] for algorithms in panels.values()]
+    same = all(here == shown[0] for here in shown)
+    heights = [0.7 + max(0.16, _row_height(here, names)) * len(here) for here in shown]
+    figure, axes = _grid(heights, COLUMNS if same else 2, **(dict(sharey=True) if same else {}))
+    return figure, axes, shown
 
 
 def _marks(k, algorithms, points):
@@ -207,22 +268,93 @@ def _interval(ax, middle, row, y, style):
     ax.plot(middle, y, style["marker"], color=colour, markersize=4.5)
 
 
-def _name_rows(axes, names, invert=True):
-    for ax in axes:
-        ax.set_yticks(range(len(names)), [_wrapped(name, NAME_WIDTH) for name in names])
-        ax.tick_params(axis="y", length=0)
-        if invert:
-            ax.set_ylim(len(names) - 0.4, -0.6)
+def _name_rows(ax, algorithms, names, told=None, invert=True):
+    """told: {algorithm: text} in place of its name."""
+    texts = [(told or {}).get(a, names.algorithm(a)) for a in algorithms]
+    ax.set_yticks(range(len(texts)), [_wrapped(text, NAME_WIDTH) for text in texts])
+    ax.tick_params(axis="y", length=0)
+    if invert:
+        ax.set_ylim(len(texts) - 0.4, -0.6)
 
 
-def _tell_single(ax, algorithms, y):
+def _tell_single(ax, algorithms, names, y):
     """Say in the panel, at height y, who has one run and therefore no interval."""
-    single = [name for name, points in algorithms.items() if points[0]["n"] == 1]
+    single = [names.algorithm(a) for a, points in algorithms.items() if points[0]["n"] == 1]
     if single:
         who = "all" if len(single) == len(algorithms) else ", ".join(single)
         place = dict(transform=ax.transAxes, fontsize=6, va="top" if y > 0.5 else "bottom", color="#444444")
         box = dict(facecolor="white", edgecolor="none", alpha=0.8, pad=0.5)
         ax.text(0.02, y, _wrapped(f"one seed, no interval: {who}", 40, most_lines=20), bbox=box, **place)
+
+
+def _span(values):
+    """(lowest, highest) of the finite ones."""
+    finite = [v for v in values if math.isfinite(v)]
+    return min(finite), max(finite)
+
+
+def _equal(axes, panels, spans, names, which):
+    """The same limits for the panels that show the same metric, which are then labelled at the edge only. spans:
+    {task: (lowest, highest)}; which: x or y."""
+    by_task = dict(zip(panels, axes))
+    for tasks in _together(panels, spans, names):
+        low, high = min(spans[t][0] for t in tasks), max(spans[t][1] for t in tasks)
+        margin = 0.04 * (high - low) or 0.05 * abs(high) or 0.5
+        low, high = low - margin, high + margin
+        ticks = [x for x in MaxNLocator(5).tick_values(low, high) if low <= x <= high]
+        places = {_place(by_task[t]) for t in tasks}
+        for ax in (by_task[t] for t in tasks):
+            ax.set(**{f"{which}lim": (low, high), f"{which}ticks": ticks})
+            row, column = _place(ax)
+            if which == "y" and (row, column - 1) in places:
+                ax.tick_params(labelleft=False)
+                ax.set_ylabel("")
+            elif which == "x" and (row + 1, column) in places:
+                ax.tick_params(labelbottom=False)
+                ax.set_xlabel("")
+
+
+def _one_length(axes, ends):
+    """Where all panels end at about the same step, they have one axis of steps, labelled below the lowest only."""
+    if max(ends) - min(ends) > 0.02 * max(ends):
+        return
+    low, high = -0.04 * max(ends), 1.04 * max(ends)
+    ticks = [x for x in MaxNLocator(5).tick_values(0, max(ends)) if x <= high]
+    places = set(map(_place, axes))
+    for ax in axes:
+        row, column = _place(ax)
+        if high > low:
+            ax.set(xlim=(low, high), xticks=ticks)
+        if (row + 1, column) in places:
+            ax.tick_params(labelbottom=False)
+
+
+def _together(panels, spans, names):
+    """[tasks whose panels have one axis]: all win rates; of other metrics all tasks, else those of one game, else each
+    for itself, the first of these in which no panel is pressed flat."""
+    metrics = {}
+    for task, algorithms in panels.items():
+        metrics.setdefault((next(iter(algorithms.values()))[0]["metric"], task == ALL_TASKS), []).append(task)
+    out = []
+    for (metric, _), group in metrics.items():
+        games = [[t for t in group if names.game(t) == game] for game in dict.fromkeys(map(names.game, group))]
+        if "battle_won" in metric or _alike(group, spans):
+            out.append(group)
+        else:
+            out += [part for game in games for part in ([game] if _alike(game, spans) else [[t] for t in game])]
+    return out
+
+
+def _alike(tasks, spans):
+    """Whether each of the tasks fills a good part of their common axis."""
+    low, high = min(spans[t][0] for t in tasks), max(spans[t][1] for t in tasks)
+    return all(spans[t][1] - spans[t][0] >= ALIKE * (high - low) for t in tasks)
+
+
+def _place(ax):
+    """(row, column) of a panel"""
+    spot = ax.get_subplotspec()
+    return spot.rowspan.start, spot.colspan.start
 
 
 def _metric(algorithms):
@@ -231,6 +363,11 @@ def _metric(algorithms):
 
 def _axis_label(algorithms):
     return f"{_metric(algorithms)}\n(IQM, 95 % interval)"
+
+
+def _scale(words):
+    """What the scale of the score over all tasks is, below the label of its axis."""
+    return "\n" + _wrapped(words, 38, most_lines=12) if words else ""
 
 
 def _label_axes(figure, axes, x, ys):
@@ -246,27 +383,55 @@ def _label_axes(figure, axes, x, ys):
         ax.xaxis.set_major_locator(MaxNLocator(5))
 
 
-def _row_height(names):
+def _row_height(algorithms, names):
     """Inches that a row needs for the longest name."""
-    return 0.08 + 0.12 * max(_lines(_wrapped(name, NAME_WIDTH)) for name in names)
+    return 0.08 + 0.12 * max(_lines(_wrapped(names.algorithm(a), NAME_WIDTH)) for a in algorithms)
+
+
+def _title(ax, text):
+    """The title of a panel in lines that are no wider than it."""
+    columns = ax.get_subplotspec().get_gridspec().ncols
+    names = [line for t in ax.get_yticklabels() for line in t.get_text().split("\n")] if columns > 1 else []
+    beside = 0.06 * max(map(len, names), default=0)  # inches that the names of rows take
+    if len(ax.get_shared_y_axes().get_siblings(ax)) > 1:  # in the first column only
+        beside /= columns
+    inches = ax.figure.get_figwidth() / columns - 0.3 - beside
+    ax.set_title(_wrapped(text, max(12, int(inches / BOLD))), y=1.0)  # y: else its place is looked for in every draw
 
 
 def _wrapped(name, width: int, most_lines: int = MOST_LINES) -> str:
-    """In lines of `width` characters; of a name that is too long the middle is left out, for the end tells it apart."""
+    """In lines of `width` characters, broken at spaces, else after - _ : / or a comma; of a name that is too long the
+    middle is left out, for the end tells it apart."""
     half = width * most_lines // 2
-    return textwrap.fill(name if len(name) <= 2 * half else f"{name[: half - 1]}…{name[-half:]}", width)
+    if len(name) > 2 * half:
+        name = f"{name[: half - 1]}…{name[-half:]}"
+    lines = [""]
+    for word in name.replace(" = ", "\0").split(" "):  # `P = 1.5` stays together
+        joined = f"{lines[-1]} {word}" if lines[-1] else word
+        if len(joined) + 2 * joined.count("\0") <= width:
+            lines[-1] = joined
+            continue
+        lines += [""] if lines[-1] else []
+        for part in re.findall(r"[^-_:/,]*[-_:/,]+|[^-_:/,]+", word):
+            if lines[-1] and len(lines[-1]) + len(part) > width:
+                lines.append("")
+            pieces = [part[k : k + width] for k in range(0, len(part), width)]
+            lines[-1] += pieces[0]
+            lines += pieces[1:]
+    return "\n".join(lines).replace("\0", " = ")
 
 
 def _lines(text: str) -> int:
     return text.count("\n") + 1
 
 
-def _legend(figure, style, names):
+def _legend(figure, style, shown, names):
     """One for all panels, above them; the figure grows by what it takes."""
-    handles = [Line2D([], [], **style[name], markersize=3.5, label=name) for name in style if name in names]
+    handles = [Line2D([], [], **style[a], markersize=3.5, label=names.algorithm(a)) for a in style if a in shown]
+    texts = [names.algorithm(a) for a in style if a in shown]
     most = int((figure.get_figwidth() - 0.8) / 0.07)  # characters of a line, about
-    labels = [_wrapped(line.get_label(), most) for line in handles]
-    widest = 0.45 + 0.06 * min(most, max(len(name) for name in names))  # inches
+    labels = [_wrapped(text, most) for text in texts]
+    widest = 0.45 + 0.066 * min(most, max(map(len, texts)))  # inches
     n_rows = -(-len(handles) // max(1, int(figure.get_figwidth() / widest)))
     columns = -(-len(handles) // n_rows)
     figure.set_figheight(figure.get_figheight() + 0.17 * (n_rows if columns > 1 else sum(map(_lines, labels))))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reporting import labels
 from reporting.formats import plain
 from reporting.results import Result
 from utils.config import task_name
@@ -22,7 +23,7 @@ class Entry:
 
     result: Result
     keys: dict
-    name: str
+    name: str  # of the configuration, or the label of PATH=LABEL
     algorithm: str  # with what distinguishes it from other variants
     task: str  # with what distinguishes it from other tasks of that name
     task_name: str
@@ -30,6 +31,8 @@ class Entry:
     left_out: str | None = None
     final: float | None = None
     steps_to_threshold: float | None = None
+    shown_algorithm: str = ""  # both as they are read in figures and tables
+    shown_task: str = ""
 
     @property
     def seed(self):
@@ -39,6 +42,7 @@ class Entry:
 def entries(results, metric=None):
     """[Entry] of all runs, those that count with their labels and the metric that their task is judged by."""
     out = [_entry(result) for result in results]
+    _name_labelled(out)
     for e in counting(out):  # a run that says nothing must not take the place of another
         held = [name for name in JUDGED_BY if name in e.result.last_step]
         names = [metric] if metric else held or ["test_return_mean"]
@@ -95,12 +99,31 @@ def _who_has_what(algorithms, values):
     """`8 (qmix, vdn); 1 (iql)`, or `1 (iql); 8 (all others)` where most have the same."""
     groups = _by(zip(algorithms, values), lambda pair: pair[1])
     *rare, (most, common) = sorted(groups.items(), key=lambda item: len(item[1]))
-    parts = [f"{value} ({' and '.join(name for name, _ in pairs)})" for value, pairs in rare]
-    who = "all others" if len(common) > 2 else " and ".join(name for name, _ in common)
+    shown = {name: group[0].shown_algorithm for name, group in algorithms.items()}
+    parts = [f"{value} ({' and '.join(shown[name] for name, _ in pairs)})" for value, pairs in rare]
+    who = "all others" if len(common) > 2 else " and ".join(shown[name] for name, _ in common)
     return "; ".join([*parts, f"{most} ({who})"])
 
 
 # ---- which runs count
+
+
+def task_of(config: dict) -> str:
+    """The map, key or environment of a configuration that may hold anything; empty where it holds nothing."""
+    env_args = config.get("env_args")
+    return (
+        task_name({"env": None} | config | {"env_args": env_args if isinstance(env_args, dict) else {}})
+        if config
+        else ""
+    )
+
+
+def _name_labelled(all_entries):
+    """Runs below PATH=LABEL are called LABEL, or where they are several algorithms `qmix (LABEL)`."""
+    for label, group in _by(all_entries, lambda e: e.result.label).items():
+        several = len({e.name for e in group if e.result.config}) > 1
+        for e in group if label else ():
+            e.name = e.algorithm = f"{e.name} ({label})" if several else label
 
 
 def _entry(result):
@@ -109,9 +132,8 @@ def _entry(result):
         del keys["env_args.game_version"]
     if "starcraft" in result.versions:
         keys["env_args.game_version"] = result.versions["starcraft"]
-    env_args = result.config.get("env_args")
-    task = task_name(result.config | {"env_args": env_args if isinstance(env_args, dict) else {}}) if keys else ""
-    name, task, left_out = plain(str(keys.get("name", ""))), plain(task), _not_a_training_run(result)
+    name, task = plain(str(keys.get("name", ""))), plain(task_of(result.config))
+    left_out = _not_a_training_run(result)
     if left_out:
         left_out = short(plain(" ".join(left_out.split())), MOST_SAID)
     return Entry(result, keys, name, name, task, task, left_out=left_out)
@@ -159,8 +181,10 @@ def _says_nothing(result: Result, name: str) -> str | None:
 
 def _label(group):
     """Add to task and algorithm the keys in which runs of one name differ."""
-    for e in group:
-        e.task, e.algorithm = e.task_name, e.name
+    for same in _by(group, lambda e: e.task_name).values():  # SMAC's 3m and SMAX's are two games
+        several = len({_env(e) for e in same}) > 1
+        for e in same:
+            e.task, e.algorithm = (f"{_env(e)} {e.task_name}" if several else e.task_name), e.name
     for same in _by(group, lambda e: e.task).values():
         names = _varying(same, lambda key: key.startswith("env_args.") and matters(key), where_set=True)
         for e, label in zip(same, _labels(same, names, " ")):
@@ -170,6 +194,16 @@ def _label(group):
         names = sorted(set().union(*(_varying(runs, matters) for runs in tasks)))
         for e, label in zip(same, _labels(same, names, ", ")):
             e.algorithm += plain(label)
+    for e in group:
+        e.shown_task = labels.task(_env(e), e.task_name, e.task)
+        label, base = e.result.label, plain(str(e.keys.get("name", "")))
+        e.shown_algorithm = labels.algorithm(e.name if label else base, e.algorithm)
+        if label and e.name != label:
+            e.shown_algorithm = labels.algorithm(base, base) + e.shown_algorithm.removeprefix(base)
+
+
+def _env(e):
+    return plain(str(e.keys.get("env", "")))
 
 
 def _varying(group, wanted, where_set=False):

@@ -51,7 +51,7 @@ def picture(name, png, caption):
     """A figure with its caption; `name`: that of its files."""
     data = base64.b64encode(png).decode()
     width = int.from_bytes(png[16:20], "big") * 0.68  # the same size of text in all figures
-    image = f'<img alt="{escape(caption)}" width="{width:.0f}" src="data:image/png;base64,{data}">'
+    image = f'<img alt="{escape(caption)}" width="{width:.0f}" decoding="async" src="data:image/png;base64,{data}">'
     return (
         f'<figure><div class="scroll">{image}</div>'
         f"<figcaption>{escape(caption)} (<code>{name}.pdf</code>, <code>{name}.png</code>)</figcaption></figure>"

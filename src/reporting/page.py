@@ -4,15 +4,16 @@ import math
 from html import escape
 
 from reporting import grouping
-from reporting.comparison import ALL_TASKS, NORMALISED
+from reporting.comparison import ALL_TASKS
 from reporting.formats import commit, count, decimals, duration, metric_label, plain, steps, with_interval
 from reporting.html import bullets, page, picture, table
 
 
-def report_page(title, comparison, groups, entries, warnings, pictures, files, method, more=()):
-    """report.html. groups: {task: {algorithm: [Entry]}}; entries: of all runs; pictures: {name: PNG}; more: further
-    sections, [(id, heading, HTML)], which come first."""
-    algorithms = sorted({a for names in groups.values() for a in names})
+def report_page(title, comparison, groups, entries, warnings, pictures, files, method, names, order, more=()):
+    """report.html. groups: {task: {algorithm: [Entry]}}; entries: of all runs; pictures: {name: PNG}; names: what they
+    are called; order: the algorithms in the order of tables; more: further sections, [(id, heading, HTML)], which come
+    first."""
+    algorithms = [a for a in order if any(a in here for here in groups.values())]
     n_used = sum(e.left_out is None for e in entries)
     summary = (
         f"<p>{count(n_used, 'run')} of {count(len(algorithms), 'algorithm')} on {count(len(groups), 'task')}. "
@@ -24,15 +25,23 @@ def report_page(title, comparison, groups, entries, warnings, pictures, files, m
     left_out = [e for e in entries if e.left_out]
     sections = [
         *more,
-        ("final", "Final performance", shown["final"] + final_table(comparison.final, algorithms)),
+        ("final", "Final performance", shown["final"] + final_table(comparison, algorithms, names)),
         ("curves", "Learning curves", shown["learning_curves"]),
-        ("efficiency", "Sample efficiency", shown["efficiency"] + efficiency_table(comparison.efficiency)),
+        (
+            "efficiency",
+            "Sample efficiency",
+            shown.get("efficiency", "") + efficiency_table(comparison.efficiency, names),
+        ),
         ("profiles", "Performance profiles", shown["profiles"]),
-        ("improvement", "Probability of improvement", shown.get("improvement", "") + pairs(comparison.improvement)),
+        (
+            "improvement",
+            "Probability of improvement",
+            shown.get("improvement", "") + pairs(comparison.improvement, names),
+        ),
         ("ran", "What ran", ran_table(groups)),
         ("differences", "Configuration keys that differ", differences(groups)),
         ("left-out", "Left out", left_out_table(left_out) if left_out else ""),
-        ("method", "Method", bullets(method) + task_table(comparison.tasks)),
+        ("method", "Method", bullets(method) + task_table(comparison.tasks, names)),
         ("files", "Files", f"<p>{', '.join(f'<code>{escape(name)}</code>' for name in files)}</p>"),
     ]
     return page(title, summary, warnings, [section for section in sections if section[2]])
@@ -45,12 +54,14 @@ CAPTIONS = {
     ),
     "learning_curves": (
         "Learning curves: a line is the IQM over runs at each evaluation, the band its pointwise 95 % interval; higher "
-        "and further left is better."
+        "and further left is better. Thin lines are single runs, where the runs of an algorithm end in two groups. "
+        "A cross: from there on fewer runs, the others have ended."
     ),
     "efficiency": (
         "Sample efficiency: a point is the median number of steps until a run first reaches the threshold, the line "
         "its 95 % interval; an open arrow at the right edge means never: the median if there is no point, else the "
-        "upper end of the interval; k/n: k of n runs reach it; further left is better."
+        "upper end of the interval; k/n: k of n runs reach it; further left is better. A task where nothing improved "
+        "has no panel."
     ),
     "profiles": (
         "Performance profiles: the share of runs whose final performance is above τ, with pointwise 95 % intervals; a "
@@ -86,29 +97,35 @@ def method(comparison, reps, copies):
         f"Intervals: percentile bootstrap with {reps:,} resamples of the runs, within each task (stratified), fixed "
         "random seed; none is given where an algorithm has only one run on a task. With fewer than about ten runs they "
         "are rough, and mostly too narrow; one of no width, [1.00, 1.00] say, is no certainty.",
-        "Evaluation points of a task: those of the run that is evaluated most rarely, as far as all its runs go. Of "
-        "each run the evaluation nearest to a point stands there; nothing is interpolated or extrapolated.",
+        "Evaluation points of a task: those of the run that is evaluated most rarely. Of each run the evaluation "
+        "nearest to a point stands there; nothing is interpolated or extrapolated. A curve goes on as far as at least "
+        "half of the algorithm's runs do, and is then of these.",
         f"Final performance: the mean of a run's evaluations in the last {100 * comparison.final_share:g} % of the "
-        "steps that all runs of the task cover; the last evaluation at least.",
+        "steps up to the last point that at least half of the runs of every algorithm reach; the last evaluation at "
+        "least. Runs that end before that point have none.",
         f"Steps to the threshold: the first evaluation at or above it; never reached counts as infinite. {goal}",
         "P(X > Y): over all pairs of a run of X and a run of Y on a task, ties counting half, averaged over tasks.",
     ]
     if any(row["task"] == ALL_TASKS for row in comparison.final):
         out.append(
-            "All tasks: on each task, final performance is scaled so that the worst run of any algorithm has 0 and the "
-            "best 1; the runs of all tasks are then pooled. Such scores depend on which runs are compared."
+            "All tasks: on each task, final performance is put on a scale from 0 to 1 that does not depend on the runs "
+            f"({comparison.scale}); a score may lie beyond it. The runs of all tasks are then pooled."
         )
-    out += [f"{note}." for note in comparison.notes]
+    if comparison.smooth > 1:
+        out.append(
+            f"Learning curves: each point of a run is the mean of {comparison.smooth} evaluations, those before and "
+            "after it (--smooth); no other number is smoothed."
+        )
     if copies:
         out.append(f"Skipped: {count(copies, 'Sacred folder')}, copies of run directories that were read.")
     return out
 
 
-def task_table(tasks):
+def task_table(tasks, names):
     """Where the runs of each task are compared."""
     lines = [
         [
-            t.name, plain(t.metric), len(t.steps), f"{t.steps[-1]:,.0f}", f"{t.distance:,.0f}",
+            names.task(t.name), plain(t.metric), t.compared, f"{t.steps[t.compared - 1]:,.0f}", f"{t.distance:,.0f}",
             "none" if t.threshold is None else f"{t.threshold:.{decimals([t.threshold])}f}",
         ]
         for t in tasks
@@ -120,57 +137,98 @@ def task_table(tasks):
 # ---- tables of the report
 
 
-def labelled(row):
+def over_all(comparison) -> tuple[str, str]:
+    """(the title of what is over all tasks, what its scale is)"""
+    n = len(comparison.tasks)
+    title = ALL_TASKS if comparison.n_scaled == n else f"{comparison.n_scaled} of {n} tasks"
+    return title, comparison.scale
+
+
+def labelled(row, comparison, names):
     """(task with its metric)"""
-    return f"{row['task']} ({'0 to 1' if row['metric'] == NORMALISED else plain(metric_label(row['metric']))})"
+    if row["task"] == ALL_TASKS:
+        return f"{over_all(comparison)[0]} (normalised: {comparison.scale})"
+    return f"{names.task(row['task'])} ({plain(metric_label(row['metric']))})"
 
 
-def final_table(rows, algorithms):
-    """Tasks by algorithms, the fewer of them across; the highest interquartile mean of a task is bold."""
+def final_table(comparison, algorithms, names):
+    """Tasks by algorithms, the fewer of them across."""
     columns = []
+    rows = comparison.final
     for task in dict.fromkeys(r["task"] for r in rows):
         here = {r["algorithm"]: r for r in rows if r["task"] == task}
         digits = decimals([r["iqm"] for r in here.values()])
-        best = max(round(r["iqm"], digits) for r in here.values())
-        column: list = [labelled(next(iter(here.values())))]
+        bold = among_the_best(here)
+        column: list = [labelled(next(iter(here.values())), comparison, names)]
         for r in map(here.get, algorithms):
             if r is None:
                 column.append("–")
                 continue
             text = with_interval(r["iqm"], r["lower"], r["upper"], digits, "\n") + f"\nn={r['n']}"
-            column.append((text, "best" if round(r["iqm"], digits) == best else ""))
+            column.append((text, "best" if r["algorithm"] in bold else ""))
         columns.append(column)
-    cells = [["", *algorithms], *columns]
+    cells = [["", *map(names.algorithm, algorithms)], *columns]
     if len(columns) < len(algorithms):
         cells = [list(row) for row in zip(*cells)]
-    return table(cells[0], cells[1:], numbers=range(1, len(cells[0])))
+    return table(cells[0], cells[1:], numbers=range(1, len(cells[0]))) + f'<p class="note">{BOLD}</p>'
 
 
-def pairs(rows):
+BOLD = (
+    "Bold: the highest IQM of a task, and every other whose 95 % interval reaches that of the highest: these runs do "
+    "not tell them apart. A single run has no interval; its value stands for one."
+)
+
+
+def among_the_best(rows: dict[str, dict]) -> set[str]:
+    """The algorithms, of rows of one task by algorithm, that are printed bold: see BOLD."""
+    first = max(rows.values(), key=lambda r: r["iqm"])
+    low = first["lower"] if math.isfinite(first["lower"]) else first["iqm"]
+    reach = {a: r["upper"] if math.isfinite(r["upper"]) else r["iqm"] for a, r in rows.items()}
+    return {a for a, high in reach.items() if high >= low}
+
+
+def pairs(rows, names):
     """The pairs over all tasks, or of the only one."""
     tasks = list(dict.fromkeys(r["task"] for r in rows))
     if len(tasks) == 1 or ALL_TASKS in tasks:
-        return improvement_table(rows, ALL_TASKS if ALL_TASKS in tasks else tasks[0])
+        return improvement_table(rows, ALL_TASKS if ALL_TASKS in tasks else tasks[0], names)
     return ""
 
 
-def improvement_table(rows, task):
+def improvement_table(rows, task, names):
+    """Each pair once, the first that stands in the rows."""
+    order = {a: k for k, a in enumerate(dict.fromkeys(r["x"] for r in rows))}
     lines = [
-        [r["x"], r["y"], r["n_x"], r["n_y"], with_interval(r["probability"], r["lower"], r["upper"], 2)]
+        [
+            names.algorithm(r["x"]),
+            names.algorithm(r["y"]),
+            r["n_x"],
+            r["n_y"],
+            with_interval(r["probability"], r["lower"], r["upper"], 2),
+        ]
         for r in rows
-        if r["task"] == task and r["x"] < r["y"]
+        if r["task"] == task and order[r["x"]] < order[r["y"]]
     ]
     return table(["X", "Y", "runs of X", "runs of Y", "P(X > Y) [95 % interval]"], lines, numbers=(2, 3, 4))
 
 
-def efficiency_table(rows):
+def efficiency_table(rows, names):
     lines = []
     for r in rows:
         digits = decimals([r["threshold"]])
         ends = dict.fromkeys(steps(r[k]) for k in ("lower", "upper"))  # one, where they are the same
         threshold = "–" if math.isnan(r["threshold"]) else f"{r['threshold']:.{digits}f}"
         reached = f"{r['reached']} of {r['n']}"
-        lines.append([r["task"], threshold, r["algorithm"], reached, steps(r["median_steps"]), " to ".join(ends)])
+        lines.append(
+            [
+                names.task(r["task"]),
+                threshold,
+                names.algorithm(r["algorithm"]),
+                reached,
+                steps(r["median_steps"]),
+                " to ".join(ends),
+            ]
+        )
     head = ["task", "threshold", "algorithm", "runs that reach it", "median steps", "95 % interval"]
     return table(head, lines, numbers=(1, 3, 4, 5))
 
@@ -178,8 +236,8 @@ def efficiency_table(rows):
 def ran_table(groups):
     """What ran, one line an algorithm and task; versions and commit are said once where they are the same for all."""
     lines = []
-    for task, algorithms in groups.items():
-        for algorithm, entries in algorithms.items():
+    for algorithms in groups.values():
+        for entries in algorithms.values():
             results = [e.result for e in entries]
             ends = sorted({r.t_env for r in results})
             updates = sorted({round(r.updates, 1) for r in results if r.updates is not None})
@@ -188,7 +246,7 @@ def ran_table(groups):
             versions = [", ".join(f"{k} {v}" for k, v in r.versions.items()) or "–" for r in results]
             lines.append(
                 [
-                    task, algorithm, len(entries), grouping.seeds(entries),
+                    entries[0].shown_task, entries[0].shown_algorithm, len(entries), grouping.seeds(entries),
                     f"{ends[0]:,}" if len(ends) == 1 else f"{ends[0]:,} to {ends[-1]:,}",
                     " to ".join(f"{u:g}" for u in dict.fromkeys(updates[:1] + updates[-1:])) or "–",
                     " to ".join(f"{p:,}" for p in dict.fromkeys(parameters[:1] + parameters[-1:])) or "–",
@@ -218,13 +276,14 @@ def ran_table(groups):
 def differences(groups):
     """Tables of the configuration keys that differ between algorithms; tasks with the same table share it."""
     same = {}
-    for task, algorithms in groups.items():
+    for algorithms in groups.values():
         lines = tuple(
             (name, *(grouping.short(v, 40) for v in values))
             for name, values in grouping.differing(list(algorithms.values())).items()
         )
         if lines:
-            same.setdefault((("key", *algorithms), lines), []).append(task)
+            shown = (group[0].shown_algorithm for group in algorithms.values())
+            same.setdefault((("key", *shown), lines), []).append(next(iter(algorithms.values()))[0].shown_task)
     return "".join(f"<h3>{escape(', '.join(tasks))}</h3>{table(*both)}" for both, tasks in same.items())
 
 
@@ -234,5 +293,14 @@ def left_out_table(entries):
         t_max = e.keys.get("t_max")
         far = f"{e.result.t_env:,}" + (f" of {t_max:,}" if isinstance(t_max, int) else "")
         seed = "–" if e.seed is None else e.seed
-        lines.append([e.algorithm or "–", e.task or "–", seed, far, e.left_out, plain(str(e.result.path))])
+        lines.append(
+            [
+                e.shown_algorithm or e.algorithm or "–",
+                e.shown_task or e.task or "–",
+                seed,
+                far,
+                e.left_out,
+                plain(str(e.result.path)),
+            ]
+        )
     return table(["algorithm", "task", "seed", "steps", "why", "path"], lines, numbers=(2, 3))

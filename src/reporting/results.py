@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,9 @@ class Result:
     damaged_lines: int = 0  # of metrics.jsonl, the last one not counted
     nonfinite: dict = field(default_factory=dict)  # {metric: points that hold no finite number}
     last_step: dict = field(default_factory=dict)  # {metric: step of its last point, finite or not}
-    absolute: dict = field(default_factory=dict)  # {metric without test_: value} of the weights that tested best
+    label: str = ""  # of PATH=LABEL
+    absolute: dict = field(default_factory=dict)  # {metric without test_: what the weights that tested best came to}
+    score_range: Any = None  # what a game of the user's own declares, as it was found
 
 
 def find_results(roots, metrics):
@@ -81,7 +84,7 @@ def metric_names(results):
             if result.source == "Sacred":
                 names |= set(_object(result.path / "metrics.json")[0] or {})
             else:
-                names |= {r["key"] for line in _lines(result.path) if (r := _record(line)) is not None}
+                names |= {r["key"] for line in _lines(result.path)[0] if (r := _record(line)) is not None}
     return sorted(names)
 
 
@@ -120,8 +123,9 @@ def _of_run(run, metrics):
     result.t_env = summary["t_env"] if is_step(summary.get("t_env")) else 0
     if result.t_env and (updates := _number(summary.get("updates"))) is not None:
         result.updates = 1000 * updates / result.t_env
-    told = {name: _number(value) for name, value in _mapping(summary.get("absolute")).items()}
-    result.absolute = {name: value for name, value in told.items() if value is not None}
+    result.score_range = _mapping(summary.get("game")).get("score_range")
+    found = _mapping(summary.get("absolute"))
+    result.absolute = {k: x for k, v in found.items() if (x := _number(v)) is not None}
     if is_step(summary.get("parameters")):
         result.parameters = summary["parameters"]
     try:
@@ -141,20 +145,32 @@ def _stamp(path):
 
 
 def _lines(path):
-    """The lines of metrics.jsonl as bytes, without a last one that is cut; none where there is no file."""
+    """(the lines of metrics.jsonl as bytes, without a last one that is cut; none where there is no file; the same as
+    one text where every line begins and ends as a record does, else None)"""
     try:
-        lines = read_bytes(path / "metrics.jsonl").splitlines()
+        data = read_bytes(path / "metrics.jsonl")
     except FileNotFoundError:
-        return []
-    return lines if lines and _record(lines[-1]) is not None else lines[:-1]
+        return [], None
+    lines = data.splitlines()
+    whole = data.startswith(b"{") and data.count(b"}\n{") == len(lines) - 1 and data.endswith(b"}\n")
+    cut = not lines or _record(lines[-1]) is None
+    return lines[:-1] if cut else lines, data if whole and not cut else None
+
+
+def _with(wanted, data):
+    """The lines of `data` that hold what the pattern `wanted` finds, each once."""
+    end = 0
+    while found := wanted.search(data, end):
+        start, end = data.rfind(b"\n", 0, found.start()) + 1, data.find(b"\n", found.end())
+        yield data[start:end]
 
 
 def _read_jsonl(result, metrics):
     """Only lines that hold a wanted name are parsed: most do not, and parsing is what takes the time."""
     wanted = re.compile(b"|".join(re.escape(json.dumps(name).encode()) for name in metrics))
     points = {name: {} for name in metrics}
-    lines = _lines(result.path)
-    for line in lines:
+    lines, whole = _lines(result.path)
+    for line in _with(wanted, whole) if whole is not None else lines:
         if wanted.search(line):
             record = _record(line)
             if record is None:

@@ -4,6 +4,8 @@ The last axis of an array is that of the runs of one algorithm on one task. A li
 task, is a list of strata: runs are resampled within each of them.
 """
 
+from functools import cache
+
 import numpy as np
 
 CHUNK = 4_000_000  # numbers that resamples may hold at a time: 32 MB
@@ -55,6 +57,11 @@ def interval(statistic, *strata, reps=2000, size=0.95, seed=0):
     shape = strata[0].shape[:-1]
     if min(s.shape[-1] for s in strata) < 2:
         return np.full(shape, np.nan), np.full(shape, np.nan)
+    if len(strata) == 1:
+        (runs,) = strata
+        draw, numbers = _distinct(runs.shape[-1], reps, seed)
+        parts = [statistic(runs[..., part]) for part in np.array_split(draw, -(-len(draw) * runs.size // CHUNK))]
+        return _percentiles(np.concatenate(parts, axis=-1), size, numbers)
     rng = np.random.default_rng(seed)
     draws = [rng.integers(s.shape[-1], size=(reps, s.shape[-1])) for s in strata]
     chunk = max(1, CHUNK // sum(s.size for s in strata))
@@ -73,27 +80,42 @@ def iqm_interval(scores, reps=2000, size=0.95, seed=0):
     n = scores.shape[-1]
     if n < 2:
         return np.full(scores.shape[:-1], np.nan), np.full(scores.shape[:-1], np.nan)
-    ranks = np.sort(np.random.default_rng(seed).integers(n, size=(reps, n)), axis=-1)[:, n // 4 : n - n // 4]
-    weights = np.zeros((reps, n))
-    np.add.at(weights, (np.arange(reps)[:, None], ranks), 1 / ranks.shape[1])
+    ranks, numbers = _distinct(n, reps, seed)
+    ranks = ranks[:, n // 4 : n - n // 4]
+    weights = np.zeros((len(ranks), n))
+    np.add.at(weights, (np.arange(len(ranks))[:, None], ranks), 1 / ranks.shape[1])
     values = np.einsum("...n,rn->...r", np.sort(scores, axis=-1), weights)  # `@` would wake BLAS threads for little
-    return _percentiles(values, size)
+    return _percentiles(values, size, numbers)
 
 
-def _percentiles(values, size):
-    """(lower, upper) of the middle `size` of resampled statistics: order statistics, for values may be infinite."""
-    reps = values.shape[-1]
+@cache
+def _distinct(n: int, reps: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(resamples of n runs [D, n] in order, each once; how often each is among `reps` [D]). Of few runs there are few:
+    126 of five."""
+    draws = np.random.default_rng(seed).integers(n, size=(reps, n))
+    return np.unique(np.sort(draws, axis=-1), axis=0, return_counts=True)
+
+
+def _percentiles(values, size, numbers=None):
+    """(lower, upper) of the middle `size` of resampled statistics: order statistics, for values may be infinite.
+
+    numbers: how often each counts; None: once.
+    """
+    reps = values.shape[-1] if numbers is None else int(numbers.sum())
     low = max(0, int(np.ceil((1 - size) / 2 * reps)) - 1)
+    if numbers is not None and len(numbers) < reps:
+        order = np.argsort(values, axis=-1)
+        values, counted = np.take_along_axis(values, order, axis=-1), np.cumsum(numbers[order], axis=-1)
+        places = ((counted > k).argmax(axis=-1)[..., None] for k in (low, reps - 1 - low))
+        lower, upper = (np.take_along_axis(values, place, axis=-1)[..., 0] for place in places)
+        return lower, upper
     values = np.partition(values, [low, reps - 1 - low], axis=-1)
     return values[..., low], values[..., reps - 1 - low]
 
 
-def normalise(strata):
-    """Scores of one task by several algorithms, scaled together: the worst run 0, the best 1; all 0.5 if equal."""
-    lowest, highest = min(s.min() for s in strata), max(s.max() for s in strata)
-    if highest == lowest:
-        return [np.full(s.shape, 0.5) for s in strata]
-    return [(s - lowest) / (highest - lowest) for s in strata]
+def normalise(scores: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Scores on the scale on which `low` is 0 and `high` is 1. They may lie beyond."""
+    return (scores - low) / (high - low)
 
 
 # ---- curves
@@ -114,6 +136,39 @@ def common_grid(all_steps, most=500):
         grid = np.array([end])
     stride = -(-len(grid) // most)
     return grid[::-1][::stride][::-1]  # the last point stays
+
+
+def longest_grid(all_steps: list[np.ndarray], most: int = 500) -> np.ndarray:
+    """`common_grid`, and beyond the end of the runs that stop there the points of those that go on.
+
+    A run goes on where it has an evaluation more than half an interval after the last point.
+    """
+    gap = widest_gap(all_steps)
+    grid = common_grid(all_steps, most=len(max(all_steps, key=len)) + 1)
+    while left := [steps for steps in all_steps if steps[-1] > grid[-1] + gap / 2]:
+        later = [steps[steps > grid[-1] + gap / 2] for steps in left]
+        grid = np.concatenate([grid, common_grid(later, most=len(max(later, key=len)) + 1)])
+    stride = -(-len(grid) // most)
+    return grid[::-1][::stride][::-1]
+
+
+def widest_gap(all_steps: list[np.ndarray]) -> float:
+    """The interval between evaluations of the run that evaluates most rarely."""
+    return max(float(np.median(np.diff(steps))) if len(steps) > 1 else 0.0 for steps in all_steps)
+
+
+def running_mean(curves: np.ndarray, points: int) -> np.ndarray:
+    """The mean of each point [T, n] and those around it, `points` in all, as far as there are values (not NaN). At the
+    ends there are fewer."""
+    held = np.isfinite(curves)
+    sums, numbers = (
+        np.concatenate([np.zeros((1, curves.shape[1])), np.cumsum(x, axis=0)])
+        for x in (np.where(held, curves, 0.0), held.astype(float))
+    )
+    t = np.arange(len(curves))
+    low, high = (t - (points - 1) // 2).clip(0), (t + points // 2 + 1).clip(max=len(curves))
+    with np.errstate(invalid="ignore"):
+        return np.where(held, (sums[high] - sums[low]) / (numbers[high] - numbers[low]), np.nan)
 
 
 def nearest(steps, values, grid):

@@ -277,9 +277,15 @@ def task_name(values):
     return str(env_args.get("map_name") or env_args.get("key") or of_env).replace("/", "_")
 
 
+OWN_MAPS = ("smax", "smaclite")  # games with the map names of StarCraft, whose folders say which game it is
+
+
 def task_folder(values: dict) -> str:
-    """The same as the name of a folder on any file system: `lbforaging:Foraging-8x8-2p-3f-v3` has an underscore."""
+    """The same as the name of a folder on any file system: `lbforaging:Foraging-8x8-2p-3f-v3` has an underscore. The
+    map 3m is `3m` of StarCraft and `smax_3m` of SMAX, so that results of the two never lie in one folder."""
     name = re.sub(r'[:\\*?"<>|\x00-\x1f]', "_", task_name(values))
+    if str(values["env"]) in OWN_MAPS and values["env_args"].get("map_name"):
+        name = f"{values['env']}_{name}"
     return name if name.strip(". ") else "_"
 
 

@@ -109,6 +109,12 @@ def test_the_games_own_state_is_taken_wherever_it_is(tells, name):
     assert env.facts["state"] == f"the game's own, {name}, 3 numbers"
 
 
+def test_a_range_of_scores_that_the_game_declares_is_noted(monkeypatch):
+    assert "score_range" not in own("Signal").facts
+    monkeypatch.setattr("own_games.Signal.score_range", (0, 4.0), raising=False)
+    assert own("Signal").facts["score_range"] == [0, 4.0]
+
+
 @pytest.mark.parametrize("changes", [{"kwargs": {"tells": ""}}, {"use_game_state": False}])
 def test_without_one_or_with_the_key_off_the_observations_stand_in_a_row(changes):
     env = own("Signal", **changes)

@@ -7,14 +7,10 @@ from made_runs import POINTS, ours
 from matplotlib.text import Text
 
 import report
-from reporting import comparison, grouping, palette
+from reporting import comparison, grouping, labels, palette
 from reporting.results import find_results
 
 SIX = ("qtran_alt", "qtran_base", "qmix", "vdn", "iql", "qatten")
-
-
-def look(style):
-    return str(style["color"]), str(style["linestyle"])
 
 
 # ---- colours and lines
@@ -28,20 +24,24 @@ def test_the_six_always_have_the_same_colours():
     assert all(together[name]["linestyle"] == "-" for name in SIX)
 
 
-def test_no_two_algorithms_look_alike():
-    names = [*SIX, *(f"{name}_ns" for name in SIX), *"abcdefgh", *(f"qmix, lr={k}" for k in range(3))]
-    looks = [look(style) for style in palette.styles(names).values()]
-    assert len(set(looks)) == len(looks)
+@pytest.mark.parametrize("n", [3, 30, 200])
+def test_no_two_labels_have_one_colour(n):
+    names = [*SIX, *(f"{name}_ns" for name in SIX), *(f"qmix, lr={k}" for k in range(n))]
+    colours = [style["color"] for style in palette.styles(names).values()]
+    assert len(set(colours)) == len(colours) == 12 + n
 
 
-def test_a_variant_has_the_colour_of_its_family():
-    styles = palette.styles(["qmix", "qmix_ns", "qmix, lr=0.1", "qmix #2", "own", "own, lr=1"])
-    assert len({styles[name]["color"] for name in styles if name.startswith("qmix")}) == 1
-    assert styles["own"]["color"] == styles["own, lr=1"]["color"] != styles["qmix"]["color"]
+def test_colours_are_dark_enough_for_lines_on_white():
+    colours = [style["color"] for style in palette.styles([f"a{k}" for k in range(40)]).values()]
+    light = [sum(w * int(c[k : k + 2], 16) for w, k in ((0.3, 1), (0.6, 3), (0.1, 5))) / 255 for c in colours]
+    assert max(light) < 0.75
 
 
-def test_the_order_of_names_does_not_matter():
-    assert len({str(palette.styles(names)) for names in itertools.permutations(["qmix", "b", "a", "a_ns"])}) == 1
+def test_the_order_of_names_gives_that_of_the_legend_and_no_other_look():
+    for names in itertools.permutations(["qmix", "b", "a", "a_ns"]):
+        styles = palette.styles(names)
+        assert list(styles) == list(names)
+        assert sorted(map(str, styles.items())) == sorted(map(str, palette.styles(sorted(names)).items()))
 
 
 # ---- figures
@@ -51,8 +51,9 @@ def drawn(folder):
     """{name: Figure, laid out} of the runs in a folder."""
     results, _ = find_results([folder], grouping.JUDGED_BY)
     groups = grouping.by_task(grouping.entries(results))
-    style = palette.styles({a for algorithms in groups.values() for a in algorithms})
-    figures = report.draw(comparison.compare(groups, reps=100), groups, style)
+    names = labels.Names([e for algorithms in groups.values() for group in algorithms.values() for e in group])
+    style = palette.styles(names.in_order([]))
+    figures = dict(report.draw(comparison.compare(groups, reps=100), style, names))
     for figure in figures.values():
         figure.draw_without_rendering()
     return figures
@@ -116,4 +117,4 @@ def test_one_seed_is_told_in_the_panel(tmp_path):
     study(tmp_path, ["qmix"], [("a", RETURN)])
     ours(tmp_path, name="vdn", env="a")
     for name in ("learning_curves", "profiles"):
-        assert "one seed, no interval: vdn" in [t.get_text() for t in drawn(tmp_path)[name].findobj(Text)]
+        assert "one seed, no interval: VDN" in [t.get_text() for t in drawn(tmp_path)[name].findobj(Text)]

@@ -84,7 +84,7 @@ def test_env_args_that_one_framework_lacks_are_no_task_but_unfair(tmp_path):
     sacred(tmp_path, name="vdn", env_args={"key": "game"})
     tasks = grouping.by_task(entries(tmp_path))
     assert list(tasks) == ["game"]
-    assert grouping.unfair(tasks["game"]) == ["env_args.sight differs: 2 (qmix); not set (vdn)"]
+    assert grouping.unfair(tasks["game"]) == ["env_args.sight differs: 2 (QMIX); not set (VDN)"]
 
 
 @pytest.mark.parametrize("key, value", [("t_max", 50), ("test_nepisode", 3), ("evaluation_epsilon", 0.1)])
@@ -94,7 +94,7 @@ def test_what_makes_a_comparison_unfair(key, value, tmp_path):
     assert grouping.unfair(grouping.by_task(entries(tmp_path))["two_step"]) == []
     ours(tmp_path, name="iql", **{key: value})
     (said,) = grouping.unfair(grouping.by_task(entries(tmp_path))["two_step"])
-    assert said.startswith(f"{key} differs:") and f"{value} (iql)" in said and "(qmix and vdn)" in said
+    assert said.startswith(f"{key} differs:") and f"{value} (IQL)" in said and "(QMIX and VDN)" in said
 
 
 def test_unequal_numbers_of_seeds_are_told(tmp_path):
@@ -102,7 +102,7 @@ def test_unequal_numbers_of_seeds_are_told(tmp_path):
         ours(tmp_path, seed=seed)
     ours(tmp_path, name="vdn")
     assert grouping.unfair(grouping.by_task(entries(tmp_path))["two_step"]) == [
-        "the number of seeds differs: 2 (qmix); 1 (vdn)"
+        "the number of seeds differs: 2 (QMIX); 1 (VDN)"
     ]
 
 

@@ -90,9 +90,7 @@ def test_share_above_by_hand():
 
 
 def test_normalised_scores():
-    a, b = st.normalise([np.array([2.0, 4.0]), np.array([6.0])])
-    assert (a.tolist(), b.tolist()) == ([0, 0.5], [1])
-    assert st.normalise([np.array([3.0, 3.0])])[0].tolist() == [0.5, 0.5]
+    assert st.normalise(np.array([2.0, 4.0, 7.0, 0.0]), 2, 6).tolist() == [0, 0.5, 1.25, -0.5]
 
 
 def test_steps_to_a_threshold():

@@ -9,7 +9,7 @@ import yaml
 from parts import readers
 from utils import config as configuration
 from utils.args import ConfigError
-from utils.config import EPYMARL, explain, load, load_from, names, parse_overrides, task_name
+from utils.config import EPYMARL, explain, load, load_from, names, parse_overrides, task_folder, task_name
 
 
 def loaded(alg="qtran_alt", env="matrix_game", *words):
@@ -377,3 +377,9 @@ def test_values_that_no_run_can_have(word, said):
 def test_the_home_folder_may_be_written_as_in_a_shell(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert loaded("vdn", "two_step", "local_results_path=~/r").values["local_results_path"] == "/home/me/r"
+
+
+def test_the_folder_of_a_map_says_which_game_it_is():
+    folders = {env: task_folder({"env": env, "env_args": {"map_name": "3m"}}) for env in ("sc2", "smax", "smaclite")}
+    assert folders == {"sc2": "3m", "smax": "smax_3m", "smaclite": "smaclite_3m"}
+    assert task_folder({"env": "gymma", "env_args": {"key": "rware:tiny-v1"}}) == "rware_tiny-v1"
