@@ -74,7 +74,7 @@ def ceilings(s: Setting) -> dict[str, float]:
     return {
         "games": s.games / s.step_seconds,
         "network": s.mean_length / s.sending(s.mean_length),
-        "taking in": s.mean_length / s.taking_in(s.mean_length),
+        "storing": s.mean_length / s.taking_in(s.mean_length),
         "learner": s.games * s.mean_length / thread,
     }
 
@@ -163,7 +163,7 @@ def report(s: Setting) -> None:
     for label, setting, measured in CHECKS:
         model = throughput(setting, rounds=100)[0]
         print(f"| {label} | {measured:.0f} | {model:.0f} | {model / measured:.2f} |")
-    print(f"\n| what is at work all the time | steps/s with {s.games} games |\n|---|---|")
+    print(f"\n| limit | steps/s with {s.games} games |\n|---|---|")
     for what, most in ceilings(s).items():
         print(f"| {what} | {most:,.0f} |")
     print("\n| games | max_staleness | steps/s | updates/s | limited by |\n|---|---|---|---|---|")

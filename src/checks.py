@@ -88,8 +88,10 @@ def packages(requirements: str, needed: bool = True) -> Check:
 
 
 def extras() -> list[str]:
-    """The files of optional packages: all in requirements/ but the developers' and the constraints."""
-    files = [path for path in ROOT.glob("requirements/*.txt") if not path.stem.startswith(("dev", "constraints"))]
+    """The files of optional packages: all in requirements/ but those of developers, documentation and constraints."""
+    files = [
+        path for path in ROOT.glob("requirements/*.txt") if not path.stem.startswith(("dev", "docs", "constraints"))
+    ]
     return sorted(str(path.relative_to(ROOT)) for path in files)
 
 
@@ -116,9 +118,11 @@ def torch_device() -> Check:
     if not Path("/dev/nvidiactl").exists():
         return Check("device", "ok", f"{version}, CPU; no NVIDIA GPU here")
     if torch.version.cuda is None:
-        fix = "pip uninstall torch, then pip install -r requirements.txt from an index that has torch with CUDA"
+        fix = (
+            "install the build of torch with CUDA that https://pytorch.org/get-started/locally/ shows for this machine"
+        )
         return Check("device", "missing", f"{version} is a build for the CPU; the GPU is not used", fix)
-    fix = "nvidia-smi tells whether the driver works; in a container, start it with --gpus all"
+    fix = "nvidia-smi shows whether the driver works; start a container with --gpus all"
     return Check("device", "missing", f"{version} (CUDA {torch.version.cuda}) sees no GPU", fix)
 
 
@@ -177,7 +181,7 @@ def starcraft(needed: bool) -> list[Check]:
     there = installed_maps(path)
     absent = [name for name in (*SMAC_MAPS, SMACV2_MAP) if name not in there]
     if absent:
-        detail = f"{len(there)} in {path}/Maps/SMAC_Maps; not there: {', '.join(absent)}"
+        detail = f"{len(there)} in {path}/Maps/SMAC_Maps; missing: {', '.join(absent)}"
         fix = f"SC2PATH={path} docker/install_sc2.sh --accept-licence"
         # Whether the one that is asked for is there shows when its environment is made, for `memory`.
         return [*found, Check("its maps", "broken" if needed and not there else "missing", detail, fix)]
@@ -212,7 +216,12 @@ def mongo(url: str | None, database: str) -> Check:
     except ConfigError as error:
         return failed("MongoDB", error)
     except Exception as error:  # pymongo's many
-        return Check("MongoDB", "broken", f"{name}: {brief(error)}", f"start the server of {name}, or mongo_url=null")
+        return Check(
+            "MongoDB",
+            "broken",
+            f"{name}: {brief(error)}",
+            f"start the server of {name}, or run without it: mongo_url=null",
+        )
     return Check("MongoDB", "ok", f"{name}, database {database}")
 
 
@@ -226,10 +235,12 @@ def disk(folder: str | PathLike) -> Check:
             f.flush()
         free = shutil.disk_usage(there).free
     except OSError as error:
-        return Check("disk", "broken", f"{there}: {error.strerror}", "with local_results_path=FOLDER")
+        return Check(
+            "disk", "broken", f"{there}: {error.strerror}", "choose another folder: with local_results_path=FOLDER"
+        )
     detail = f"{free / 2**30:.1f} GiB free in {there}"
     if free < DISK_LEFT:
-        return Check("disk", "broken", detail, "make room, or with local_results_path=FOLDER")
+        return Check("disk", "broken", detail, "delete files, or choose another folder: with local_results_path=FOLDER")
     return Check("disk", "ok", detail)
 
 
@@ -313,7 +324,7 @@ def _play(values: dict[str, Any]) -> str:
         versions = [f"{program} {version}" for program, version in env.versions.items()]
     finally:
         env.close()
-    end = "the time limit" if step.truncated[0] else "the game's end"
+    end = "the time limit" if step.truncated[0] else "a terminal state"
     seen = [
         f"{info.n_agents} agents, {info.n_actions} actions, observation {info.obs_shape}, state {info.state_shape}",
         f"{steps} of at most {info.episode_limit} steps to {end}",

@@ -1,4 +1,4 @@
-"""Command line: what works on this machine, what does not, and the line that mends it.
+"""Command line: what works on this machine, what does not, and the command that fixes it.
 
 python src/doctor.py --env-config=sc2
 """
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 
 EXAMPLES = """\
-what is looked at: Python, the packages, torch and its device, each environment, StarCraft II (SC2PATH, version, maps),
-ports, MongoDB, room for results, memory. Values after `with` are those of the run, as for src/main.py:
+checked: Python, the packages, torch and its device, each environment, StarCraft II (SC2PATH, version, maps), ports,
+MongoDB, disk space for results, memory. Values after `with` are those of the run, as for src/main.py:
 
   python src/doctor.py                                                       this machine, and the built-in games
   python src/doctor.py --config=qtran_alt --env-config=predator_prey         what this run needs
   python src/doctor.py --env-config=matrix_game with buffer_size=100000 local_results_path=results
-  python src/doctor.py --start matrix_game                                   play one episode of random actions
-  python src/doctor.py --start sc2 with env_args.map_name=2s3z               the same, of StarCraft II
+  python src/doctor.py --start matrix_game                                   play one episode with random actions
+  python src/doctor.py --start sc2 with env_args.map_name=2s3z               the same with StarCraft II
 
-states: ok; missing: not there, and nothing asked for needs it; broken: it is needed and does not work
+states: ok; missing: not installed, but not needed for what you asked; broken: needed, and it does not work
 
-exit status: 0 all that is needed works; 1 something is broken; 2 bad input
+exit status: 0 everything that is needed works; 1 something is broken; 2 bad input
 """
-EMBEDDED = "matrix_game"  # what is looked at when no environment is named; it needs nothing but the core
+EMBEDDED = "matrix_game"  # what is checked when no environment is named; it needs nothing but the core
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,13 +49,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     p = command.parser(
         "src/doctor.py",
-        "Tell what works on this machine, and mend the rest.",
+        "Show what works on this machine, and how to fix what does not.",
         EXAMPLES,
         usage="%(prog)s [--config=ALGORITHM] [--env-config=ENVIRONMENT] [--start ENVIRONMENT] [with KEY=VALUE ...]",
     )
-    p.add_argument("--config", metavar="ALGORITHM", default="qtran_alt", help="of the run (default: %(default)s)")
-    p.add_argument("--env-config", metavar="ENVIRONMENT", help="of the run: then it has to work")
-    p.add_argument("--start", metavar="ENVIRONMENT", help="the same, and play one episode of it")
+    p.add_argument(
+        "--config", metavar="ALGORITHM", default="qtran_alt", help="algorithm of the run (default: %(default)s)"
+    )
+    p.add_argument("--env-config", metavar="ENVIRONMENT", help="environment of the run; it must work then")
+    p.add_argument("--start", metavar="ENVIRONMENT", help="the same, and play one episode")
     return p
 
 
@@ -66,12 +68,12 @@ def act(options: argparse.Namespace, words: list[str]) -> int:
     for check in (checks.python, lambda: checks.packages("requirements.txt"), checks.torch_device, checks.sacred):
         found.append(check())
         if found[-1].state == "broken":
-            return conclude(found, "nothing else was looked at: all of it needs this")
+            return conclude(found, "nothing else was checked, because everything needs this")
     if options.env_config and options.start and options.env_config != options.start:
         from utils.args import ConfigError
 
         raise ConfigError(
-            f"--env-config={options.env_config} and --start {options.start}: give one of them, or the same"
+            f"--env-config={options.env_config} and --start {options.start}: give one of the two, or the same name"
         )
     game = options.env_config or options.start or EMBEDDED
     alone = bool(options.env_config or options.start)
@@ -84,7 +86,9 @@ def act(options: argparse.Namespace, words: list[str]) -> int:
         checks.disk(values["local_results_path"]),
     ]
     if not playable:
-        return conclude(found, f"the replay and the game were not looked at: they need {game}")
+        return conclude(
+            found, f"the memory of the replay and the game was not checked, because {game} does not work here"
+        )
     found.append(checks.memory(values))
     if options.start:
         print(f"playing one episode of {options.start}", file=sys.stderr, flush=True)
@@ -133,7 +137,7 @@ def conclude(found: list[Check], note: str | None = None) -> int:
     if note:
         print(note)
     broken = [check.name for check in found if check.state == "broken"]
-    print(f"broken: {', '.join(broken)}" if broken else "all that is needed works")
+    print(f"broken: {', '.join(broken)}" if broken else "everything that is needed works")
     return int(bool(broken))
 
 
@@ -144,15 +148,12 @@ def show(found: list[Check]) -> None:
         from rich.text import Text
     except ImportError:  # of what is not installed
         for check in found:
-            print(
-                f"{check.state:8}{check.name}: {check.detail}"
-                + (f"\n        mend it: {check.fix}" if check.fix else "")
-            )
+            print(f"{check.state:8}{check.name}: {check.detail}" + (f"\n        fix: {check.fix}" if check.fix else ""))
         return
     colours = {"ok": "green", "missing": "yellow", "broken": "red"}
     console = Console()
     narrow = console.is_terminal  # a column for the commands would cut them there: they stand below, each in one piece
-    table = Table("what", "state", "found") if narrow else Table("what", "state", "found", "mend it with")
+    table = Table("what", "state", "found") if narrow else Table("what", "state", "found", "fix")
     for check in found:
         state = Text(check.state, style=colours[check.state])
         row = [Text(check.name), state, Text(check.detail)]
@@ -162,7 +163,7 @@ def show(found: list[Check]) -> None:
     console.print(table)
     for check in found if narrow else ():
         if check.fix:
-            print(f"{check.name}, mend it with: {check.fix}")
+            print(f"{check.name}, fix: {check.fix}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 EXAMPLES = """\
-values after `with` are written as Sacred has them, nested keys too:
+values after `with` are written as in Sacred; nested keys have a dot:
 
   python src/main.py --config=qtran_alt --env-config=matrix_game
   python src/main.py --config=qmix --env-config=predator_prey with env_args.penalty=1.5 seed=1 t_max=1000000
@@ -31,14 +31,14 @@ values after `with` are written as Sacred has them, nested keys too:
   python src/main.py --config=my_algorithm.yaml --env-config=two_step                a file of your own
   python src/main.py --resume results/qtran_alt/matrix_game/seed1_...                resume a run that was stopped
   python src/main.py --resume=latest --config=qmix --env-config=smax with seed=1     resume or start: for job scripts
-  python src/main.py --status results                            runs: alive, interrupted, finished, how far
+  python src/main.py --status results                            state and steps of the runs in this folder
   python src/main.py --config=qtran_alt --env-config=matrix_game --explain           every key of that run
   python src/main.py --list                                      algorithms, environments, what is installed
 
-A signal (Ctrl-C, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2) ends the round that is played, saves the state and stops; a second
-one leaves at once.
+After a signal (Ctrl-C, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2) the run finishes its round, saves its state and stops.
+After a second signal it stops at once.
 
-exit status: 0 finished; 1 training failed; 2 bad input; 128 + its number after a signal (130 Ctrl-C, 143 SIGTERM)
+exit status: 0 finished; 1 training failed; 2 bad input; 128 + n after signal n (130 Ctrl-C, 143 SIGTERM)
 """
 
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, stray = parser().parse_known_args(argv[:split])
     if stray:
         values = " ".join(word for word in stray if "=" in word and not word.startswith("-"))
-        hint = f"; values go after the word `with`: with {values}" if values else ""
+        hint = f"; values come after the word `with`: with {values}" if values else ""
         parser().error(f"unrecognized arguments: {' '.join(stray)}{hint}")
     return command.status_of(act, options, argv[split + 1 :])
 
@@ -62,23 +62,33 @@ def parser() -> argparse.ArgumentParser:
         usage="%(prog)s --config=ALGORITHM --env-config=ENVIRONMENT [options] [with KEY=VALUE ...]",
     )
     p.add_argument(
-        "--config", metavar="ALGORITHM", help="a file of src/config/algs, such as qtran_alt, or the path of a YAML file"
+        "--config",
+        metavar="ALGORITHM",
+        help="name of a file in src/config/algs, such as qtran_alt, or path of a YAML file",
     )
     p.add_argument(
-        "--env-config", metavar="ENVIRONMENT", help="a file of src/config/envs, such as matrix_game, or a path"
+        "--env-config",
+        metavar="ENVIRONMENT",
+        help="name of a file in src/config/envs, such as matrix_game, or path of a YAML file",
     )
-    p.add_argument("--from", dest="from_", metavar="RUN_DIR", help="repeat this run; its config.yaml may be named too")
+    p.add_argument("--from", dest="from_", metavar="RUN_DIR", help="repeat this run; RUN_DIR may be its config.yaml")
     p.add_argument(
         "--resume",
         metavar="RUN_DIR",
-        help="go on with this run in its directory; latest: the newest of a configuration",
+        help="continue this run in its directory; --resume=latest: the newest run with the given configuration",
     )
-    p.add_argument("--strict", action="store_true", help="with --resume: refuse a state of another version or machine")
-    p.add_argument("--status", metavar="PATH", help="what the runs in or below this folder do, and how far they are")
-    p.add_argument("--list", action="store_true", help="algorithms and environments, and what is installed")
-    p.add_argument("--explain", action="store_true", help="each key: its value, who set it, who reads it; no run")
-    p.add_argument("--profile", action="store_true", help="write trace.json of ten rounds, for ui.perfetto.dev")
-    p.add_argument("--version", action="store_true", help="the version of this program, and its commit")
+    p.add_argument(
+        "--strict", action="store_true", help="with --resume: refuse a state that another version or machine wrote"
+    )
+    p.add_argument("--status", metavar="PATH", help="show state and steps of the runs in or below this folder")
+    p.add_argument("--list", action="store_true", help="show algorithms and environments, and which are installed")
+    p.add_argument(
+        "--explain", action="store_true", help="show each key: its value, who set it, who reads it; train nothing"
+    )
+    p.add_argument(
+        "--profile", action="store_true", help="also write trace.json, a profile of ten rounds for ui.perfetto.dev"
+    )
+    p.add_argument("--version", action="store_true", help="show the version of this program and its commit")
     return p
 
 
@@ -100,16 +110,20 @@ def act(options: argparse.Namespace, words: list[str]) -> int:
     overrides = configuration.parse_overrides(words)
     latest = options.resume == "latest"
     if options.resume and options.profile:
-        raise configuration.ConfigError("--profile is for a new run; leave --resume out")
+        raise configuration.ConfigError("--profile works for new runs only; remove --resume")
     if options.resume and not latest:
         if options.config or options.env_config or options.from_:
-            raise configuration.ConfigError("--resume RUN_DIR: the run has its configuration; drop the others")
+            raise configuration.ConfigError(
+                "--resume RUN_DIR takes the configuration of that run; remove --config, --env-config and --from"
+            )
         return resume(options.resume, overrides, options.strict)
     if options.strict and not latest:
-        raise configuration.ConfigError("--strict goes with --resume")
+        raise configuration.ConfigError("--strict works with --resume only; remove it, or add --resume RUN_DIR")
     if options.from_:
         if options.config or options.env_config:
-            raise configuration.ConfigError("--from PATH already says which algorithm and environment; drop the others")
+            raise configuration.ConfigError(
+                "--from PATH takes algorithm and environment of that run; remove --config and --env-config"
+            )
         config = configuration.load_from(options.from_, overrides, readers)
     else:
         config = configuration.load(options.config, options.env_config, overrides, readers)

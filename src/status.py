@@ -1,4 +1,4 @@
-"""`python src/main.py --status PATH`: what the runs in or below a folder do, and how far they are."""
+"""`python src/main.py --status PATH`: state and steps of the runs in or below a folder."""
 
 import time
 from contextlib import suppress
@@ -73,11 +73,13 @@ def show_status(path: str) -> int:
 
     folder = expanded(path)
     if not folder.is_dir():
-        raise ConfigError(f"--status {path}: no such folder")
+        raise ConfigError(
+            f"--status {path}: this folder does not exist; give a folder that holds runs, such as results"
+        )
     console = Console(highlight=False, emoji=False)
     found = [status_of(run) for run in find_runs(folder)]
     if not found:
-        console.print(f"{folder}: no runs in or below it", markup=False, soft_wrap=True)
+        console.print(f"no runs in or below {folder}", markup=False, soft_wrap=True)
         return 0
     table = Table("run", "state", "steps", "last change", "process", "state on disk")
     for s in found:

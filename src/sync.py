@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     split = argv.index("with") if "with" in argv else len(argv)
     options, stray = parser().parse_known_args(argv[:split])
     if stray:
-        parser().error(f"unrecognized arguments: {' '.join(stray)}; values go after the word `with`")
+        parser().error(f"unrecognized arguments: {' '.join(stray)}; values come after the word `with`")
     return command.status_of(act, options, argv[split + 1 :])
 
 

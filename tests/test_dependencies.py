@@ -30,6 +30,7 @@ COVERED = {
     "dev.txt": ((ALL, STARCRAFT), PYTHONS),
     "gym.txt": ((ALL, STARCRAFT), PYTHONS),
     "smax.txt": ((ALL, STARCRAFT), PYTHONS[1:]),
+    "docs.txt": ((ALL, STARCRAFT), PYTHONS),
     "ray.txt": ((ALL,), PYTHONS),
     "sc2.txt": ((STARCRAFT,), PYTHONS),
 }

@@ -60,7 +60,7 @@ def test_help_needs_no_package():
 
 def test_a_machine_that_works(told, folder):
     run, rows = told()
-    assert run.code == 0 and run.out.endswith("all that is needed works\n")
+    assert run.code == 0 and run.out.endswith("everything that is needed works\n")
     games = [f"environment {name}" for name in EMBEDDED]
     wanted = ["Python", "requirements.txt", "device", "sacred", *games, "free ports", "MongoDB", "disk", "memory"]
     assert [state(rows[name]) for name in wanted] == ["ok"] * len(wanted)
@@ -85,7 +85,7 @@ def test_an_episode_is_random_available_actions_to_the_end():
     """Of the two-step game: two steps, and one of the four returns that it has."""
     values = {"env": "two_step", "env_args": {}, "seed": 3}
     check = checks.episode(values)
-    assert check.state == "ok" and "2 of at most 2 steps to the game's end" in check.detail
+    assert check.state == "ok" and "2 of at most 2 steps to a terminal state" in check.detail
     assert any(f"return {pays}.000" in check.detail for pays in (0, 1, 7, 8))
 
 
@@ -136,7 +136,7 @@ def test_a_game_that_fails_is_told_in_one_line(told, monkeypatch):
     "argv, said",
     [
         (["--start", "two_stop"], "two_stop: unknown"),
-        (["--env-config=two_step", "--start", "matrix_game"], "give one of them"),
+        (["--env-config=two_step", "--start", "matrix_game"], "give one of the two"),
         (["--config=qtran"], "--config=qtran: unknown"),
         (["with", "buffer_sise=3"], "'buffer_size'"),
         (["--stort"], "unrecognized arguments"),
@@ -173,7 +173,7 @@ def test_a_core_package_that_is_there_and_cannot_be_imported(module, error, said
     environment = os.environ | {"PYTHONPATH": str(folder)}
     run = subprocess.run([sys.executable, SOURCE / "doctor.py"], env=environment, capture_output=True, text=True)
     assert run.returncode == 1 and said in run.stdout and "pip install --force-reinstall" in run.stdout
-    assert "nothing else was looked at" in run.stdout and "Traceback" not in run.stderr
+    assert "nothing else was checked" in run.stdout and "Traceback" not in run.stderr
 
 
 def test_a_requirements_file_tells_each_absent_package_and_each_other_version(monkeypatch, tmp_path):
@@ -213,7 +213,7 @@ def test_a_game_whose_package_is_missing(told, monkeypatch):
     run, rows = told("--env-config=two_step", "with", "env_args.any=1", f"mongo_url=mongodb://127.0.0.1:{free_port()}/",
                      "mongo_db=a")  # fmt: skip
     assert run.code == 1 and state(rows["environment two_step"]) == state(rows["MongoDB"]) == "broken"
-    assert "broken: environment two_step, MongoDB" in run.out and "they need two_step" in run.out
+    assert "broken: environment two_step, MongoDB" in run.out and "two_step does not work here" in run.out
 
 
 def test_a_package_that_is_there_and_cannot_be_imported(told, monkeypatch, tmp_path):
@@ -232,7 +232,7 @@ def test_everything_that_starcraft_lacks_is_told_at_once(told, monkeypatch):
     monkeypatch.setattr("importlib.metadata.version", lambda name: "7.1")
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
     run, rows = told("--start", "sc2", "with", "env_args.map_name=8m", "local_results_path=/proc/nowhere")
-    assert run.code == 1 and "they need sc2" in run.out and "Traceback" not in run.err
+    assert run.code == 1 and "sc2 does not work here" in run.out and "Traceback" not in run.err
     for name, fix in {
         "environment sc2": "pip install -r requirements/sc2.txt",
         "protobuf": "pip install protobuf==3.20.3",
@@ -269,7 +269,7 @@ def test_starcraft_that_lacks_something(needed, word, tmp_path, monkeypatch):
     monkeypatch.setenv("SC2PATH", str(game(tmp_path / "old", "Base5", maps=["3m"])))
     _, version, maps = checks.starcraft(needed)
     assert (version.state, maps.state) == (word, "missing") and "too old" in version.detail
-    assert "8m, 25m" in maps.detail and "3m," not in maps.detail.split("not there:")[1].split(" 8m")[0]
+    assert "8m, 25m" in maps.detail and "3m," not in maps.detail.split("missing:")[1].split(" 8m")[0]
     assert maps.fix == f"SC2PATH={tmp_path}/old docker/install_sc2.sh --accept-licence"
     monkeypatch.setenv("SC2PATH", str(game(tmp_path / "bare")))
     assert checks.starcraft(needed)[2].state == word
@@ -298,7 +298,7 @@ def test_mongo_alive_and_dead(told):
         server.kill()
     run, rows = told("with", f"mongo_url={server.url}", "mongo_db=runs")
     assert run.code == 1 and state(rows["MongoDB"]) == "broken"
-    assert f"start the server of {server.url}, or mongo_url=null" in run.out
+    assert f"start the server of {server.url}, or run without it: mongo_url=null" in run.out
     check = checks.mongo("http://u:secret@x", "a")
     assert check.state == "broken" and "secret" not in str(check)
 
@@ -314,7 +314,7 @@ def test_the_results_folder(told, folder):
 def test_a_disk_that_is_almost_full_and_full(tmp_path):
     with small_disk(tmp_path / "small", "1m") as disk:
         check = checks.disk(disk.path)
-        assert check.state == "broken" and "0.0 GiB free" in check.detail and "make room" in check.fix
+        assert check.state == "broken" and "0.0 GiB free" in check.detail and "delete files" in check.fix
         disk.fill()
         check = checks.disk(disk.path)
         assert check.state == "broken" and "No space left" in check.detail
@@ -353,14 +353,14 @@ def test_of_one_that_needs_packages_these_are_shown(told):
     assert "requirements/gym.txt" in rows and "requirements/sc2.txt" not in rows
 
 
-def test_in_a_narrow_terminal_the_command_that_mends_stays_in_one_piece(monkeypatch, capsys):
+def test_in_a_narrow_terminal_the_fix_stays_in_one_piece(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("FORCE_COLOR", "1")
     fix = "pip install --no-deps git+https://example.org/a/very/long/address/that/no/column/holds.git"
     doctor.show([checks.Check("a game", "missing", "it is not installed", fix)])
     lines = capsys.readouterr().out.splitlines()
-    assert f"a game, mend it with: {fix}" in lines
+    assert f"a game, fix: {fix}" in lines
     assert all(len(line) <= 60 or fix in line for line in lines if "\x1b" not in line)
 
 

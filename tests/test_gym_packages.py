@@ -140,7 +140,7 @@ def test_games_of_ones_own_play_in_processes_as_they_do_here(tmp_path, capsys):
 
 
 def test_the_example_of_the_documentation_trains(tmp_path, capsys, monkeypatch):
-    page = (ROOT / "docs" / "environments.md").read_text()
+    page = (ROOT / "docs" / "gymnasium.md").read_text()
     (tmp_path / "mygame.py").write_text(re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0])
     monkeypatch.syspath_prepend(tmp_path)
     values = ("env_args.key=mygame:Meet", "env_args.time_limit=20", "env_args.scale_obs=True")

@@ -68,11 +68,11 @@ def test_explain_runs_nothing(style, capsys, tmp_path, monkeypatch):
     [
         ([], "missing --config=NAME; known: cw_qmix"),
         (["--config=vdn"], "missing --env-config=NAME; known: gaussian_squeeze"),
-        (["--config=vdn", "--env-config=two_step", "seed=1"], "values go after the word `with`: with seed=1"),
+        (["--config=vdn", "--env-config=two_step", "seed=1"], "values come after the word `with`: with seed=1"),
         (["--conf=vdn"], "unrecognized arguments: --conf=vdn"),
         (["--config"], "expected one argument"),
         (["--from", "nowhere.yaml"], "cannot read nowhere.yaml: No such file"),
-        (["--from", "x.yaml", "--config=vdn"], "drop the others"),
+        (["--from", "x.yaml", "--config=vdn"], "remove --config and --env-config"),
     ],
 )
 def test_a_wrong_command_line(argv, said, capsys):

@@ -1,8 +1,17 @@
-"""Every command of the README works: each `python src/main.py` line is run, shortened. Pages are well formed."""
+"""Every command of README.md and docs/ works, or a comment above it says why it is not run. Pages are well formed.
+
+A line `python src/main.py` is run, shortened. The lines of a study are run one after the other, shortened too. Of a
+study on a page of results, which takes hours, the study and the options are read. What cannot be run stands in a block
+below `<!-- not run by the tests: REASON -->`.
+"""
 
 import re
 import shlex
+import subprocess
+from typing import NamedTuple
 
+import heatmaps
+import learned_tables
 import pack_runs
 import pytest
 import yaml
@@ -14,13 +23,57 @@ import plugin
 import report
 import sweep
 from hosts import check
+from sweeping.study import read_study
+from utils.version import VERSION
 
-README = (ROOT / "README.md").read_text()
-SKIP = "# not run by the tests"
-BLOCKS = re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-LINES = [line.strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if SKIP not in line]
+SKIP = "not run by the tests: "
 PAGES = [str(path.relative_to(ROOT)) for folder in (".", "docs", "bench") for path in (ROOT / folder).glob("*.md")]
-MAIN = [line for line in LINES if "src/main.py" in line]
+PAGES = [page for page in PAGES if page != "CHANGELOG.md"]
+RESULTS = ("docs/reproduction.md", "docs/smax.md", "docs/comparators.md")  # their studies take hours
+TUTORIAL = "docs/tutorial.md"
+OTHERS = {"docs/comparing.md": "test_report_for_papers.py"}  # pages whose commands another test runs
+
+
+class Line(NamedTuple):
+    page: str
+    text: str
+
+
+def blocks(page: str) -> list[tuple[str, str, str]]:
+    """(the line above, language, text) of each block of code."""
+    out, above, language, text = [], "", None, []
+    for line in (ROOT / page).read_text().splitlines():
+        if line.startswith("```") and language is None:
+            language, text = line[3:], []
+        elif line.startswith("```"):
+            out.append((above, language, "\n".join(text)))
+            language = None
+        elif language is None:
+            above = line
+        else:
+            text.append(line)
+    return out
+
+
+def commands_of(page: str) -> list[Line]:
+    """The commands of a page that are not marked. A block without a language may hold commands too."""
+    out = []
+    for above, language, block in blocks(page):
+        for line in block.replace("\\\n", " ").splitlines() if language in ("bash", "") else ():
+            text = line.partition("  #")[0].strip()
+            command = language == "bash" or text.startswith(("python ", "mkdir "))  # others show an output
+            if text and command and SKIP not in above and SKIP not in line:
+                out.append(Line(page, text))
+    return out
+
+
+LINES = [line for page in PAGES if page not in OTHERS for line in commands_of(page)]
+OF_README = [line.text for line in LINES if line.page == "README.md"]
+MAIN = sorted({line.text for line in LINES if line.text.startswith("python src/main.py")})
+DOCTOR = sorted({line.text for line in LINES if line.text.startswith("python src/doctor.py")})
+STUDIES = [line for line in LINES if re.match("python (src/(sweep|report)|studies/[a-z_]+).py", line.text)]
+OF_RESULTS = sorted({line.text for line in STUDIES if line.page in RESULTS})
+PACKED = "mkdir -p results && tar -xJf docs/smax/3m_runs.tar.xz -C results"
 
 
 def shortened(argv):
@@ -34,12 +87,17 @@ def shortened(argv):
     return [*argv, *([] if "with" in argv else ["with"]), *values]
 
 
-def test_there_are_commands():
-    assert MAIN
+def test_each_command_is_run_or_marked():
+    """A command that no test below takes is a new kind, or lacks its mark."""
+    assert len(MAIN) > 20 and len(DOCTOR) > 1 and len(OF_RESULTS) > 10
+    taken = {*MAIN, *DOCTOR, *(line.text for line in STUDIES if line.page in ("README.md", TUTORIAL, *RESULTS))}
+    taken |= {line.text for line in LINES if line.text.startswith(("python src/plugin.py", "make "))}
+    taken |= {PACKED}
+    assert [line for line in LINES if line.text not in taken] == []
 
 
 @pytest.mark.parametrize("line", MAIN)
-def test_a_command_of_the_readme_runs(line, tmp_path, capsys, monkeypatch):
+def test_a_run_of_the_pages_works(line, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     argv = shlex.split(line.split("src/main.py")[1], comments=True)
@@ -48,7 +106,7 @@ def test_a_command_of_the_readme_runs(line, tmp_path, capsys, monkeypatch):
     assert all(name.startswith("here/") for name in files(tmp_path))
 
 
-@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("python src/doctor.py")])
+@pytest.mark.parametrize("line", DOCTOR)
 def test_the_doctor_finds_nothing_broken(line, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = outcome(doctor.main, capsys, shlex.split(line)[2:])
@@ -56,8 +114,9 @@ def test_the_doctor_finds_nothing_broken(line, tmp_path, capsys, monkeypatch):
     assert files(tmp_path) == []
 
 
-def test_the_plugin_goes_in_and_out(tmp_path, capsys, monkeypatch):
-    lines = [line for line in LINES if line.startswith("python src/plugin.py")]
+@pytest.mark.parametrize("page", ["README.md", "docs/plugin.md"])
+def test_the_plugin_goes_in_and_out(page, tmp_path, capsys, monkeypatch):
+    lines = [line.text for line in LINES if line.page == page and line.text.startswith("python src/plugin.py")]
     assert len(lines) == 3
     before = state(make(tmp_path / "epymarl", "EPyMARL"))
     (tmp_path / "here").mkdir()
@@ -70,22 +129,65 @@ def test_the_plugin_goes_in_and_out(tmp_path, capsys, monkeypatch):
     assert state(tmp_path / "epymarl") == before
 
 
-def test_the_commands_of_a_study_work_one_after_the_other(tmp_path, capfd, monkeypatch):
-    """Shortened: one algorithm, one seed, few steps."""
+def run_study(page, folder, capfd):
+    """The commands of a page's study one after the other in `folder`, where its file is; what they print."""
     commands = {"src/sweep.py": sweep, "src/report.py": report, "studies/pack_runs.py": pack_runs}
-    lines = [line for line in LINES if any(name in line for name in commands)]
-    assert len(lines) == 4
+    for line in (line.text for line in STUDIES if line.page == page):
+        assert commands[line.split()[1]].main(shlex.split(line)[2:]) == 0, capfd.readouterr()
+    return capfd.readouterr().out
+
+
+def test_the_study_of_the_readme_works(tmp_path, capfd, monkeypatch):
+    """Shortened: one seed, few steps."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "studies").mkdir()
-    for path in (ROOT / "studies").glob("*.yaml"):
-        study = yaml.safe_load(path.read_text())
-        study["algorithms"], study["seeds"] = list(study["algorithms"])[:1], 1
-        study["overrides"] = {"t_max": 40, "save_model": False}
-        (tmp_path / "studies" / path.name).write_text(yaml.safe_dump(study))
-    for line in lines:
-        assert commands[line.split()[1]].main(shlex.split(line)[2:]) == 0, capfd.readouterr()
-    said = capfd.readouterr().out
-    assert "1 of 1 runs complete" in said and (tmp_path / "results/studies/two_step/report/report.html").is_file(), said
+    study = yaml.safe_load((ROOT / "studies" / "two_step.yaml").read_text())
+    study |= {"seeds": 1, "overrides": {"t_max": 40, "save_model": False}}
+    (tmp_path / "studies" / "two_step.yaml").write_text(yaml.safe_dump(study))
+    said = run_study("README.md", tmp_path, capfd)
+    assert "2 of 2 runs complete" in said and (tmp_path / "results/studies/two_step/report/report.html").is_file(), said
+
+
+def test_the_study_of_the_tutorial_works(tmp_path, capfd, monkeypatch):
+    """Its file as it is on the page, but for one algorithm, one seed and few steps."""
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / TUTORIAL).read_text(), re.MULTILINE | re.DOTALL)
+    study = yaml.safe_load(text)
+    study |= {"seeds": 1, "algorithms": study["algorithms"][:1]}
+    study["overrides"] |= {"t_max": 40}
+    (tmp_path / "my_study.yaml").write_text(yaml.safe_dump(study))
+    monkeypatch.chdir(tmp_path)
+    said = run_study(TUTORIAL, tmp_path, capfd)
+    assert "1 of 1 runs complete" in said and (tmp_path / "results/studies/my_study/report/report.html").is_file(), said
+
+
+@pytest.mark.parametrize("line", OF_RESULTS)
+def test_the_study_of_a_result_can_be_read(line):
+    """Its file is there, and has the algorithms, environments and seeds that the options name."""
+    command, *words = shlex.split(line)[1:]
+    if command == "src/sweep.py":
+        options = sweep.parser().parse_args(words)
+        study = read_study(ROOT / options.study)
+        assert {*(options.algorithms or [])} <= {*study.algorithms}
+        assert {*(options.environments or [])} <= {*study.environments}
+    else:
+        named = {"src/report.py": report, "studies/heatmaps.py": heatmaps, "studies/learned_tables.py": learned_tables}
+        named[command].parser().parse_args(words)
+
+
+def test_packed_runs_give_a_report(tmp_path, capsys, monkeypatch):
+    """As docs/smax.md says; the file of the runs is where it says."""
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(PACKED, shell=True, check=True)
+    told = outcome(report.main, capsys, ["results/smax_3m", "--reps=100"])
+    assert told.code == 0 and "0.84" in told.out, told.out + told.err
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_on_a_page_can_be_read(page):
+    for _, language, text in blocks(page):
+        if language == "python":
+            compile(text, page, "exec")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -100,7 +202,44 @@ def test_links_and_pictures_lead_somewhere(page):
     assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/")])
+def test_a_page_of_the_site_has_a_place(page):
+    """It stands in the site's table of contents, and the front page links to it."""
+    front, name = (ROOT / "docs" / "index.md").read_text(), page.removeprefix("docs/")
+    inner = {"reproduction.md", "smax.md", "comparators.md", "gymma.md", "index.md"}  # pages that results.md links to
+    assert name == "index.md" or re.search(rf"^(.* <)?{name.removesuffix('.md')}>?$", front, re.MULTILINE)
+    assert name in inner or f"]({name})" in front
+
+
+def test_the_readme_is_short():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 150 and len(text.split()) <= 1200
+
+
+def test_functions_that_the_page_of_the_mathematics_names_exist():
+    import learners.qtran_learner
+    import learners.qtran_loss
+    import learners.transitions
+    import modules.mixers.qtran
+
+    page = (ROOT / "docs" / "mathematics.md").read_text()
+    places = (learners.qtran_loss, learners.transitions, modules.mixers.qtran, learners.qtran_learner)
+    for line in re.findall(r"^.*Functions?: (.*)$|^Computed in (.*)$", page, re.MULTILINE):
+        for name in re.findall(r"`([\w.]+)`", "".join(line).split(" With ")[0]):
+            first, *rest = name.split(".")
+            found = [getattr(place, first) for place in places if hasattr(place, first)]
+            assert found or first == "q_sum", name
+            assert all(hasattr(found[0], attribute) for attribute in rest), name
+
+
+def test_the_version_is_the_same_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert str(citation["version"]) == VERSION and citation["license"] == "Apache-2.0"
+    assert f"\n## {VERSION} ({citation['date-released']})\n" in (ROOT / "CHANGELOG.md").read_text()
+
+
 def test_make_targets_exist():
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = {word for line in LINES for word in re.findall(r"^make (\w+)", line)}
-    assert named and named | set(re.findall(r"`make (\w+)`", README)) <= targets
+    named = {word for line in LINES for word in re.findall(r"^make (\w+)", line.text)}
+    written = {word for page in PAGES for word in re.findall(r"`make (\w+)`", (ROOT / page).read_text())}
+    assert named and named | written <= targets

@@ -369,7 +369,7 @@ def test_what_would_make_another_run_of_it_is_refused(value, said, halfway, caps
 
 def test_several_problems_are_one_message(halfway, capsys):
     refused(capsys, ["--resume", halfway, "with", "lr=0.1", "gamma=0.5"], halfway, "lr", "gamma")
-    refused(capsys, ["--resume", halfway, "--config=qmix"], halfway, "drop the others")
+    refused(capsys, ["--resume", halfway, "--config=qmix"], halfway, "remove --config, --env-config and --from")
 
 
 def test_a_learning_rate_that_depends_on_t_max_forbids_a_longer_run(tmp_path, capsys):

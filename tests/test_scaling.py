@@ -25,7 +25,7 @@ SECONDS = {  # of a round
     "the network": (replace(FREE, step_kb=1, network_gbit=0.001), 0.42),
     "the network all the time": (replace(FREE, step_kb=1, network_gbit=0.001, max_staleness=2), 0.32),
     # 4 times 20 ms, and 30 ms for each of its 0.01 MB.
-    "taking in": (replace(FREE, episode_ms=20, step_kb=1, mb_ms=3000), 0.1 + 4 * (0.02 + 0.03)),
+    "storing": (replace(FREE, episode_ms=20, step_kb=1, mb_ms=3000), 0.1 + 4 * (0.02 + 0.03)),
     "an actor that is always acting": (replace(FREE, games_per_actor=8, act_ms=2.5), 0.2),
 }
 
@@ -48,7 +48,7 @@ def test_without_staleness_a_round_is_as_long_as_its_longest_episode():
 def test_ceilings():
     setting = replace(FREE, step_kb=1, network_gbit=0.001, episode_ms=20, update_ms=20)
     assert scaling.ceilings(setting) == pytest.approx(
-        {"games": 400, "network": 125, "taking in": 500, "learner": 40 / (4 * 0.02 + 0.02)}
+        {"games": 400, "network": 125, "storing": 500, "learner": 40 / (4 * 0.02 + 0.02)}
     )
     assert scaling.limit(setting, 120) == "network" and "network next" in scaling.limit(setting, 60)
 

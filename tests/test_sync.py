@@ -382,7 +382,7 @@ def test_bad_input(values, said, finished, capsys):
 
 def test_the_word_with_is_missing(finished, capsys):
     done = outcome(sync.main, capsys, [finished, "mongo_url=mongodb://me:S3cret@h", MONGO])
-    assert done.code == 2 and "values go after the word `with`" in done.err and "S3cret" not in done.err
+    assert done.code == 2 and "values come after the word `with`" in done.err and "S3cret" not in done.err
 
 
 def test_no_run(tmp_path, finished, capsys):

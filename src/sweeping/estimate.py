@@ -126,7 +126,7 @@ def _probed_pace(job):
 
 def _pace(rounds):
     """Seconds per environment step from records of rounds, of the second half alone: the start is untypical."""
-    if len(rounds) < 2:
+    if len(rounds) < 2 or rounds[0]["t_env"] == rounds[-1]["t_env"]:  # a run of one round
         return None
     first, last = rounds[0], rounds[-1]
     half = next(r for r in rounds if r["time"] >= (first["time"] + last["time"]) / 2)

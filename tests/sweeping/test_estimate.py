@@ -102,6 +102,11 @@ def test_a_pace_is_of_the_second_half_with_start_and_tests(tmp_path, monkeypatch
     assert probed_pace(tmp_path, monkeypatch, []) == (None, False)
 
 
+def test_a_try_of_one_round_has_no_pace(tmp_path, monkeypatch):
+    """Its records are of one step."""
+    assert probed_pace(tmp_path, monkeypatch, [record("epsilon", 64, 101.0), record("epsilon", 64, 102.0)])[0] is None
+
+
 def test_steps_before_learning_starts_are_played_at_their_own_pace(tmp_path, monkeypatch):
     # 0.1 s a step before the first update, which comes after the round that ends at step 100, 0.3 s from then on
     rounds = [record("epsilon", t, 115 + t / 10 + (t > 100) * (t - 100) / 5) for t in range(20, 220, 20)]

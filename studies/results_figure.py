@@ -1,0 +1,98 @@
+"""The figure of docs/results.md: each algorithm's return at the end, as a share of the best possible one.
+
+python studies/results_figure.py docs/results.png
+
+Reads the tables beside docs/reproduction.md and docs/smax.md, and bench/matrix_seeds.json.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from reporting.palette import FIXED, STYLE
+from reporting.statistics import iqm, iqm_interval
+
+ROOT = Path(__file__).resolve().parents[1]
+Bar = tuple[float, float, float]  # interquartile mean, lower and upper end of its interval
+ALGORITHMS = ("qtran_alt", "qtran_base", "qmix", "vdn")
+
+
+class Game(NamedTuple):
+    """A row of the figure. best: the return of the best joint policy; of battles, all of them are won."""
+
+    label: str
+    file: str
+    task: str
+    best: float
+
+
+GAMES = (
+    Game("21×21 game", "reproduction/matrix_21x21_final.csv", "qtran_21x21", 10),
+    Game("predator-prey, P = 0.5", "reproduction/predator_prey_final.csv", "predator_prey penalty=0.5", 28.9),
+    Game("predator-prey, P = 1.0", "reproduction/predator_prey_final.csv", "predator_prey penalty=1.0", 25.7),
+    Game("predator-prey, P = 1.5", "reproduction/predator_prey_final.csv", "predator_prey penalty=1.5", 23.8),
+    Game("squeeze, one peak", "reproduction/squeeze_final.csv", "gaussian_squeeze k=1", 7.56),
+    Game("squeeze, two peaks", "reproduction/squeeze_final.csv", "gaussian_squeeze k=2", 7.71),
+    Game("the same, uniform play", "reproduction/squeeze_uniform_final.csv", "gaussian_squeeze", 7.71),
+    Game("SMAX 3m", "smax/3m_final.csv", "3m", 1),
+    Game("SMAX 2s3z", "smax/2s3z_final.csv", "2s3z", 1),
+    Game("SMAX 5m_vs_6m", "smax/5m_vs_6m_final.csv", "5m_vs_6m", 1),
+)
+FIRST = "3×3 game"  # its runs are in bench/matrix_seeds.json
+FIRST_BEST = 8
+
+
+def shares() -> dict[str, dict[str, Bar]]:
+    """{game: {algorithm: its Bar, in shares of the best return}}."""
+    seeds = json.loads((ROOT / "bench" / "matrix_seeds.json").read_text())
+    out: dict[str, dict[str, Bar]] = {FIRST: {}}
+    for a in ALGORITHMS:
+        paid = np.array([run["greedy_payoff"] / FIRST_BEST for run in seeds[a]])
+        lower, upper = iqm_interval(paid)
+        out[FIRST][a] = float(iqm(paid)), float(lower), float(upper)
+    for game in GAMES:
+        with open(ROOT / "docs" / game.file, newline="", encoding="utf-8") as file:
+            rows = {row["algorithm"]: row for row in csv.DictReader(file) if row["task"] == game.task}
+        scale = {a: {name: float(rows[a][name]) / game.best for name in ("iqm", "lower", "upper")} for a in ALGORITHMS}
+        out[game.label] = {a: (x["iqm"], x["lower"], x["upper"]) for a, x in scale.items()}
+    return out
+
+
+def draw(path: Path) -> None:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    found = shares()
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+        ax = figure.subplots()
+        for row, values in enumerate(found.values()):
+            for k, a in enumerate(ALGORITHMS):
+                mean, low, high = values[a]
+                y = row + 0.17 * (k - 1.5)
+                ax.plot([low, high], [y, y], color=FIXED[a], lw=2, solid_capstyle="butt")
+                ax.plot(mean, y, "osD^"[k], color=FIXED[a], ms=5, label=a if row == 0 else None)
+        ax.set_yticks(range(len(found)), list(found))
+        ax.set(xlim=(-0.15, 1.04), xlabel="return at the end, as a share of the best possible return")
+        ax.axvline(1, color="black", lw=0.8)
+        ax.invert_yaxis()
+        figure.legend(loc="outside upper center", ncols=len(ALGORITHMS), frameon=False)
+        figure.savefig(path, dpi=160)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit status."""
+    parser = argparse.ArgumentParser(description="Draw the figure of docs/results.md.")
+    parser.add_argument("path", metavar="PNG", type=Path, help="where to write")
+    draw(parser.parse_args(argv).path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
