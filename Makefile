@@ -13,8 +13,11 @@ help:  ## list the targets
 run: $(VENV)/core  ## install, then train QTRAN-alt on the 3x3 game of the paper
 	$(BIN)/python src/main.py --config=qtran_alt --env-config=matrix_game
 
+# Files of tests run on two cores at once; WORKERS=0 runs one test after another in one process.
+WORKERS ?= 2
+
 test: $(VENV)/dev  ## install, then run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: $(VENV)/dev docs  ## install, then check style, types, imports and documentation
 	$(BIN)/ruff check .
