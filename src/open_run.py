@@ -53,6 +53,7 @@ class OpenRun:
         secrets: dict,
     ) -> None:
         self.parts, self.directory = parts, directory
+        parts.runner.clock.start()  # wall_time_s counts from the making of the directory, too
         self.trace: Trace | None = None
         resumed, claim, path = states is not None, directory.claim, directory.path
         self.schedule = Schedule(parts.training)

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+import time
 
 import matplotlib.image
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 
 import envs
 from envs import REGISTRY
-from parts import readers
+from parts import Parts, readers
 from tables import draw
 from training import note_on_updates
 from utils.config import environment_of, load, names, parse_overrides
@@ -378,6 +379,18 @@ def test_a_run_says_where_its_time_went_and_how_many_updates_it_made(tmp_path, c
     assert sum(seconds.values()) <= run.summary["wall_time_s"]
     assert 0 < sum(v[-1][1] for k, v in run.series.items() if k.startswith("time_")) <= 1.001
     assert run.series["epsilon"][-1][0] == run.summary["t_env"]
+
+
+def test_what_is_done_before_the_run_begins_is_not_of_its_time(tmp_path, capsys, monkeypatch):
+    made = Parts.__init__
+
+    def slowly(*args, **keys):
+        made(*args, **keys)
+        time.sleep(1)
+
+    monkeypatch.setattr(Parts, "__init__", slowly)
+    run = here(capsys, words("vdn", "two_step", tmp_path))
+    assert run.code == 0 and sum(run.summary["seconds"].values()) <= run.summary["wall_time_s"]
 
 
 @pytest.mark.parametrize(

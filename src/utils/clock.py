@@ -13,6 +13,10 @@ class Clock:
         self.last = time.perf_counter()
         self._told, self._told_at = dict(self.seconds), self.last
 
+    def start(self) -> None:
+        """Time counts from now on: what was before, such as the making of networks, is not of the run's time."""
+        self.last = self._told_at = time.perf_counter()
+
     def begin(self, seconds: dict[str, float]) -> None:
         """Go on from those of an earlier process."""
         self.seconds |= seconds

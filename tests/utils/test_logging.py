@@ -98,7 +98,8 @@ def test_recent_stats_fit_the_terminal(logger, lines, monkeypatch):
     assert all(f"_{k}_mean:" in lines.messages[-1] for k in range(6))
 
 
-def test_recent_stats_are_aligned_columns_of_means(logger, lines):
+def test_recent_stats_are_aligned_columns_of_means(logger, lines, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     for t, value in enumerate([1, 2, 3, 4, 5, 6]):  # 1 falls out of the window
         logger.log_stat("loss", value, t)
         logger.log_stat("epsilon", value, t)
