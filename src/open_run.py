@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 
@@ -32,6 +32,9 @@ from utils.logging import brief, get_logger, unwritable
 from utils.resume_state import Saved, StateFolder
 from utils.rundir import RunDirectory
 from utils.runs import read_bytes
+
+if TYPE_CHECKING:
+    from envs.games.matrix_game import MatrixGame
 
 METRICS, BEYOND = "metrics.jsonl", "metrics.superseded.jsonl"  # the record, and what states have set aside of it
 SUMMARY_SECONDS = 30  # between two summaries of a run that goes on; `--status` reads how far it is
@@ -286,7 +289,8 @@ def _report_tables(parts: Parts, directory: RunDirectory) -> str | None:
     env_class = envs.env_class(parts.experiment.env)
     if not hasattr(env_class, "observe_all_states"):
         return None
-    game = envs.make(parts.experiment.env, parts.values["env_args"])  # parts.env may be worker processes
+    # Not parts.env, which may be worker processes.
+    game = cast("MatrixGame", envs.make(parts.experiment.env, parts.values["env_args"]))
     learned = tables.learned_tables(game, parts.learner, parts.scheme, parts.groups, parts.device)
     if not learned:
         parts.logger.console_logger.info("tables.json: not written, there are too many joint actions to list")

@@ -3,6 +3,8 @@
 python src/report.py results
 """
 
+from __future__ import annotations
+
 if __name__ == "__main__":
     from utils.start import leave_at_once
 
@@ -12,11 +14,24 @@ import argparse
 import gc
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from utils import command
 from utils.words import Several, names, points, seeds, steps
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+    from reporting.comparison import Comparison
+    from reporting.grouping import Entry, Groups
+    from reporting.labels import Names
+    from reporting.palette import Styles
+    from sweeping.study import Study
+    from utils.args import ConfigError
 
 MOST_ROWS = 40  # of the table on the console
 MOST_LEFT_OUT = 20  # runs told on the console
@@ -50,12 +65,12 @@ exit status: 0 written; 2 bad input; 130 interrupted (Ctrl-C)
 """
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Returns the exit status."""
     return command.status_of(act, parser().parse_args(argv))
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     p = command.parser(
         "src/report.py", "Compare runs: learning curves, final performance, profiles, sample efficiency.", DETAILS
     )
@@ -111,25 +126,25 @@ def parser():
     return p
 
 
-def add_list(group, option, metavar, text):
+def add_list(group: argparse._ArgumentGroup, option: str, metavar: str, text: str) -> None:
     group.add_argument(option, metavar=metavar, nargs="+", type=names, action=Several, help=f"{text}: A,B or A B")
 
 
-def number(text):
+def number(text: str) -> float:
     value = float(text)
     if value - value != 0:  # nan, inf
         raise ValueError
     return value
 
 
-def share(text):
+def share(text: str) -> float:
     value = float(text)
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
     return value
 
 
-def seconds(text):
+def seconds(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -139,7 +154,7 @@ def seconds(text):
     return value
 
 
-def repetitions(text):
+def repetitions(text: str) -> int:
     value = int(text)
     if not 100 <= value <= 50_000:
         raise argparse.ArgumentTypeError(f"{value} is not within 100 to 50000")
@@ -149,7 +164,7 @@ def repetitions(text):
 # ---- from runs to files
 
 
-def act(options):
+def act(options: argparse.Namespace) -> int:
     plans = read_studies(options)
     if options.watch is None:
         return report(options, plans)
@@ -170,10 +185,10 @@ def act(options):
 class Live:
     """A report that is renewed each so many seconds. said: of its runs; first: whether nothing was written yet."""
 
-    def __init__(self, seconds):
+    def __init__(self, seconds: float):
         self.seconds, self.said, self.first = seconds, "", True
 
-    def last(self, path):
+    def last(self, path: Path) -> None:
         """Have the browser load the page at `path` no more."""
         from reporting import watch
 
@@ -182,13 +197,13 @@ class Live:
             path.write_bytes(path.read_bytes().replace(mark, b'<meta charset="utf-8">', 1))
 
 
-def page_of(options):
+def page_of(options: argparse.Namespace) -> Path:
     from reporting.selection import split
 
     return Path(options.out or Path(split(options.paths[0])[0]) / "report") / "report.html"
 
 
-def read_studies(options):
+def read_studies(options: argparse.Namespace) -> dict[str, Study]:
     """{results folder: Study} of the studies among the paths, in whose place their folders are put."""
     from sweeping.study import read_study
     from utils.args import ConfigError
@@ -207,7 +222,7 @@ def read_studies(options):
     return plans
 
 
-def not_begun(plans, entries):
+def not_begun(plans: dict[str, Study], entries: list[Entry]) -> list[tuple[str, str, list[int]]]:
     """[(algorithm, environment, [seed])] of the runs of studies that have no run directory."""
     from sweeping.plan import folder_name
 
@@ -222,7 +237,7 @@ def not_begun(plans, entries):
     return out
 
 
-def report(options, plans, live=None):
+def report(options: argparse.Namespace, plans: dict[str, Study], live: Live | None = None) -> int:
     """plans: {results folder: Study}. live: the Live whose page this is. Returns the exit status."""
     from reporting import grid, grouping, marl_eval, page, palette, ranges, selection, watch
     from reporting.comparison import compare, csv_files, final_rows, to_csv
@@ -243,9 +258,9 @@ def report(options, plans, live=None):
     under_way = watch.UnderWay(entries, not_begun(plans, entries))
     if live:
         live.said = under_way.sentence()
-    if not counting and not live:
-        raise nothing_to_compare(entries, options)
     if not counting:
+        if live is None:
+            raise nothing_to_compare(entries, options)
         files, section = under_way.page_part(options.metric)
         html = page_of_none(options.title, section, live)
         write(out, files | {"report.html": html.encode(errors="replace")})
@@ -298,7 +313,7 @@ def report(options, plans, live=None):
     return 0
 
 
-def page_of_none(title, section, live):
+def page_of_none(title: str, section: str, live: Live) -> str:
     """The page where no run is finished yet."""
     from reporting import watch
     from reporting.html import page
@@ -307,13 +322,13 @@ def page_of_none(title, section, live):
     return watch.reloading(page(title, summary, [], [("under-way", "Not finished", section)]), live.seconds)
 
 
-def tell_where(out, live):
+def tell_where(out: Path, live: Live) -> None:
     if live.first:
         print(f"report: {out / 'report.html'}", flush=True)
     live.first = False
 
 
-def check_paths(paths):
+def check_paths(paths: Iterable[str | Path]) -> None:
     """ConfigError where a path is no folder."""
     from reporting.selection import unlike_a_folder
     from utils.args import ConfigError
@@ -322,7 +337,7 @@ def check_paths(paths):
         raise ConfigError("\n  ".join(problems))
 
 
-def nothing_to_compare(entries, options):
+def nothing_to_compare(entries: list[Entry], options: argparse.Namespace) -> ConfigError:
     """The ConfigError for runs none of which counts."""
     from reporting import selection
     from reporting.formats import count, plain
@@ -350,7 +365,7 @@ def nothing_to_compare(entries, options):
     )
 
 
-def paint(comparison, style, names):
+def paint(comparison: Comparison, style: Styles, names: Names) -> dict[str, tuple[bytes, bytes]]:
     """{name of its files: (PNG, PDF)}, one figure at a time for the memory that they take. A figure is many small
     objects that stay: looking for garbage among them would take a sixth of the time."""
     from reporting import figures
@@ -370,7 +385,7 @@ def paint(comparison, style, names):
     return out
 
 
-def draw(comparison, style, names):
+def draw(comparison: Comparison, style: Styles, names: Names) -> Iterator[tuple[str, Figure]]:
     """Yields (name of its files, Figure)."""
     from reporting import figures, page
 
@@ -387,7 +402,7 @@ def draw(comparison, style, names):
         yield "improvement", figures.improvement(comparison.improvement, style, names)
 
 
-def write(out, files):
+def write(out: Path, files: dict[str, bytes]) -> None:
     from utils.args import ConfigError
 
     try:
@@ -403,7 +418,7 @@ def write(out, files):
         raise ConfigError(f"--out={out}: cannot be written: {error.strerror}; give --out=DIR") from error
 
 
-def write_json(path, text):
+def write_json(path: str, text: str) -> None:
     from utils.args import ConfigError
 
     try:
@@ -415,7 +430,7 @@ def write_json(path, text):
 # ---- what is said
 
 
-def warnings(comparison, groups, entries):
+def warnings(comparison: Comparison, groups: Groups, entries: list[Entry]) -> list[str]:
     """Sentences on what stands in the way of a fair comparison."""
     from reporting import grouping
     from reporting.formats import count
@@ -436,7 +451,7 @@ def warnings(comparison, groups, entries):
     return out
 
 
-def tell(out, comparison, notes, entries, copies, names):
+def tell(out: Path, comparison: Comparison, notes: list[str], entries: list[Entry], copies: int, names: Names) -> None:
     """On the console: where the report is, the final performance, what to mind, what was left out."""
     from rich.console import Console
 
@@ -459,7 +474,7 @@ def tell(out, comparison, notes, entries, copies, names):
         console.print(f"and {len(left) - MOST_LEFT_OUT} more: see {out / 'runs.csv'}", highlight=False)
 
 
-def tell_settings(said, studies):
+def tell_settings(said: list[tuple[str, str]], studies: list[str]) -> None:
     """The best settings of a search, each with a line for the study of the results. said: [(sentence, YAML)]; studies:
     that were searched, where it is known."""
     for sentence, line in said:
@@ -469,7 +484,7 @@ def tell_settings(said, studies):
         print(f"  tuned_on: {searched}  # this study, in that of the results, which takes other seeds")
 
 
-def final_table(comparison, names):
+def final_table(comparison: Comparison, names: Names) -> Table:
     """The final performance, or where that is long, only that over all tasks."""
     from rich.table import Table
     from rich.text import Text

@@ -3,6 +3,8 @@
 python src/sweep.py studies/NAME.yaml
 """
 
+from __future__ import annotations
+
 if __name__ == "__main__":
     from utils.start import leave_at_once
 
@@ -12,10 +14,18 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from utils import command
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sweeping.estimate import Sample
+    from sweeping.plan import Lying, Plan, PlannedRun
+    from utils.runs import Run
 
 PROBE_SECONDS = 20
 
@@ -76,14 +86,14 @@ exit status: 0 all complete; 1 some failed; 2 bad input; 130, 143 interrupted (C
 """
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     options = parser().parse_args(argv)
     return command.status_of(act, options, argv)
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     p = command.parser(
         "src/sweep.py",
         "Run a study: algorithms × environments × seeds, several runs at a time.",
@@ -111,8 +121,8 @@ def parser():
     return p
 
 
-def at_least(low):
-    def number(text):
+def at_least(low: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
         if not text.strip().lstrip("-").isdecimal() or int(text) < low:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {low}")
         return int(text)
@@ -120,11 +130,12 @@ def at_least(low):
     return number
 
 
-def act(options, argv):
+def act(options: argparse.Namespace, argv: list[str]) -> int:
     from rich.console import Console
 
     from parts import readers
     from sweeping import engines
+    from sweeping.cards import Cards
     from sweeping.cluster import read_cluster
     from sweeping.engines import local
     from sweeping.plan import read_plan
@@ -147,10 +158,9 @@ def act(options, argv):
     engine: Any = engines.find(cluster.engine, action) if elsewhere or action != "start" else local
     # Where a script is printed, it alone is on the standard output.
     console = Console(highlight=False, emoji=False, stderr=render)
-    if not elsewhere:
-        workers, cards, said = local.places(runs, cluster, options.workers)
-        for line in said:
-            say(console, line)
+    workers, cards, said = local.places(runs, cluster, options.workers) if not elsewhere else (0, Cards(), [])
+    for line in said:
+        say(console, line)
     if options.dry_run:
         with interruptions() as signals:
             return dry_run(plan, runs, workers, console, signals)
@@ -176,7 +186,7 @@ def act(options, argv):
     return engine.render(order, options.render) if render else getattr(engine, action)(order)
 
 
-def memory_of(run, device):
+def memory_of(run: PlannedRun, device: str) -> float | None:
     """GiB of main memory that a run takes which learns on the device, without Python and torch themselves; None where
     its game cannot be made here."""
     from checks import needed_memory
@@ -191,11 +201,11 @@ def memory_of(run, device):
     return sum(part.nbytes for part in needed.on().get("cpu", [])) / 2**30
 
 
-def say(console, text):
+def say(console: Console, text: str) -> None:
     console.print(text, markup=False, soft_wrap=True)
 
 
-def command_line(script, *words):
+def command_line(script: str, *words: object) -> str:
     """The command line of a script beside this one, as one would type it here."""
     return shlex.join(["python", os.path.relpath(Path(__file__).with_name(script)), *map(str, words)])
 
@@ -203,7 +213,7 @@ def command_line(script, *words):
 # ---- the plan, told
 
 
-def dry_run(plan, runs, workers, console, received):
+def dry_run(plan: Plan, runs: list[PlannedRun], workers: int, console: Console, received: list[int]) -> int:
     from sweeping.estimate import Estimate, duration, makespan, probe
 
     lying = tell_plan(plan, runs, console)
@@ -228,12 +238,12 @@ def dry_run(plan, runs, workers, console, received):
     return 0
 
 
-def with_bases(samples, bases):
+def with_bases(samples: list[Sample], bases: dict[str, str]) -> list[Sample]:
     """Samples, and the same ones for the algorithms of which theirs are settings. bases: {setting: algorithm}"""
     return samples + [(bases[a], environment, pace) for a, environment, pace in samples if bases[a] != a]
 
 
-def tell_plan(plan, runs, console):
+def tell_plan(plan: Plan, runs: list[PlannedRun], console: Console) -> Lying:
     """Show the plan, and return what lies in its results folder."""
     from rich.table import Table
     from rich.text import Text
@@ -265,7 +275,7 @@ def tell_plan(plan, runs, console):
     return lying
 
 
-def tell_settings(plan, console):
+def tell_settings(plan: Plan, console: Console) -> None:
     """Say which keys are searched."""
     keys = {}
     for base, point in plan.settings.values():
@@ -275,7 +285,7 @@ def tell_settings(plan, console):
         say(console, f"{base}: {len(points)} settings of {', '.join(points[0])}")
 
 
-def tell_leftovers(plan, lying, console):
+def tell_leftovers(plan: Plan, lying: Lying, console: Console) -> None:
     """Say what lies in the results folder and is not counted."""
     going_on = list(lying.resumable.values())
     tell_unfinished(going_on, "unfinished runs, which a sweep goes on with", console)
@@ -287,7 +297,7 @@ def tell_leftovers(plan, lying, console):
             say(console, f"  {run.path}: {what_differs(run, plan)}")
 
 
-def tell_unfinished(runs, title, console):
+def tell_unfinished(runs: list[Run], title: str, console: Console) -> None:
     if runs:
         say(console, f"{title}: {len(runs)}")
     for run in runs[:3]:
@@ -296,7 +306,7 @@ def tell_unfinished(runs, title, console):
         say(console, f"  {run.path}: {status}{f': {reason}' if reason else ''}")
 
 
-def what_differs(run, plan):
+def what_differs(run: Run, plan: Plan) -> str:
     """How a finished run differs from the planned run of its name that is most like it."""
     from sweeping.plan import differences
 
@@ -309,7 +319,7 @@ def what_differs(run, plan):
     return "; ".join(least[:3]) + (" …" if len(least) > 3 else "")
 
 
-def paces(lying):
+def paces(lying: Lying) -> list[Sample]:
     """Samples for an Estimate from runs that are complete."""
     return [
         (planned.algorithm, planned.environment, run.summary["wall_time_s"] / planned.values["t_max"])

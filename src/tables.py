@@ -4,7 +4,12 @@ The layout is that of the paper's Table 1: Q_1 and Q_2 at the margins, Q'_jt, Q_
 B, C, the first agent's down the rows, the second's across the columns. The JSON file has actions as numbers from 0.
 """
 
+from __future__ import annotations
+
 import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich import box
@@ -13,11 +18,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from components.episode_buffer import EpisodeBatch
+from components.episode_buffer import EpisodeBatch, Scheme
 from utils.args import ConfigError
 from utils.logging import brief
 from utils.rundir import write_atomically
 from utils.runs import read_json as read_any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
+    from matplotlib.patches import Rectangle
+
+    from components.running_stats import RunningStats
+    from envs.games.matrix_game import MatrixGame
+    from learners import Learner
 
 MOST_JOINT_ACTIONS = 100_000  # beyond these, enumerating says little and costs much
 MOST_VALUES = 100_000_000  # of all agents and actions at all joint actions: most of a minute
@@ -26,8 +40,12 @@ MOST_PRINTED = 8  # rows or columns of a table in the terminal
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 PAINTED = 10  # rows or columns of a heat map that has its numbers in it
 
+Tables = dict[str, Any]  # of one game state, as `learned_tables` makes them
 
-def learned_tables(env, learner, scheme, groups, device):
+
+def learned_tables(
+    env: MatrixGame, learner: Learner, scheme: Scheme, groups: dict[str, int], device: str
+) -> list[Tables]:
     """One dict for each game state of a MatrixGame, or [] where there are too many joint actions.
 
     Keys: payoff, q_jt, q_prime [A_1, …, A_N]; q_i, a list of N lists; v_jt, a number; q_jt_heads, one
@@ -42,7 +60,9 @@ def learned_tables(env, learner, scheme, groups, device):
     return [_one_state(env, learner, scheme, groups, device, s, joint) for s in range(env.n_states)]
 
 
-def _one_state(env, learner, scheme, groups, device, s, joint):
+def _one_state(
+    env: MatrixGame, learner: Learner, scheme: Scheme, groups: dict[str, int], device: str, s: int, joint: np.ndarray
+) -> Tables:
     payoff = env.payoff[s]
     pieces = [
         _values(env, learner, scheme, groups, device, s, joint[i : i + AT_ONCE]) for i in range(0, len(joint), AT_ONCE)
@@ -66,7 +86,9 @@ def _one_state(env, learner, scheme, groups, device, s, joint):
     return tables
 
 
-def _values(env, learner, scheme, groups, device, s, joint):
+def _values(
+    env: MatrixGame, learner: Learner, scheme: Scheme, groups: dict[str, int], device: str, s: int, joint: np.ndarray
+) -> dict[str, np.ndarray]:
     """The learner's values of some joint actions [B, N] in game state s: {name: [B, ...]}; of q the first row."""
     seen = env.observe_all_states()
     batch = EpisodeBatch(scheme, groups, len(joint), 2)
@@ -75,13 +97,14 @@ def _values(env, learner, scheme, groups, device, s, joint):
         batch.update({k: np.repeat(v[None, s], len(joint), axis=0) for k, v in fields.items()}, ts=t)
     batch.update({"actions": joint[..., None], "terminated": np.ones((len(joint), 1))}, ts=0)
     values = {k: v[:, 0].double().cpu().numpy() for k, v in learner.values(batch.to(device)).items()}
-    if learner.reward_stats is not None:
-        values = _in_reward_units(values, learner.reward_stats)
+    stats = getattr(learner, "reward_stats", None)  # an algorithm of another project may have none
+    if stats is not None:
+        values = _in_reward_units(values, stats)
     q_prime = np.take_along_axis(values["q"], joint[..., None], axis=-1).sum(axis=(1, 2))
     return values | {"q": values["q"][:1], "q_prime": q_prime}
 
 
-def _in_reward_units(values, stats):
+def _in_reward_units(values: dict[str, np.ndarray], stats: RunningStats) -> dict[str, np.ndarray]:
     """Undo the standardisation r ↦ (r - mean) / std of a one-step game's values.
 
     The mean belongs to whatever stands for a whole reward: Q_jt and V_jt, or the Q_i of IQL; where there
@@ -96,11 +119,11 @@ def _in_reward_units(values, stats):
     return {name: v * std + (shift if name == "q" else mean) for name, v in values.items()}
 
 
-def _shaped(values, payoff):
+def _shaped(values: np.ndarray | None, payoff: np.ndarray) -> list | None:
     return None if values is None else np.reshape(values, payoff.shape).tolist()
 
 
-def figures(states):
+def figures(states: list[Tables]) -> dict[str, float | None]:
     """What the tables of one run come to, as numbers: {name: number, or None where the algorithm has no such value}.
 
     states: the tables of each game state, drawn evenly. gap: how far the largest joint value (Q'_jt; of QMIX and its
@@ -124,7 +147,7 @@ def figures(states):
     }
 
 
-def read_json(path):
+def read_json(path: str | Path) -> list[Tables]:
     """The tables of each game state, from the file that `write_json` wrote. ConfigError where it cannot be read."""
     try:
         tables = read_any(path)
@@ -136,12 +159,12 @@ def read_json(path):
     raise ConfigError(f"{path} is not as a run writes it")
 
 
-def write_json(tables, path):
+def write_json(tables: list[Tables], path: str | Path) -> None:
     """tables.json: the one state's tables, or {"states": [...]} where the game has several."""
     write_atomically(path, json.dumps(tables[0] if len(tables) == 1 else {"states": tables}, indent=1) + "\n")
 
 
-def show(tables, console: Console):
+def show(tables: list[Tables], console: Console) -> None:
     """Print the tables of a two-agent game; of a larger one, the greedy joint action."""
     for s, t in enumerate(tables):
         if len(tables) > 1:
@@ -162,7 +185,7 @@ def action_names(n: int) -> list[str]:
     return list(LETTERS[:n]) if n <= len(LETTERS) else [str(u) for u in range(n)]
 
 
-def _matrix(tables, name, title, greedy):
+def _matrix(tables: Tables, name: str, title: str, greedy: tuple[int, ...]) -> Table:
     """One table; Q_2(u_2) over the columns and Q_1(u_1) beside the rows of Q'_jt, as in the paper."""
     q_1, q_2 = tables["q_i"]
     margins = name == "q_prime"
@@ -178,12 +201,12 @@ def _matrix(tables, name, title, greedy):
     return table
 
 
-def _number(value, digits=2):
+def _number(value: float, digits: int = 2) -> str:
     """Fixed decimals, and no minus before a zero."""
     return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
-def draw(tables, path, title):
+def draw(tables: list[Tables], path: str | Path, title: str) -> None:
     """A PNG: for two agents the tables as heat maps with Q_1 and Q_2 beside them, else Q against payoff."""
     from matplotlib.figure import Figure  # the import takes a second; no global state, no display
 
@@ -195,7 +218,7 @@ def draw(tables, path, title):
     figure.savefig(path, dpi=110)
 
 
-def _two_agents(figure, t):
+def _two_agents(figure: SubFigure, t: Tables) -> None:
     payoff = np.array(t["payoff"])
     panels = [("payoff", payoff), ("$Q_{jt}$", t["q_jt"]), ("$Q'_{jt} = Q_1 + Q_2$", t["q_prime"])]
     panels = [(title, np.array(values)) for title, values in panels if values is not None]
@@ -203,7 +226,7 @@ def _two_agents(figure, t):
         panels.append((f"$Q'_{{jt}} + V_{{jt}}$   ($V_{{jt}}$ = {t['v_jt']:.2f})", np.array(t["q_prime"]) + t["v_jt"]))
     *axes, bars = figure.subplots(1, len(panels) + 1)
     lowest, highest = min(v.min() for _, v in panels), max(v.max() for _, v in panels)  # one scale for all
-    image = None
+    image: Any = None
     for ax, (title, values) in zip(axes, panels):
         image = ax.imshow(values, cmap="viridis", vmin=lowest, vmax=highest)
         ax.set_title(title, pad=10)
@@ -224,7 +247,7 @@ def _two_agents(figure, t):
     bars.legend()
 
 
-def _label_actions(ax, shape):
+def _label_actions(ax: Axes, shape: tuple[int, ...]) -> None:
     """Agent 1's actions beside the rows, agent 2's above the columns, as in the paper."""
     ax.xaxis.set_label_position("top")
     ax.xaxis.tick_top()
@@ -234,26 +257,26 @@ def _label_actions(ax, shape):
     _few_ticks(ax.set_xticks, shape[1])
 
 
-def _few_ticks(set_ticks, n):
+def _few_ticks(set_ticks: Callable[..., object], n: int) -> None:
     """The names of n actions, or of every so many where they would not have room."""
     every = -(-n // 14)
     set_ticks(range(0, n, every), action_names(n)[::every])
 
 
-def _frame(row, column):
+def _frame(row: int, column: int) -> Rectangle:
     from matplotlib.patches import Rectangle
 
     return Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, fill=False, edgecolor="red", linewidth=2.5)
 
 
-def _readable(colour):
+def _readable(colour: Sequence[float]) -> str:
     """Black or white, the one that has more contrast with a colour (r, g, b, a) of 0..1 (WCAG 2)."""
     linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
     light = sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear))
     return "black" if (light + 0.05) / 0.05 > 1.05 / (light + 0.05) else "white"
 
 
-def _many_agents(figure, t):
+def _many_agents(figure: SubFigure, t: Tables) -> None:
     scatter, bars = figure.subplots(1, 2)
     payoff = np.ravel(t["payoff"])
     for name, label in (("q_jt", "$Q_{jt}$"), ("q_prime", "$Q'_{jt}$")):

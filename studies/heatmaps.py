@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from envs.games.matrix_game import MatrixGame
     from utils.runs import Run
 
 
@@ -177,7 +178,8 @@ def tables_at(run: Run, step: int) -> dict[str, Any]:
     loaded = {"checkpoint_path": str(run.path), "load_step": step, "evaluate": True}
     here = {"use_cuda": False, "env_workers": False}
     parts = Parts(load_from(run.path, loaded | here, readers).values, Logger(logging.getLogger("heatmaps")))
-    states = learned_tables(parts.env, parts.learner, parts.scheme, parts.groups, parts.device)
+    game = cast("MatrixGame", parts.env)
+    states = learned_tables(game, parts.learner, parts.scheme, parts.groups, parts.device)
     if len(states) != 1 or len(states[0]["q_i"]) != 2:
         raise ConfigError(f"{run.path}: only games of two agents with a single state can be drawn")
     return states[0]

@@ -7,13 +7,16 @@ end of a learning curve, as the best of many tests was taken.
 import numpy as np
 
 from reporting import statistics as st
+from reporting.comparison import Row
 from reporting.formats import decimals, with_interval
+from reporting.grouping import Entry, Groups
 from reporting.html import bullets, table
+from reporting.labels import Names
 
 PREFIX = "absolute_"
 
 
-def rows(groups, reps: int) -> list[dict]:
+def rows(groups: Groups, reps: int) -> list[Row]:
     """As those of final performance, of the runs that have it. groups: {task: {algorithm: [Entry]}}"""
     out = []
     for task, algorithms in groups.items():
@@ -34,11 +37,11 @@ def rows(groups, reps: int) -> list[dict]:
     return out
 
 
-def _value(e) -> float | None:
+def _value(e: Entry) -> float | None:
     return e.result.absolute.get(e.metric.removeprefix("test_"))
 
 
-def single_runs(groups) -> dict:
+def single_runs(groups: Groups) -> dict[tuple[str, str], list[float]]:
     """{(task, algorithm): values of single runs}"""
     return {
         (task, algorithm): [value for e in group if (value := _value(e)) is not None]
@@ -53,7 +56,7 @@ CAPTION = (
 )
 
 
-def section(shown: list[dict], final: list[dict], figure: str, names) -> str:
+def section(shown: list[Row], final: list[Row], figure: str, names: Names) -> str:
     """HTML: the figure, and a table beside final performance. final: its rows; names: `reporting.labels.Names`."""
     last = {(row["task"], row["algorithm"]): row for row in final}
     lines = []

@@ -3,19 +3,25 @@
 import csv
 import io
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from reporting import statistics as st
 from reporting.formats import plain
-from reporting.grouping import by_task
-from reporting.ranges import of_task
+from reporting.grouping import Algorithms, Entry, Groups, by_task
+from reporting.ranges import Range, of_task
 
 ALL_TASKS = "all tasks"
 NORMALISED = "normalised score"
 SPLIT = 0.35  # of the values of a task: how far apart two groups of runs end
 N_TAUS = 101  # points of a performance profile
+
+
+Row = dict[str, Any]  # {column: value}
+Strata = dict[str, list[np.ndarray]]  # {algorithm: [scores [n] on each task]}
 
 
 @dataclass
@@ -30,34 +36,42 @@ class Task:
     metric: str
     steps: np.ndarray  # [T]
     compared: int  # C
-    curves: dict  # {algorithm: [T, n]}; NaN where a run has ended
-    whole: dict  # {algorithm: mask [n] of the runs that reach point C}
-    final: dict  # {algorithm: [m]}
+    curves: dict[str, np.ndarray]  # {algorithm: [T, n]}; NaN where a run has ended
+    whole: dict[str, np.ndarray]  # {algorithm: mask [n] of the runs that reach point C}
+    final: dict[str, np.ndarray]  # {algorithm: [m]}
     threshold: float | None
     distance: float  # steps, at most, between a point and the evaluation that stands for it
-    warnings: list = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Comparison:
     """tasks: [Task]. Rows are dicts {column: value}, NaN where there is no value."""
 
-    tasks: list
-    learning_curves: list
-    final: list
-    profiles: list
-    improvement: list
-    efficiency: list
-    notes: list
+    tasks: list[Task]
+    learning_curves: list[Row]
+    final: list[Row]
+    profiles: list[Row]
+    improvement: list[Row]
+    efficiency: list[Row]
+    notes: list[str]
     default_threshold: bool
     final_share: float  # of the steps
     scale: str = ""  # what the score over all tasks is, in words
     n_scaled: int = 0  # tasks in that score
     smooth: int = 1  # evaluations that a point of a learning curve is the mean of
-    single: dict = field(default_factory=dict)  # {(task, algorithm): (steps [T], runs [T, n])} drawn one by one
+    # {(task, algorithm): (steps [T], runs [T, n])} drawn one by one
+    single: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
 
-def compare(groups, threshold=None, reps=2000, final_share=0.05, given=None, smooth=1):
+def compare(
+    groups: Groups,
+    threshold: float | None = None,
+    reps: int = 2000,
+    final_share: float = 0.05,
+    given: dict[str, Range] | None = None,
+    smooth: int = 1,
+) -> Comparison:
     """The Comparison of {task: {algorithm: [Entry]}}. threshold: of sample efficiency; None: one for each task.
 
     final_share: final performance is the mean over the evaluations in this last part of the steps. given: {name: Range}
@@ -100,7 +114,7 @@ def compare(groups, threshold=None, reps=2000, final_share=0.05, given=None, smo
     )
 
 
-def _split(task, smooth):
+def _split(task: Task, smooth: int) -> dict[str, np.ndarray]:
     """{algorithm: runs [T, n]} of the algorithms whose runs end in two groups, some at 0.9 and some at 0.05: no mean
     stands for them."""
     out = {}
@@ -112,17 +126,19 @@ def _split(task, smooth):
     return out
 
 
-def _entries(algorithms):
+def _entries(algorithms: Algorithms) -> list[Entry]:
     return [e for group in algorithms.values() for e in group]
 
 
-def final_rows(groups, reps=2000, final_share=0.05):
+def final_rows(groups: Groups, reps: int = 2000, final_share: float = 0.05) -> list[Row]:
     """The rows of final performance alone, on each task. Arguments as for `compare`."""
     tasks = [_task(name, algorithms, None, final_share) for name, algorithms in groups.items()]
     return [row for t in tasks for row in _final(t.name, t.metric, {a: [x] for a, x in t.final.items()}, reps)]
 
 
-def _on_every_task(tasks, shown, shown_tasks):
+def _on_every_task(
+    tasks: list[Task], shown: dict[str, str], shown_tasks: dict[str, str]
+) -> tuple[list[str], list[str]]:
     """(algorithms with runs on every one of several tasks, sentences on the others)."""
     if len(tasks) < 2:
         return [], []
@@ -141,7 +157,7 @@ def _on_every_task(tasks, shown, shown_tasks):
     return everywhere, notes
 
 
-def _without_range(without, n_scaled):
+def _without_range(without: list[str], n_scaled: int) -> list[str]:
     """Sentences on tasks whose scores cannot be put on the common scale."""
     if not without:
         return []
@@ -157,7 +173,7 @@ def _without_range(without, n_scaled):
 # ---- one task
 
 
-def _task(name, algorithms, threshold, final_share):
+def _task(name: str, algorithms: Algorithms, threshold: float | None, final_share: float) -> Task:
     """Bring the runs of a task on one grid."""
     entries = _entries(algorithms)
     metric = entries[0].metric
@@ -188,12 +204,12 @@ def _task(name, algorithms, threshold, final_share):
     return task
 
 
-def _most(held):
+def _most(held: np.ndarray) -> np.ndarray:
     """Mask [T] of the points where at least half of the runs [T, n] have not ended."""
     return 2 * held.sum(axis=1) >= held.shape[1]
 
 
-def _threshold(curves, final):
+def _threshold(curves: dict[str, np.ndarray], final: dict[str, np.ndarray]) -> float | None:
     """Half way from the untrained level (the first evaluation, all runs) to the best algorithm's final performance.
 
     None where no algorithm ends above the untrained level.
@@ -204,7 +220,7 @@ def _threshold(curves, final):
     return (start + best) / 2 if best > start else None
 
 
-def _tell(task, algorithms):
+def _tell(task: Task, algorithms: Algorithms) -> None:
     """Add to the task what a reader has to know of its runs."""
     entries = _entries(algorithms)
     ends = [int(e.result.series[task.metric][0][-1]) for e in entries]
@@ -236,14 +252,14 @@ def _tell(task, algorithms):
         task.warnings.append(f"{sum(damaged):,} damaged lines in {sum(n > 0 for n in damaged)} runs were passed over")
 
 
-def _end(entry):
+def _end(entry: Entry) -> int:
     return int(entry.result.series[entry.metric][0][-1])
 
 
 # ---- rows
 
 
-def _learning_curves(task, reps, smooth):
+def _learning_curves(task: Task, reps: int, smooth: int) -> Iterator[Row]:
     for algorithm, curve in task.curves.items():
         for rows, held in _spans(curve):
             values = _smoothed(curve, smooth)[rows][:, held]
@@ -255,11 +271,11 @@ def _learning_curves(task, reps, smooth):
                 )  # fmt: skip
 
 
-def _smoothed(curve, smooth):
+def _smoothed(curve: np.ndarray, smooth: int) -> np.ndarray:
     return curve if smooth == 1 else st.running_mean(curve, smooth)
 
 
-def _spans(curve):
+def _spans(curve: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(points, runs) as masks [T], [n] for each stretch of a curve over which the same runs go on, as far as at least
     half of them do."""
     held = np.isfinite(curve)
@@ -269,7 +285,7 @@ def _spans(curve):
         yield rows, held[rows][0]
 
 
-def _final(task, metric, strata, reps):
+def _final(task: str, metric: str, strata: Strata, reps: int) -> Iterator[Row]:
     """strata: {algorithm: [scores [n] on each task]}"""
     for algorithm, scores in strata.items():
         lower, upper = st.interval(st.pooled_iqm, *scores, reps=reps)
@@ -281,7 +297,7 @@ def _final(task, metric, strata, reps):
         )  # fmt: skip
 
 
-def _profiles(task, metric, strata, reps):
+def _profiles(task: str, metric: str, strata: Strata, reps: int) -> Iterator[Row]:
     every = np.concatenate([x for scores in strata.values() for x in scores])
     taus = np.linspace(every.min(), every.max(), N_TAUS if np.ptp(every) else 1)
     for algorithm, scores in strata.items():
@@ -294,7 +310,7 @@ def _profiles(task, metric, strata, reps):
             )  # fmt: skip
 
 
-def _improvement(task, strata, reps):
+def _improvement(task: str, strata: Strata, reps: int) -> Iterator[Row]:
     """Both orders of each pair, for the figure; the second is the first one's complement."""
     names = list(strata)
     for i, x in enumerate(names):
@@ -308,7 +324,7 @@ def _improvement(task, strata, reps):
             yield row | dict(probability=1 - float(p), lower=1 - float(high), upper=1 - float(low))
 
 
-def _efficiency(task, groups, reps):
+def _efficiency(task: Task, groups: Algorithms, reps: int) -> Iterator[Row]:
     for algorithm, curve in task.curves.items():
         row = dict(task=task.name, algorithm=algorithm, metric=task.metric, threshold=math.nan)
         row["n"] = len(task.final[algorithm])
@@ -329,7 +345,7 @@ def _efficiency(task, groups, reps):
 # ---- files
 
 
-def csv_files(comparison, entries):
+def csv_files(comparison: Comparison, entries: list[Entry]) -> dict[str, bytes]:
     """{name: CSV file as bytes}. entries: of all runs that were found."""
     tables = {
         "learning_curves": comparison.learning_curves,
@@ -344,7 +360,7 @@ def csv_files(comparison, entries):
     return {f"{name}.csv": to_csv(rows) for name, rows in tables.items()}
 
 
-def _single_rows(comparison, entries):
+def _single_rows(comparison: Comparison, entries: list[Entry]) -> Iterator[Row]:
     """The runs that are drawn one by one. The runs of an algorithm are in the order of its counting entries by seed."""
     for (task, algorithm), (steps, runs) in comparison.single.items():
         for e, values in zip(by_task(entries)[task][algorithm], runs.T):
@@ -353,7 +369,7 @@ def _single_rows(comparison, entries):
                     yield dict(task=task, algorithm=algorithm, seed=e.seed, step=int(step), value=float(value))
 
 
-def _run_row(e):
+def _run_row(e: Entry) -> Row:
     r = e.result
     row = dict(path=r.path, source=r.source, algorithm=e.algorithm, task=e.task, seed=e.seed, status=r.status)
     row |= dict(counts="no" if e.left_out else "yes", left_out=e.left_out, metric=e.metric, final=e.final)
@@ -364,7 +380,7 @@ def _run_row(e):
     return row | {name: r.versions.get(name) for name in ("python", "torch", "numpy")}
 
 
-def to_csv(rows):
+def to_csv(rows: list[Row]) -> bytes:
     """CSV text; a number that does not exist is an empty cell."""
     text = io.StringIO()
     if rows:

@@ -1,22 +1,37 @@
 """What a report has beyond the comparison of algorithms, where its runs have it: searched settings, the absolute
 metric."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from matplotlib.figure import Figure
+
 from reporting import absolute, figures, grid
+from reporting.comparison import Comparison, Row
+from reporting.grouping import Groups
 from reporting.html import picture
+from reporting.labels import Names
+from reporting.palette import Styles
 
 
 @dataclass
 class Extras:
     """files: {name: bytes}. sections: [(id, heading, HTML)]. said: [(sentence, line of YAML)] for the console."""
 
-    files: dict = field(default_factory=dict)
-    sections: list = field(default_factory=list)
-    said: list = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
+    sections: list[tuple[str, str, str]] = field(default_factory=list)
+    said: list[tuple[str, str]] = field(default_factory=list)
 
 
-def extras(found: list[grid.Search], comparison, groups, style, reps: int, to_csv, names) -> Extras:
+def extras(
+    found: list[grid.Search],
+    comparison: Comparison,
+    groups: Groups,
+    style: Styles,
+    reps: int,
+    to_csv: Callable[[list[Row]], bytes],
+    names: Names,
+) -> Extras:
     """groups: {task: {algorithm: [Entry]}}. to_csv(rows): a CSV file as bytes. names: `reporting.labels.Names`."""
     out = Extras()
     if found:
@@ -32,7 +47,7 @@ def extras(found: list[grid.Search], comparison, groups, style, reps: int, to_cs
     return out
 
 
-def _save(out: Extras, name: str, figure) -> bytes:
+def _save(out: Extras, name: str, figure: Figure) -> bytes:
     png, out.files[f"{name}.pdf"] = figures.save(figure)
     out.files[f"{name}.png"] = png
     return png

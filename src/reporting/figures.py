@@ -9,21 +9,24 @@ import io
 import math
 import re
 import warnings
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, cast
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from reporting.comparison import ALL_TASKS
+from reporting.comparison import ALL_TASKS, Row
 from reporting.formats import metric_label, plain
-from reporting.palette import STYLE
+from reporting.labels import Names
+from reporting.palette import STYLE, Styles
 
 WIDTH = 7.2  # inches
 COLUMNS = 3
@@ -32,22 +35,27 @@ MOST_LINES = 4  # of a name
 BOLD = 0.083  # inches of a character of a title, about
 ALIKE = 0.2  # of a common axis that every panel must fill to share it with other games
 
+Curves = tuple[np.ndarray, np.ndarray]  # steps [T], values [T, n]
+Panels = dict[str, dict[str, list[Row]]]  # {task: {algorithm: rows}}
+Spans = dict[str, tuple[float, float]]  # {task: (lowest, highest)}
 
-def save(figure):
+
+def save(figure: Figure) -> tuple[bytes, bytes]:
     """(PNG, PDF) of a figure as bytes, the same for the same figure."""
     png, pdf = io.BytesIO(), io.BytesIO()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands there
         for ax in figure.axes:
             _spare(ax)
-        figure.get_layout_engine().execute(figure)
+        if (engine := figure.get_layout_engine()) is not None:
+            engine.execute(figure)
         figure.set_layout_engine("none")  # laid out once, not once for each file
         FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
         FigureCanvasPdf(figure).print_pdf(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return png.getvalue(), pdf.getvalue()
 
 
-def _spare(ax):
+def _spare(ax: Axes) -> None:
     """Spare matplotlib what it would look for again and again and not find: a fifth of the time of a figure."""
     for axis in (ax.xaxis, ax.yaxis):
         axis.remove_overlapping_locs = False  # there are no minor ticks
@@ -60,7 +68,9 @@ def _spare(ax):
 # ---- figures
 
 
-def learning_curves(rows, style, names, single=None, smooth=1):
+def learning_curves(
+    rows: list[Row], style: Styles, names: Names, single: dict[tuple[str, str], Curves] | None = None, smooth: int = 1
+) -> Figure:
     """single: {(task, algorithm): (steps [T], values [T, n])} of the runs that are drawn one by one, thin. smooth: the
     evaluations that a point is the mean of."""
     panels, single = _panels(rows), single or {}
@@ -96,7 +106,13 @@ def learning_curves(rows, style, names, single=None, smooth=1):
     return figure
 
 
-def final(rows, runs, style, names, over_all=("", "")):
+def final(
+    rows: list[Row],
+    runs: Mapping[tuple[str, str], list[float]],
+    style: Styles,
+    names: Names,
+    over_all: tuple[str, str] = ("", ""),
+) -> Figure:
     """runs: {(task, algorithm): values of single runs}. over_all: (title, scale) of the panel of all tasks."""
     panels = _panels(rows)
     figure, axes, shown = _row_grid(panels, style, names)
@@ -118,7 +134,7 @@ def final(rows, runs, style, names, over_all=("", "")):
     return figure
 
 
-def profiles(rows, style, names, over_all=("", "")):
+def profiles(rows: list[Row], style: Styles, names: Names, over_all: tuple[str, str] = ("", "")) -> Figure:
     panels = _panels(rows)
     figure, axes = _grid([1.75] * len(panels))
     spans = {task: _span([r["tau"] for points in algs.values() for r in points]) for task, algs in panels.items()}
@@ -145,7 +161,7 @@ def profiles(rows, style, names, over_all=("", "")):
     return figure
 
 
-def improvement(rows, style, names):
+def improvement(rows: list[Row], style: Styles, names: Names) -> Figure:
     tasks = {task: list(group) for task, group in groupby(rows, key=itemgetter("task"))}
     every = [a for a in style if any(a == r["x"] for r in rows)]
     shown = [[a for a in every if any(a == r["x"] for r in pairs)] for pairs in tasks.values()]
@@ -158,7 +174,7 @@ def improvement(rows, style, names):
     heights = [0.6 + max(0.25, _row_height(here, names)) * len(here) for here in shown]
     share = dict(sharey=True, sharex=True) if same else {}
     figure, axes = _grid(heights, columns, **share)
-    across = dict(rotation=45, ha="right", rotation_mode="anchor") if longest <= 14 else {}
+    across: dict[str, Any] = dict(rotation=45, ha="right", rotation_mode="anchor") if longest <= 14 else {}
     image: Any = None
     with matplotlib.rc_context(STYLE):
         for ax, (task, pairs), here in zip(axes, tasks.items(), shown):
@@ -177,13 +193,13 @@ def improvement(rows, style, names):
             told = {a: f"{names.algorithm(a)}  {n}" for a, n in zip(here, numbers)} if longest > 14 else None
             _name_rows(ax, here, names, told, invert=False)
             _title(ax, "all tasks" if task == ALL_TASKS else names.task(task))
-        bar = figure.colorbar(image, ax=list(axes), shrink=min(1.0, 2 / figure.get_figheight()), aspect=15, pad=0.02)
+        bar = figure.colorbar(image, ax=axes, shrink=min(1.0, 2 / figure.get_figheight()), aspect=15, pad=0.02)
         bar.ax.set_ylim(0, 1)
         bar.set_label("P(row ends better\nthan column)")
     return figure
 
 
-def efficiency(rows, style, names, ends):
+def efficiency(rows: list[Row], style: Styles, names: Names, ends: dict[str, float]) -> Figure:
     """ends: {task: steps up to which its runs are compared}, the right edge of its panel. A task without a threshold
     has no panel; one at least has one."""
     panels = _panels([r for r in rows if not math.isnan(r["threshold"])])
@@ -202,7 +218,7 @@ def efficiency(rows, style, names, ends):
     return figure
 
 
-def _one_efficiency(ax, row, y, unit, end, style):
+def _one_efficiency(ax: Axes, row: Row, y: int, unit: float, end: float, style: dict[str, Any]) -> None:
     """The median of one algorithm in row y; what lies beyond `end` is an arrow there."""
     scaled = {k: min(row[k] / unit, end) for k in ("lower", "upper", "median_steps")}
     if math.isfinite(row["median_steps"]):
@@ -216,7 +232,7 @@ def _one_efficiency(ax, row, y, unit, end, style):
 # ---- parts of figures
 
 
-def _panels(rows):
+def _panels(rows: list[Row]) -> Panels:
     """{task: {algorithm: rows}} in the order of the rows."""
     out = {}
     for row in rows:
@@ -224,11 +240,11 @@ def _panels(rows):
     return out
 
 
-def _column(rows, name):
+def _column(rows: list[Row], name: str) -> np.ndarray:
     return np.array([row[name] for row in rows])
 
 
-def _grid(heights, columns=COLUMNS, **share):
+def _grid(heights: list[float], columns: int = COLUMNS, **share: Any) -> tuple[Figure, list[Axes]]:
     """A figure with a panel for each of `heights`, in inches, in at most so many columns, and the list of its axes."""
     n = len(heights)
     columns = 2 if n == 4 and columns > 2 else max(1, min(n, columns, COLUMNS))
@@ -241,10 +257,10 @@ def _grid(heights, columns=COLUMNS, **share):
             ax.remove()
         for ax in axes[max(0, n - columns) : n]:  # the lowest of their columns
             ax.tick_params(labelbottom=True)
-    return figure, axes[:n]
+    return figure, list(axes[:n])
 
 
-def _row_grid(panels, style, names):
+def _row_grid(panels: Panels, style: Styles, names: Names) -> tuple[Figure, list[Axes], list[list[str]]]:
     """(figure, axes, [algorithms of each panel, a row each]). Where panels have different algorithms each names its
     own, so that none has an empty row."""
     shown = [[a for a in style if a in algorithms] for algorithms in panels.values()]
@@ -254,13 +270,13 @@ def _row_grid(panels, style, names):
     return figure, axes, shown
 
 
-def _marks(k, algorithms, points):
+def _marks(k: int, algorithms: dict[str, list[Row]], points: list[Row]) -> tuple[int, int]:
     """Where the k-th line has its markers: apart from those of the others, so that coinciding lines all show."""
     every = -(-len(points) // 5)
     return every * k // len(algorithms), every
 
 
-def _interval(ax, middle, row, y, style):
+def _interval(ax: Axes, middle: float, row: Row, y: int, style: dict[str, Any]) -> None:
     """A point, and its interval where there is one."""
     colour = style["color"]
     if math.isfinite(row["lower"]):
@@ -268,7 +284,9 @@ def _interval(ax, middle, row, y, style):
     ax.plot(middle, y, style["marker"], color=colour, markersize=4.5)
 
 
-def _name_rows(ax, algorithms, names, told=None, invert=True):
+def _name_rows(
+    ax: Axes, algorithms: list[str], names: Names, told: dict[str, str] | None = None, invert: bool = True
+) -> None:
     """told: {algorithm: text} in place of its name."""
     texts = [(told or {}).get(a, names.algorithm(a)) for a in algorithms]
     ax.set_yticks(range(len(texts)), [_wrapped(text, NAME_WIDTH) for text in texts])
@@ -277,23 +295,25 @@ def _name_rows(ax, algorithms, names, told=None, invert=True):
         ax.set_ylim(len(texts) - 0.4, -0.6)
 
 
-def _tell_single(ax, algorithms, names, y):
+def _tell_single(ax: Axes, algorithms: dict[str, list[Row]], names: Names, y: float) -> None:
     """Say in the panel, at height y, who has one run and therefore no interval."""
     single = [names.algorithm(a) for a, points in algorithms.items() if points[0]["n"] == 1]
     if single:
         who = "all" if len(single) == len(algorithms) else ", ".join(single)
-        place = dict(transform=ax.transAxes, fontsize=6, va="top" if y > 0.5 else "bottom", color="#444444")
+        place: dict[str, Any] = dict(
+            transform=ax.transAxes, fontsize=6, va="top" if y > 0.5 else "bottom", color="#444444"
+        )
         box = dict(facecolor="white", edgecolor="none", alpha=0.8, pad=0.5)
         ax.text(0.02, y, _wrapped(f"one seed, no interval: {who}", 40, most_lines=20), bbox=box, **place)
 
 
-def _span(values):
+def _span(values: Iterable[float]) -> tuple[float, float]:
     """(lowest, highest) of the finite ones."""
     finite = [v for v in values if math.isfinite(v)]
     return min(finite), max(finite)
 
 
-def _equal(axes, panels, spans, names, which):
+def _equal(axes: list[Axes], panels: Panels, spans: Spans, names: Names, which: str) -> None:
     """The same limits for the panels that show the same metric, which are then labelled at the edge only. spans:
     {task: (lowest, highest)}; which: x or y."""
     by_task = dict(zip(panels, axes))
@@ -314,7 +334,7 @@ def _equal(axes, panels, spans, names, which):
                 ax.set_xlabel("")
 
 
-def _one_length(axes, ends):
+def _one_length(axes: list[Axes], ends: list[float]) -> None:
     """Where all panels end at about the same step, they have one axis of steps, labelled below the lowest only."""
     if max(ends) - min(ends) > 0.02 * max(ends):
         return
@@ -329,7 +349,7 @@ def _one_length(axes, ends):
             ax.tick_params(labelbottom=False)
 
 
-def _together(panels, spans, names):
+def _together(panels: Panels, spans: Spans, names: Names) -> list[list[str]]:
     """[tasks whose panels have one axis]: all win rates; of other metrics all tasks, else those of one game, else each
     for itself, the first of these in which no panel is pressed flat."""
     metrics = {}
@@ -345,32 +365,33 @@ def _together(panels, spans, names):
     return out
 
 
-def _alike(tasks, spans):
+def _alike(tasks: list[str], spans: Spans) -> bool:
     """Whether each of the tasks fills a good part of their common axis."""
     low, high = min(spans[t][0] for t in tasks), max(spans[t][1] for t in tasks)
     return all(spans[t][1] - spans[t][0] >= ALIKE * (high - low) for t in tasks)
 
 
-def _place(ax):
+def _place(ax: Axes) -> tuple[int, int]:
     """(row, column) of a panel"""
     spot = ax.get_subplotspec()
+    assert spot is not None  # every panel is one of a grid
     return spot.rowspan.start, spot.colspan.start
 
 
-def _metric(algorithms):
+def _metric(algorithms: dict[str, list[Row]]) -> str:
     return _wrapped(plain(metric_label(next(iter(algorithms.values()))[0]["metric"])), 40)
 
 
-def _axis_label(algorithms):
+def _axis_label(algorithms: dict[str, list[Row]]) -> str:
     return f"{_metric(algorithms)}\n(IQM, 95 % interval)"
 
 
-def _scale(words):
+def _scale(words: str) -> str:
     """What the scale of the score over all tasks is, below the label of its axis."""
     return "\n" + _wrapped(words, 38, most_lines=12) if words else ""
 
 
-def _label_axes(figure, axes, x, ys):
+def _label_axes(figure: Figure, axes: list[Axes], x: str | None, ys: list[str] | None) -> None:
     """One label for all panels where it holds for all."""
     if x:
         figure.supxlabel(x, fontsize=8)
@@ -383,23 +404,24 @@ def _label_axes(figure, axes, x, ys):
         ax.xaxis.set_major_locator(MaxNLocator(5))
 
 
-def _row_height(algorithms, names):
+def _row_height(algorithms: list[str], names: Names) -> float:
     """Inches that a row needs for the longest name."""
     return 0.08 + 0.12 * max(_lines(_wrapped(names.algorithm(a), NAME_WIDTH)) for a in algorithms)
 
 
-def _title(ax, text):
+def _title(ax: Axes, text: str) -> None:
     """The title of a panel in lines that are no wider than it."""
-    columns = ax.get_subplotspec().get_gridspec().ncols
+    spot = ax.get_subplotspec()
+    columns = spot.get_gridspec().ncols if spot is not None else 1
     names = [line for t in ax.get_yticklabels() for line in t.get_text().split("\n")] if columns > 1 else []
     beside = 0.06 * max(map(len, names), default=0)  # inches that the names of rows take
     if len(ax.get_shared_y_axes().get_siblings(ax)) > 1:  # in the first column only
         beside /= columns
-    inches = ax.figure.get_figwidth() / columns - 0.3 - beside
+    inches = cast(Figure, ax.figure).get_figwidth() / columns - 0.3 - beside
     ax.set_title(_wrapped(text, max(12, int(inches / BOLD))), y=1.0)  # y: else its place is looked for in every draw
 
 
-def _wrapped(name, width: int, most_lines: int = MOST_LINES) -> str:
+def _wrapped(name: str, width: int, most_lines: int = MOST_LINES) -> str:
     """In lines of `width` characters, broken at spaces, else after - _ : / or a comma; of a name that is too long the
     middle is left out, for the end tells it apart."""
     half = width * most_lines // 2
@@ -425,7 +447,7 @@ def _lines(text: str) -> int:
     return text.count("\n") + 1
 
 
-def _legend(figure, style, shown, names):
+def _legend(figure: Figure, style: Styles, shown: set[str], names: Names) -> None:
     """One for all panels, above them; the figure grows by what it takes."""
     handles = [Line2D([], [], **style[a], markersize=3.5, label=names.algorithm(a)) for a in style if a in shown]
     texts = [names.algorithm(a) for a in style if a in shown]
@@ -441,6 +463,6 @@ def _legend(figure, style, shown, names):
         text.set_text(label)
 
 
-def _step_unit(most):
+def _step_unit(most: float) -> tuple[float, str]:
     """(steps in a unit, its name)"""
     return (1e6, " (millions)") if most >= 1e6 else (1e3, " (thousands)") if most >= 1e4 else (1, "")

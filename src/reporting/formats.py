@@ -1,6 +1,7 @@
 """Numbers and names as the report writes them."""
 
 import math
+from collections.abc import Iterable
 
 LABELS = {
     "test_return_mean": "test return",
@@ -14,46 +15,46 @@ LABELS = {
 }
 
 
-def metric_label(metric):
+def metric_label(metric: str) -> str:
     return LABELS.get(metric, metric)
 
 
-def plain(text) -> str:
+def plain(text: str) -> str:
     """A text of others as one line that can be shown anywhere: what does not print, a line end, a mark that turns the
     direction, half a character, is written as \\n, \\u202e, \\ud800."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def count(n, word):
+def count(n: int, word: str) -> str:
     return f"{n:,} {word}{'' if n == 1 else 's'}"
 
 
-def decimals(values):
+def decimals(values: Iterable[float]) -> int:
     """How many decimals show three digits of the largest of `values`."""
     largest = max((abs(v) for v in values if math.isfinite(v)), default=0)
     return min(4, max(0, 2 - math.floor(math.log10(largest)))) if largest else 0
 
 
-def with_interval(middle, lower, upper, digits, between=" "):
+def with_interval(middle: float, lower: float, upper: float, digits: int, between: str = " ") -> str:
     """12.3 [11.9, 12.8]; without the interval where there is none."""
     if not math.isfinite(lower):
         return f"{middle:.{digits}f}"
     return f"{middle:.{digits}f}{between}[{lower:.{digits}f}, {upper:.{digits}f}]"
 
 
-def steps(value):
+def steps(value: float) -> str:
     """Environment steps as text."""
     if math.isnan(value):
         return "–"
     return "not reached" if math.isinf(value) else f"{value:,.0f}"
 
 
-def duration(seconds):
+def duration(seconds: float) -> str:
     hours, minutes = seconds / 3600, seconds / 60
     return f"{hours:.1f} h" if hours >= 1 else f"{minutes:.1f} min" if minutes >= 1 else f"{seconds:.0f} s"
 
 
-def commit(text):
+def commit(text: str | None) -> str:
     """The first ten digits, with the + of a changed tree."""
     text = str(text or "–")
     return text[:10] + ("+" if text.endswith("+") and len(text) > 10 else "")

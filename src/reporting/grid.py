@@ -6,15 +6,19 @@ Which keys were searched is read off the names of runs, and the values off their
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import matplotlib
 import numpy as np
 import yaml
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from reporting import grouping, palette
+from reporting.comparison import Row
 from reporting.formats import count, decimals, metric_label, plain, with_interval
+from reporting.grouping import Entry, Groups
 from reporting.html import bullets, picture, table
 from reporting.palette import STYLE
 from utils.identity import text
@@ -47,7 +51,7 @@ class Search:
         return self.rows[0]
 
 
-def searches(groups, entries, final_rows: Callable[[], list[dict]]) -> list[Search]:
+def searches(groups: Groups, entries: list[Entry], final_rows: Callable[[], list[Row]]) -> list[Search]:
     """One for each algorithm and task with two settings or more. groups: {task: {algorithm: [Entry]}}; entries: of all
     runs. final_rows(): the rows of final performance, which are asked for where something was searched."""
     firsts = [group[0] for algorithms in groups.values() for group in algorithms.values()]
@@ -81,7 +85,7 @@ def searches(groups, entries, final_rows: Callable[[], list[dict]]) -> list[Sear
     return out
 
 
-def best_alone(found: list[Search], groups):
+def best_alone(found: list[Search], groups: Groups) -> Groups:
     """`groups` with, of the settings of a search, only the best one of each task, where there are more algorithms and
     settings than a figure can tell apart."""
     searched = {row["algorithm"] for search in found for row in search.rows}
@@ -143,7 +147,7 @@ def _words(values: dict) -> str:
     return ", ".join(f"{plain(key)}={_told(value)}" for key, value in values.items())
 
 
-def _told(value) -> str:
+def _told(value: Any) -> str:
     """A value in figures and tables: 1, not 1.0, as it stands in the names of runs."""
     return plain(told(int(value) if isinstance(value, float) and value.is_integer() else value))
 
@@ -224,12 +228,12 @@ def _values(search: Search, key: str) -> list:
     return sorted({text(row["values"][key]): row["values"][key] for row in search.rows}.values(), key=_ascending)
 
 
-def _ascending(value) -> tuple:
+def _ascending(value: Any) -> tuple:
     """Sorts numbers by size, and words behind them."""
     return (0, value, "") if _is_number(value) else (1, 0, text(value))
 
 
-def _is_number(value) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -290,7 +294,7 @@ def _heat_maps(group: list[Search]) -> Figure:
     return figure
 
 
-def _heat_map(ax, search: Search, keys: tuple[str, str], rows: list[dict], task: list[dict]) -> None:
+def _heat_map(ax: Axes, search: Search, keys: tuple[str, str], rows: list[dict], task: list[dict]) -> None:
     ys, xs = (_values(search, key) for key in keys)
     at = {(text(row["values"][keys[0]]), text(row["values"][keys[1]])): row for row in rows}
     cells = [[at.get((text(y), text(x))) for x in xs] for y in ys]
@@ -352,7 +356,7 @@ def _by_key(group: list[Search]) -> Figure:
     return figure
 
 
-def _scatter(ax, search: Search, key: str, colour: str) -> None:
+def _scatter(ax: Axes, search: Search, key: str, colour: str) -> None:
     values = _values(search, key)
     numbers = all(map(_is_number, values)) and len(values) > 3
     for row in search.rows:
@@ -373,7 +377,7 @@ def _scatter(ax, search: Search, key: str, colour: str) -> None:
     ax.set_xlabel(plain(key))
 
 
-def panels(n: int, columns: int, height: float, width: float = WIDTH):
+def panels(n: int, columns: int, height: float, width: float = WIDTH) -> tuple[Figure, list[Axes]]:
     """(Figure, n axes) in rows of `columns`; height: inches of a row."""
     rows = -(-n // columns)
     with matplotlib.rc_context(STYLE):

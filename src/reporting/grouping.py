@@ -4,7 +4,9 @@ Runs are averaged together only where their configurations agree in every key bu
 change what is learned (`utils/identity.py`). Nothing is dropped: a run that does not count has `left_out` say why.
 """
 
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -15,6 +17,8 @@ from utils.config import task_name
 from utils.identity import FAIRNESS, JUDGED_BY, NOT_SET, flat, matters, short, text
 
 MOST_SAID = 500  # characters on why a run is left out
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass
@@ -35,11 +39,22 @@ class Entry:
     shown_task: str = ""
 
     @property
-    def seed(self):
+    def seed(self) -> Any:
         return self.keys.get("seed")
 
 
-def entries(results, metric=None):
+Algorithms = dict[str, list[Entry]]  # {algorithm: its runs}
+Groups = dict[str, Algorithms]  # {task: {algorithm: its runs}}
+
+
+class Seeded(Protocol):
+    """A run, planned or read back."""
+
+    @property
+    def seed(self) -> Any: ...
+
+
+def entries(results: list[Result], metric: str | None = None) -> list[Entry]:
     """[Entry] of all runs, those that count with their labels and the metric that their task is judged by."""
     out = [_entry(result) for result in results]
     _name_labelled(out)
@@ -61,11 +76,11 @@ def entries(results, metric=None):
     return out
 
 
-def counting(all_entries):
+def counting(all_entries: list[Entry]) -> list[Entry]:
     return [e for e in all_entries if e.left_out is None]
 
 
-def by_task(all_entries):
+def by_task(all_entries: list[Entry]) -> Groups:
     """{task: {algorithm: [Entry]}} of the runs that count, tasks and algorithms in order, runs by seed."""
     tasks = sorted(_by(counting(all_entries), lambda e: e.task).values(), key=lambda group: _task_order(group[0]))
     return {
@@ -74,7 +89,7 @@ def by_task(all_entries):
     }
 
 
-def differing(groups):
+def differing(groups: list[list[Entry]]) -> dict[str, list[Any]]:
     """{key: [value of each of `groups`, lists of entries]} for the keys in which they differ, sorted."""
     firsts = [group[0].keys for group in groups]
     names = sorted(set().union(*firsts), key=str)
@@ -82,7 +97,7 @@ def differing(groups):
     return {name: values for name, values in table.items() if len(set(map(text, values))) > 1}
 
 
-def unfair(algorithms):
+def unfair(algorithms: Algorithms) -> list[str]:
     """Sentences on what differs between the algorithms of one task and should not. algorithms: {name: [Entry]}."""
     told = {
         name: [short(value) for value in values]
@@ -95,7 +110,7 @@ def unfair(algorithms):
     return [f"{name} differs: {_who_has_what(algorithms, values)}" for name, values in told.items()]
 
 
-def _who_has_what(algorithms, values):
+def _who_has_what(algorithms: Algorithms, values: list[str]) -> str:
     """`8 (qmix, vdn); 1 (iql)`, or `1 (iql); 8 (all others)` where most have the same."""
     groups = _by(zip(algorithms, values), lambda pair: pair[1])
     *rare, (most, common) = sorted(groups.items(), key=lambda item: len(item[1]))
@@ -118,7 +133,7 @@ def task_of(config: dict) -> str:
     )
 
 
-def _name_labelled(all_entries):
+def _name_labelled(all_entries: list[Entry]) -> None:
     """Runs below PATH=LABEL are called LABEL, or where they are several algorithms `qmix (LABEL)`."""
     for label, group in _by(all_entries, lambda e: e.result.label).items():
         several = len({e.name for e in group if e.result.config}) > 1
@@ -126,7 +141,7 @@ def _name_labelled(all_entries):
             e.name = e.algorithm = f"{e.name} ({label})" if several else label
 
 
-def _entry(result):
+def _entry(result: Result) -> Entry:
     keys = flat(result.config)
     if keys.get("env_args.game_version", "") is None:  # the newest there was: results of two are not comparable
         del keys["env_args.game_version"]
@@ -139,7 +154,7 @@ def _entry(result):
     return Entry(result, keys, name, name, task, task, left_out=left_out)
 
 
-def _not_a_training_run(result):
+def _not_a_training_run(result: Result) -> str | None:
     """Why a run cannot count, from what it is."""
     config = result.config
     if result.status != "finished":
@@ -152,7 +167,7 @@ def _not_a_training_run(result):
     return None
 
 
-def _leave_out_superseded(all_entries):
+def _leave_out_superseded(all_entries: list[Entry]) -> None:
     """Of finished runs with one configuration and seed the newest counts."""
     for group in _by(counting(all_entries), lambda e: (e.seed, e.algorithm, _identity(e.keys))).values():
         *older, newest = sorted(group, key=lambda e: (e.result.started, str(e.result.path)))
@@ -160,7 +175,7 @@ def _leave_out_superseded(all_entries):
             e.left_out = f"superseded by {plain(str(newest.result.path))}"
 
 
-def _metric_of(group):
+def _metric_of(group: list[Entry]) -> str:
     """The first of JUDGED_BY that all runs of the task have; where none is, the one that most have."""
     having = [sum(name in e.result.series for e in group) for name in JUDGED_BY]
     return JUDGED_BY[having.index(max(having))]
@@ -179,7 +194,7 @@ def _says_nothing(result: Result, name: str) -> str | None:
 # ---- what they are called
 
 
-def _label(group):
+def _label(group: list[Entry]) -> None:
     """Add to task and algorithm the keys in which runs of one name differ."""
     for same in _by(group, lambda e: e.task_name).values():  # SMAC's 3m and SMAX's are two games
         several = len({_env(e) for e in same}) > 1
@@ -202,11 +217,11 @@ def _label(group):
             e.shown_algorithm = labels.algorithm(base, base) + e.shown_algorithm.removeprefix(base)
 
 
-def _env(e):
+def _env(e: Entry) -> str:
     return plain(str(e.keys.get("env", "")))
 
 
-def _varying(group, wanted, where_set=False):
+def _varying(group: list[Entry], wanted: Callable[[str], bool], where_set: bool = False) -> list[str]:
     """The wanted keys in which the entries differ. where_set: a key that some lack is no difference by itself."""
     names = sorted(key for key in set().union(*(e.keys for e in group)) if wanted(key))
     out = []
@@ -217,7 +232,7 @@ def _varying(group, wanted, where_set=False):
     return out
 
 
-def _labels(group, names, separator):
+def _labels(group: list[Entry], names: list[str], separator: str) -> list[str]:
     """For each entry `, key=value` of each of `names`; ` #n` where that is long or does not tell them apart."""
     values = [tuple(text(e.keys.get(name, NOT_SET)) for name in names) for e in group]
     labels = [
@@ -230,25 +245,25 @@ def _labels(group, names, separator):
     return labels
 
 
-def _task_order(e):
+def _task_order(e: Entry) -> tuple:
     """Tasks by environment, then by env_args as numbers where they are numbers."""
     values = [e.keys[k] for k in sorted(k for k in e.keys if k.startswith("env_args.") and matters(k))]
     ordered = [(0, v, "") if isinstance(v, (int, float)) else (1, 0.0, text(v)) for v in values]
     return e.task_name, ordered, e.task
 
 
-def _identity(keys):
+def _identity(keys: dict) -> str:
     return text({k: v for k, v in keys.items() if matters(k)})
 
 
-def _by(items, key):
+def _by(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     groups = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)
     return groups
 
 
-def seeds(group):
+def seeds(group: Iterable[Seeded]) -> str:
     """The seeds of a group in words: 1-3, 7."""
     numbers = sorted({e.seed for e in group if type(e.seed) is int})
     words = [plain(str(e.seed)) for e in group if type(e.seed) is not int]

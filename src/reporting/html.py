@@ -1,6 +1,7 @@
 """One HTML page that needs nothing beside it: pictures and style are inside, no script, no network."""
 
 import base64
+from collections.abc import Container, Iterable
 from html import escape
 
 STYLE = """
@@ -31,7 +32,7 @@ code { font-size: .92em; overflow-wrap: anywhere; }
 """
 
 
-def page(title, summary, warnings, sections):
+def page(title: str, summary: str, warnings: list[str], sections: list[tuple[str, str, str]]) -> str:
     """The whole page. summary, sections: HTML; warnings: sentences. sections: [(id, heading, HTML)]"""
     contents = "".join(f'<li><a href="#{name}">{escape(heading)}</a></li>' for name, heading, _ in sections)
     box = bullets(warnings)
@@ -47,7 +48,7 @@ def page(title, summary, warnings, sections):
     )
 
 
-def picture(name, png, caption):
+def picture(name: str, png: bytes, caption: str) -> str:
     """A figure with its caption; `name`: that of its files."""
     data = base64.b64encode(png).decode()
     width = int.from_bytes(png[16:20], "big") * 0.68  # the same size of text in all figures
@@ -58,14 +59,14 @@ def picture(name, png, caption):
     )
 
 
-def bullets(sentences):
+def bullets(sentences: list[str]) -> str:
     return "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences) + "</ul>" if sentences else ""
 
 
-def table(head, rows, numbers=()):
+def table(head: Iterable[object], rows: Iterable[Iterable[object]], numbers: Container[int] = ()) -> str:
     """rows: cells of text, or (text, class). numbers: indices of the columns that hold numbers."""
 
-    def cell(tag, k, value):
+    def cell(tag: str, k: int, value: object) -> str:
         text, extra = value if isinstance(value, tuple) else (value, "")
         classes = " ".join(c for c in ("number" if k in numbers else "", extra) if c)
         attribute = f' class="{classes}"' if classes else ""

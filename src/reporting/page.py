@@ -1,15 +1,30 @@
 """The report as a page: its sections, tables and sentences."""
 
 import math
+from collections.abc import Iterable
 from html import escape
 
 from reporting import grouping
-from reporting.comparison import ALL_TASKS
+from reporting.comparison import ALL_TASKS, Comparison, Row, Task
 from reporting.formats import commit, count, decimals, duration, metric_label, plain, steps, with_interval
+from reporting.grouping import Entry, Groups
 from reporting.html import bullets, page, picture, table
+from reporting.labels import Names
 
 
-def report_page(title, comparison, groups, entries, warnings, pictures, files, method, names, order, more=()):
+def report_page(
+    title: str,
+    comparison: Comparison,
+    groups: Groups,
+    entries: list[Entry],
+    warnings: list[str],
+    pictures: dict[str, bytes],
+    files: list[str],
+    method: list[str],
+    names: Names,
+    order: list[str],
+    more: Iterable[tuple[str, str, str]] = (),
+) -> str:
     """report.html. groups: {task: {algorithm: [Entry]}}; entries: of all runs; pictures: {name: PNG}; names: what they
     are called; order: the algorithms in the order of tables; more: further sections, [(id, heading, HTML)], which come
     first."""
@@ -74,7 +89,7 @@ CAPTIONS = {
 }
 
 
-def _numbers_of_seeds(groups):
+def _numbers_of_seeds(groups: Groups) -> str:
     numbers = sorted({len(group) for algorithms in groups.values() for group in algorithms.values()})
     if len(numbers) > 1:
         none = "; no interval where a task has one run only" if numbers[0] == 1 else ""
@@ -84,7 +99,7 @@ def _numbers_of_seeds(groups):
     return f"n = {count(numbers[0], 'seed')} for each algorithm and task."
 
 
-def method(comparison, reps, copies):
+def method(comparison: Comparison, reps: int, copies: int) -> list[str]:
     """Sentences on how the numbers are made."""
     goal = "The threshold was given with --threshold."
     if comparison.default_threshold:
@@ -122,7 +137,7 @@ def method(comparison, reps, copies):
     return out
 
 
-def task_table(tasks, names):
+def task_table(tasks: list[Task], names: Names) -> str:
     """Where the runs of each task are compared."""
     lines = [
         [
@@ -138,21 +153,21 @@ def task_table(tasks, names):
 # ---- tables of the report
 
 
-def over_all(comparison) -> tuple[str, str]:
+def over_all(comparison: Comparison) -> tuple[str, str]:
     """(the title of what is over all tasks, what its scale is)"""
     n = len(comparison.tasks)
     title = ALL_TASKS if comparison.n_scaled == n else f"{comparison.n_scaled} of {n} tasks"
     return title, comparison.scale
 
 
-def labelled(row, comparison, names):
+def labelled(row: Row, comparison: Comparison, names: Names) -> str:
     """(task with its metric)"""
     if row["task"] == ALL_TASKS:
         return f"{over_all(comparison)[0]} (normalised: {comparison.scale})"
     return f"{names.task(row['task'])} ({plain(metric_label(row['metric']))})"
 
 
-def final_table(comparison, algorithms, names):
+def final_table(comparison: Comparison, algorithms: list[str], names: Names) -> str:
     """Tasks by algorithms, the fewer of them across."""
     columns = []
     rows = comparison.final
@@ -188,7 +203,7 @@ def among_the_best(rows: dict[str, dict]) -> set[str]:
     return {a for a, high in reach.items() if high >= low}
 
 
-def pairs(rows, names):
+def pairs(rows: list[Row], names: Names) -> str:
     """The pairs over all tasks, or of the only one."""
     tasks = list(dict.fromkeys(r["task"] for r in rows))
     if len(tasks) == 1 or ALL_TASKS in tasks:
@@ -196,7 +211,7 @@ def pairs(rows, names):
     return ""
 
 
-def improvement_table(rows, task, names):
+def improvement_table(rows: list[Row], task: str, names: Names) -> str:
     """Each pair once, the first that stands in the rows."""
     order = {a: k for k, a in enumerate(dict.fromkeys(r["x"] for r in rows))}
     lines = [
@@ -213,7 +228,7 @@ def improvement_table(rows, task, names):
     return table(["X", "Y", "runs of X", "runs of Y", "P(X > Y) [95 % interval]"], lines, numbers=(2, 3, 4))
 
 
-def efficiency_table(rows, names):
+def efficiency_table(rows: list[Row], names: Names) -> str:
     lines = []
     for r in rows:
         digits = decimals([r["threshold"]])
@@ -234,7 +249,7 @@ def efficiency_table(rows, names):
     return table(head, lines, numbers=(1, 3, 4, 5))
 
 
-def ran_table(groups):
+def ran_table(groups: Groups) -> str:
     """What ran, one line an algorithm and task; versions and commit are said once where they are the same for all."""
     lines = []
     for algorithms in groups.values():
@@ -274,7 +289,7 @@ def ran_table(groups):
     return shared + table(head, lines, numbers=(2, 4, 5, 6, 7))
 
 
-def differences(groups):
+def differences(groups: Groups) -> str:
     """Tables of the configuration keys that differ between algorithms; tasks with the same table share it."""
     same = {}
     for algorithms in groups.values():
@@ -288,7 +303,7 @@ def differences(groups):
     return "".join(f"<h3>{escape(', '.join(tasks))}</h3>{table(*both)}" for both, tasks in same.items())
 
 
-def left_out_table(entries):
+def left_out_table(entries: list[Entry]) -> str:
     lines = []
     for e in entries:
         t_max = e.keys.get("t_max")

@@ -1,6 +1,8 @@
 """How figures look: a colour, line and marker of its own for each algorithm, fit for print and for the colour-blind."""
 
 import itertools
+from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +25,10 @@ STYLE = {
     "text.parse_math": False,  # names may hold a $
 }  # fmt: skip
 
+Styles = dict[str, dict[str, Any]]  # {label: its colour, line and marker}
 
-def styles(labels):
+
+def styles(labels: Collection[str]) -> Styles:
     """{label: its colour, line and marker}, in the order of the labels, no two of one colour: the same for all figures.
 
     The algorithms of this program have the same colour in every report, others one as far from all that are taken as
@@ -42,7 +46,7 @@ def styles(labels):
     return {name: out[name] for name in labels}
 
 
-def _further(taken, n):
+def _further(taken: list[str], n: int) -> list[str]:
     """n colours, the named ones above first, then each the one that is furthest from those taken."""
     out = [c for c in FIXED.values() if c not in taken][:n]
     steps = 16
@@ -62,11 +66,11 @@ def _further(taken, n):
     return out
 
 
-def _rgb(colour):
+def _rgb(colour: str) -> list[float]:
     return [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
 
 
-def _perceived(rgb):
+def _perceived(rgb: np.ndarray) -> np.ndarray:
     """[P, 3] sRGB of 0..1 in Oklab (Ottosson 2020), where distances are about as far as they look."""
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     cones = np.array([[0.4122, 0.5363, 0.0514], [0.2119, 0.6807, 0.1074], [0.0883, 0.2817, 0.6300]])

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from envs import score_range
+from reporting.grouping import Entry
 from utils.args import ConfigError, nearest
 from utils.identity import short
 
@@ -26,7 +27,7 @@ class Range(NamedTuple):
 WON = Range(0.0, 1.0, "win rates as they are")
 
 
-def of_task(entries: list, metric: str, given: dict[str, Range]) -> Range | None:
+def of_task(entries: list[Entry], metric: str, given: dict[str, Range]) -> Range | None:
     """The range of the scores of one task, or None where it is not known. entries: its runs; given: {name: Range} of
     --ranges, by task or environment."""
     e = entries[0]
@@ -41,7 +42,7 @@ def of_task(entries: list, metric: str, given: dict[str, Range]) -> Range | None
     return None if known is None else Range(*known, "returns: random play is 0, best play 1")
 
 
-def _declared(entry) -> tuple[float, float] | None:
+def _declared(entry: Entry) -> tuple[float, float] | None:
     """Of a built-in game. Where its package is missing or the run's keys are not the game's, nothing is known."""
     env_args = entry.result.config.get("env_args")
     with suppress(Exception):  # a run of another version, or of EPyMARL, may hold anything
@@ -49,7 +50,7 @@ def _declared(entry) -> tuple[float, float] | None:
     return None
 
 
-def _noted(entries: list) -> tuple[float, float] | None:
+def _noted(entries: list[Entry]) -> tuple[float, float] | None:
     """What a run of a user's own game wrote under `game` in summary.json."""
     return next((known for e in entries if (known := _sound(e.result.score_range))), None)
 
@@ -80,7 +81,7 @@ def read_ranges(path: str) -> dict[str, Range]:
     return out
 
 
-def check_names(path: str, given: dict[str, Range], entries: list) -> None:
+def check_names(path: str, given: dict[str, Range], entries: list[Entry]) -> None:
     """ConfigError where a name of --ranges is that of no task or environment."""
     known = {name for e in entries for name in (e.task, e.shown_task, e.task_name, str(e.keys.get("env")))}
     for name in given:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,7 +18,7 @@ import numpy as np
 
 from utils.identity import text
 from utils.logging import brief
-from utils.runs import find_runs, folders, is_run, is_step, read_bytes, read_json, unlike_a_run
+from utils.runs import Run, find_runs, folders, is_run, is_step, read_bytes, read_json, unlike_a_run
 
 STAMPED = re.compile(r"seed\d+_(\d{8}T\d{6})Z(?:_(\d+))?$")  # the name of a run directory
 LARGEST = 1e100  # of what is measured: figures and means are drawn and taken without overflow
@@ -49,7 +50,7 @@ class Result:
     score_range: Any = None  # what a game of the user's own declares, as it was found
 
 
-def find_results(roots, metrics):
+def find_results(roots: Iterable[str | Path], metrics: Collection[str]) -> tuple[list[Result], int]:
     """([Result] with the series of `metrics`, number of Sacred folders skipped as copies of a run directory)."""
     runs = find_runs(*roots)
     results = [_read(_of_run, Result(run.path, "run directory"), run, metrics) for run in runs]
@@ -67,7 +68,7 @@ def find_results(roots, metrics):
     return sorted(results, key=lambda r: str(r.path)), copies
 
 
-def _read(read, result: Result, *args) -> Result:
+def _read(read: Callable[..., Result], result: Result, *args: Any) -> Result:
     """read(*args), a Result; `result` as a broken one where that fails: one strange run must not end a report."""
     try:
         return read(*args)
@@ -76,7 +77,7 @@ def _read(read, result: Result, *args) -> Result:
         return result
 
 
-def metric_names(results):
+def metric_names(results: Iterable[Result]) -> list[str]:
     """The names of all the metrics that the runs hold, sorted. Reads every file whole."""
     names = set()
     for result in results:
@@ -88,7 +89,7 @@ def metric_names(results):
     return sorted(names)
 
 
-def _other_folders(roots):
+def _other_folders(roots: Iterable[str | Path]) -> Iterator[tuple[str, Path, str | None]]:
     """(source, path, problem) of Sacred's folders and of what looks like a run and is none, or cannot be looked into.
     problem: None for Sacred's folders."""
     unreadable = {}
@@ -114,7 +115,7 @@ def _other_folders(roots):
 # ---- our run directories
 
 
-def _of_run(run, metrics):
+def _of_run(run: Run, metrics: Collection[str]) -> Result:
     summary = run.summary
     result = Result(run.path, "run directory", run.config, str(run.status), started=_stamp(run.path))
     result.problem = run.problem or _text(summary.get("reason"))
@@ -136,7 +137,7 @@ def _of_run(run, metrics):
     return result
 
 
-def _stamp(path):
+def _stamp(path: Path) -> str:
     """The time in a run directory's name, or else that of its last change."""
     match = STAMPED.match(path.name)
     if match:
@@ -144,7 +145,7 @@ def _stamp(path):
     return time.strftime("%Y%m%dT%H%M%S", time.gmtime((path / "config.yaml").stat().st_mtime))
 
 
-def _lines(path):
+def _lines(path: Path) -> tuple[list[bytes], bytes | None]:
     """(the lines of metrics.jsonl as bytes, without a last one that is cut; none where there is no file; the same as
     one text where every line begins and ends as a record does, else None)"""
     try:
@@ -157,7 +158,7 @@ def _lines(path):
     return lines[:-1] if cut else lines, data if whole and not cut else None
 
 
-def _with(wanted, data):
+def _with(wanted: re.Pattern[bytes], data: bytes) -> Iterator[bytes]:
     """The lines of `data` that hold what the pattern `wanted` finds, each once."""
     end = 0
     while found := wanted.search(data, end):
@@ -165,7 +166,7 @@ def _with(wanted, data):
         yield data[start:end]
 
 
-def _read_jsonl(result, metrics):
+def _read_jsonl(result: Result, metrics: Collection[str]) -> None:
     """Only lines that hold a wanted name are parsed: most do not, and parsing is what takes the time."""
     wanted = re.compile(b"|".join(re.escape(json.dumps(name).encode()) for name in metrics))
     points = {name: {} for name in metrics}
@@ -185,7 +186,7 @@ def _read_jsonl(result, metrics):
         _add_series(result, name, by_step)
 
 
-def _record(line):
+def _record(line: bytes) -> dict[str, Any] | None:
     """The object of a line, or None where it is damaged."""
     try:
         record = json.loads(line)
@@ -195,7 +196,7 @@ def _record(line):
     return record if sound else None
 
 
-def _add_series(result, name, by_step):
+def _add_series(result: Result, name: str, by_step: dict[int, Any]) -> None:
     """Keep what is finite of {step: value}, in ascending order."""
     if not by_step:
         return
@@ -211,7 +212,7 @@ def _add_series(result, name, by_step):
 # ---- Sacred's folders
 
 
-def _of_sacred(path):
+def _of_sacred(path: Path) -> Result:
     result = Result(path, "Sacred")
     (run, problem), (config, other) = _object(path / "run.json"), _object(path / "config.json")
     if config is not None:
@@ -229,7 +230,7 @@ def _of_sacred(path):
     return result
 
 
-def _read_provenance(result, run):
+def _read_provenance(result: Result, run: dict) -> None:
     experiment, host = _mapping(run.get("experiment")), _mapping(run.get("host"))
     packages = [str(package).partition("==") for package in _list(experiment.get("dependencies"))]
     result.versions = {name: version for name, _, version in packages if name in ("torch", "numpy")}
@@ -241,7 +242,7 @@ def _read_provenance(result, run):
             return
 
 
-def _with_sacred_metrics(result, metrics):
+def _with_sacred_metrics(result: Result, metrics: Collection[str]) -> Result:
     found, problem = _object(result.path / "metrics.json")
     if found is None:
         result.status, result.problem = "broken", result.problem or problem
@@ -256,14 +257,14 @@ def _with_sacred_metrics(result, metrics):
     return result
 
 
-def _last_line(trace):
+def _last_line(trace: Any) -> str | None:
     """The reason of a failure: the last line of its traceback."""
     trace = trace if isinstance(trace, str) else "".join(map(str, _list(trace)))
     lines = [line for line in trace.splitlines() if line.strip()]
     return lines[-1].strip() if lines else None
 
 
-def _seconds(start, stop):
+def _seconds(start: Any, stop: Any) -> float | None:
     try:
         return (datetime.fromisoformat(stop) - datetime.fromisoformat(start)).total_seconds()
     except (TypeError, ValueError):
@@ -273,26 +274,26 @@ def _seconds(start, stop):
 # ---- both
 
 
-def _number(value):
+def _number(value: Any) -> float | None:
     """A finite float, or None where `value` is none."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return None
     return float(value) if abs(value) <= LARGEST else None
 
 
-def _text(value):
+def _text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def _mapping(value):
+def _mapping(value: Any) -> dict:
     return value if isinstance(value, dict) else {}
 
 
-def _list(value):
+def _list(value: Any) -> list:
     return value if isinstance(value, list) else []
 
 
-def _object(path):
+def _object(path: Path) -> tuple[dict[str, Any] | None, str | None]:
     """(the object of a JSON file, what is wrong with the file); one of them is None."""
     try:
         value = read_json(path)
@@ -305,6 +306,6 @@ def _object(path):
     return (value, None) if isinstance(value, dict) else (None, f"{path.name} is damaged")
 
 
-def _why(error):
+def _why(error: OSError) -> str:
     """An OSError without its number and path, which stands beside it."""
     return error.strerror or str(error)

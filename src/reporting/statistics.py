@@ -4,6 +4,7 @@ The last axis of an array is that of the runs of one algorithm on one task. A li
 task, is a list of strata: runs are resampled within each of them.
 """
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 CHUNK = 4_000_000  # numbers that resamples may hold at a time: 32 MB
 
 
-def iqm(scores):
+def iqm(scores: np.ndarray) -> np.ndarray:
     """The interquartile mean over the last axis: a quarter of the runs, rounded down, is cut at either end.
 
     As scipy.stats.trim_mean(scores, 0.25, axis=-1), in less than half its time.
@@ -41,24 +42,26 @@ def share_above(*strata: np.ndarray) -> np.ndarray:
     return np.mean([s.mean(axis=-1) for s in strata], axis=0)
 
 
-def improvement(*strata):
+def improvement(*strata: np.ndarray) -> np.ndarray:
     """P(X > Y), ties counting half, averaged over tasks. strata: X on each task, then Y on each task."""
     half = len(strata) // 2
     tasks = [_one_improvement(x, y) for x, y in zip(strata[:half], strata[half:])]
     return np.mean(tasks, axis=0)
 
 
-def _one_improvement(x, y):
+def _one_improvement(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     x, y = x[..., :, None], y[..., None, :]
     return ((x > y) + 0.5 * (x == y)).mean(axis=(-2, -1))
 
 
-def median(steps):
+def median(steps: np.ndarray) -> np.ndarray:
     """The median over the last axis, whose values may be infinite."""
     return np.median(steps, axis=-1)
 
 
-def interval(statistic, *strata, reps=2000, size=0.95, seed=0):
+def interval(
+    statistic: Callable[..., np.ndarray], *strata: np.ndarray, reps: int = 2000, size: float = 0.95, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """(lower, upper) of the percentile bootstrap interval of statistic(*strata), stratified.
 
     strata: [..., n_k], of the same leading shape, which is that of the result. statistic: takes them with
@@ -82,7 +85,9 @@ def interval(statistic, *strata, reps=2000, size=0.95, seed=0):
     return _percentiles(np.concatenate(parts, axis=-1), size)
 
 
-def iqm_interval(scores, reps=2000, size=0.95, seed=0):
+def iqm_interval(
+    scores: np.ndarray, reps: int = 2000, size: float = 0.95, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """interval(iqm, scores) for [..., n], many times faster where there are many points.
 
     Resampling runs is resampling their ranks, and the IQM of a resample is a weighted sum of the sorted scores: one
@@ -107,7 +112,7 @@ def _distinct(n: int, reps: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.unique(np.sort(draws, axis=-1), axis=0, return_counts=True)
 
 
-def _percentiles(values, size, numbers=None):
+def _percentiles(values: np.ndarray, size: float, numbers: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """(lower, upper) of the middle `size` of resampled statistics: order statistics, for values may be infinite.
 
     numbers: how often each counts; None: once.
@@ -132,7 +137,7 @@ def normalise(scores: np.ndarray, low: float, high: float) -> np.ndarray:
 # ---- curves
 
 
-def common_grid(all_steps, most=500):
+def common_grid(all_steps: list[np.ndarray], most: int = 500) -> np.ndarray:
     """Evaluation points [T] at which the runs with evaluations at `all_steps` (arrays, ascending) can be compared.
 
     They are those of the run that evaluates most rarely, as far as every run has an evaluation no more than half
@@ -182,7 +187,7 @@ def running_mean(curves: np.ndarray, points: int) -> np.ndarray:
         return np.where(held, (sums[high] - sums[low]) / (numbers[high] - numbers[low]), np.nan)
 
 
-def nearest(steps, values, grid):
+def nearest(steps: np.ndarray, values: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(values [T] of the evaluations nearest to the points of `grid`, their distances [T])."""
     right = np.searchsorted(steps, grid).clip(0, len(steps) - 1)
     left = (right - 1).clip(0)
@@ -190,12 +195,12 @@ def nearest(steps, values, grid):
     return values[index], np.abs(steps[index] - grid)
 
 
-def final_window(grid, share):
+def final_window(grid: np.ndarray, share: float) -> np.ndarray:
     """Mask [T] of the points in the last `share` of the steps; the last point at least."""
     return grid >= grid[-1] * (1 - share)
 
 
-def steps_to(threshold, grid, curves):
+def steps_to(threshold: float, grid: np.ndarray, curves: np.ndarray) -> np.ndarray:
     """Steps [n] to the first point of `grid` [T] where a run of `curves` [T, n] is at `threshold` or above; or inf."""
     above = curves >= threshold
     return np.where(above.any(axis=0), grid[above.argmax(axis=0)], np.inf)

@@ -2,8 +2,10 @@
 
 import math
 import time
+from collections.abc import Callable
+from typing import Any
 
-from rich.console import Group
+from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
@@ -22,11 +24,11 @@ class Board:
     "jobs": [(run, t_env, steps a second or None, seconds left or None)], "failures": [(run, reason)]}.
     """
 
-    def __init__(self, console):
+    def __init__(self, console: Console):
         self.console, self.live = console, None
         self.last = time.monotonic()
 
-    def __enter__(self):
+    def __enter__(self) -> "Board":
         if self.console.is_terminal:
             # Drawn by update(): a thread of its own would make starting child processes unsafe.
             self.live = Live(console=self.console, auto_refresh=False, transient=True)
@@ -34,17 +36,17 @@ class Board:
             self.last = -math.inf
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         if self.live is not None:
             self.live.stop()
 
-    def event(self, text):
+    def event(self, text: str) -> None:
         if self.live is None:
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             self.last = -math.inf  # what has changed is drawn at once
 
-    def update(self, state):
+    def update(self, state: Callable[[], dict[str, Any]]) -> None:
         spacing = SECONDS_BETWEEN_LINES if self.live is None else SECONDS_BETWEEN_DRAWINGS
         if time.monotonic() - self.last < spacing:
             return
@@ -55,13 +57,13 @@ class Board:
             self.live.update(_drawing(state()), refresh=True)
 
 
-def totals(state):
+def totals(state: dict[str, Any]) -> str:
     words = ("done", "running", "waiting", *(["elsewhere"] if state.get("elsewhere") else []), "failed")
     numbers = ", ".join(f"{state[word]} {word}" for word in words)
     return f"{numbers}; time left: {duration(state['left'])}"
 
 
-def _drawing(state):
+def _drawing(state: dict[str, Any]) -> Group:
     table = Table("running", "t_env", "steps/s", "left", box=None, pad_edge=False)
     for run, t_env, rate, left in state["jobs"]:
         of_all = f"{t_env:,} / {run.values['t_max']:,}"

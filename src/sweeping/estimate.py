@@ -4,11 +4,15 @@ import heapq
 import math
 import tempfile
 import time
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from sweeping.jobs import Job, stop
+from sweeping.plan import PlannedRun
 from utils.runs import records
 
 STARTING_SECONDS = 180  # at most, to the first record of a try: SMAX compiles
+Sample = tuple[str, str, float]  # algorithm, environment, seconds per environment step
 
 
 class Estimate:
@@ -18,14 +22,14 @@ class Estimate:
     which it is a setting; else of all.
     """
 
-    def __init__(self, samples):
+    def __init__(self, samples: Iterable[Sample]):
         groups = {}
         for algorithm, environment, pace in samples:
             for key in ((algorithm, environment), (algorithm,), ()):
                 groups.setdefault(key, []).append(pace)
         self.paces = {key: sum(paces) / len(paces) for key, paces in groups.items()}
 
-    def __call__(self, run):
+    def __call__(self, run: PlannedRun) -> float | None:
         """Seconds of a planned run, or None without any sample."""
         base = getattr(run, "base", run.algorithm)
         for key in ((run.algorithm, run.environment), (run.algorithm,), (base, run.environment), (base,), ()):
@@ -34,18 +38,19 @@ class Estimate:
         return None
 
 
-def makespan(seconds_left, seconds_waiting, workers):
+def makespan(seconds_left: list[float | None], seconds_waiting: list[float | None], workers: int) -> float | None:
     """Seconds until all is done when `workers` runs go at a time, in order; None where one of them is unknown."""
-    if None in seconds_left or None in seconds_waiting:
+    left, waiting = ([s for s in seconds if s is not None] for seconds in (seconds_left, seconds_waiting))
+    if len(left) < len(seconds_left) or len(waiting) < len(seconds_waiting):
         return None
-    slots = sorted(seconds_left) + [0.0] * (workers - len(seconds_left))
+    slots = sorted(left) + [0.0] * (workers - len(left))
     heapq.heapify(slots)
-    for seconds in seconds_waiting:
+    for seconds in waiting:
         heapq.heapreplace(slots, slots[0] + seconds)
     return max(slots)
 
 
-def duration(seconds):
+def duration(seconds: float | None) -> str:
     """Seconds in words: 12 s, 4 min, 3 h 20 min, 2 d 5 h."""
     if seconds is None:
         return "unknown"
@@ -56,7 +61,9 @@ def duration(seconds):
     return f"{seconds / 60:.0f} min" if seconds >= 100 else f"{seconds:.0f} s"
 
 
-def probe(runs, workers, seconds, stopped):
+def probe(
+    runs: Iterable[PlannedRun], workers: int, seconds: float, stopped: Callable[[], bool]
+) -> tuple[list[Sample], list[str]]:
     """Samples for an Estimate, from each of `runs` run for `seconds` from its first record on, `workers` at a time.
 
     stopped(): whether to give up. Returns (samples, [what went wrong]).
@@ -84,7 +91,7 @@ def probe(runs, workers, seconds, stopped):
     return samples, problems
 
 
-def _probe_job(run, folder, number):
+def _probe_job(run: PlannedRun, folder: str, number: int) -> Job:
     """The run's own command, but for what it measures: one test, a record at each round, and learning at once.
 
     And but for its replay buffer, where that is large: to lay claim to gigabytes takes a good part of a short try.
@@ -96,14 +103,14 @@ def _probe_job(run, folder, number):
     return Job(run, f"{folder}/{number}.log", local_results_path=f"{folder}/{number}", **changes)
 
 
-def _long_enough(job, seconds):
+def _long_enough(job: Job, seconds: float) -> bool:
     job.pace()  # finds the first record
     if job.first is None:
         return job.elapsed > STARTING_SECONDS
     return time.time() - job.first["time"] > seconds
 
 
-def _probed_pace(job):
+def _probed_pace(job: Job) -> tuple[float | None, bool]:
     """Seconds per environment step over a whole run, start and tests included; None without two rounds to measure.
 
     Beside it whether updates are in it.
@@ -124,7 +131,7 @@ def _probed_pace(job):
     return a_step + a_test / values["test_interval"] + start / values["t_max"], learning is not None
 
 
-def _pace(rounds):
+def _pace(rounds: list[dict[str, Any]]) -> float | None:
     """Seconds per environment step from records of rounds, of the second half alone: the start is untypical."""
     if len(rounds) < 2 or rounds[0]["t_env"] == rounds[-1]["t_env"]:  # a run of one round
         return None

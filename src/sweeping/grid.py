@@ -41,7 +41,9 @@ def take(raw: dict, where: str, problems: list[str]) -> list[dict]:
     return [] if both else _crossed(grid, sample, f"{where}grid", problems)
 
 
-def expand(algorithms: dict, shared: list[dict], own: dict[str, list[dict]], taken: dict, problems: list[str]):
+def expand(
+    algorithms: dict, shared: list[dict], own: dict[str, list[dict]], taken: dict, problems: list[str]
+) -> tuple[dict, dict]:
     """({label: (file, changes)} with one entry for each setting, {label: (label of its algorithm, setting)}).
 
     shared: the settings of all algorithms; own: {algorithm: its own settings}. taken: {where: {key: value}} of the
@@ -87,7 +89,7 @@ def _crossed(a: list[dict], b: list[dict], where: str, problems: list[str]) -> l
 # ---- grid
 
 
-def _grid(value, where: str, problems: list[str]) -> list[dict]:
+def _grid(value: Any, where: str, problems: list[str]) -> list[dict]:
     if not isinstance(value, dict) or not value:
         problems.append(f"{where}: {shown(value)} must be a mapping, {{KEY: [VALUE, VALUE]}}")
         return [{}]
@@ -108,7 +110,7 @@ def _grid(value, where: str, problems: list[str]) -> list[dict]:
     return [dict(zip(keys, point)) for point in product(*keys.values())]
 
 
-def _values(values, where: str, problems: list[str]) -> list:
+def _values(values: Any, where: str, problems: list[str]) -> list:
     """Two values or more, each once."""
     if not isinstance(values, list):
         problems.append(f"{where}: {shown(values)} must be a list of values, such as [0.0005, 0.001]")
@@ -130,7 +132,7 @@ def _values(values, where: str, problems: list[str]) -> list:
     return values
 
 
-def _unfit(value) -> str | None:
+def _unfit(value: Any) -> str | None:
     """What keeps a value out of a label, or None."""
     if isinstance(value, float) and not math.isfinite(value):
         return "is not finite"
@@ -153,7 +155,7 @@ def _flat(value: dict, where: str, problems: list[str]) -> dict:
 # ---- sample
 
 
-def _sample(value, where: str, problems: list[str]) -> list[dict]:
+def _sample(value: Any, where: str, problems: list[str]) -> list[dict]:
     example = "{number: 20, lr: {log_uniform: [0.0001, 0.01]}}"
     if not isinstance(value, dict) or not value:
         problems.append(f"{where}: {shown(value)} must be a mapping, such as {example}")
@@ -177,7 +179,7 @@ def _sample(value, where: str, problems: list[str]) -> list[dict]:
     return points
 
 
-def _whole(value, where: str, what: str, low: int, high: int, problems: list[str]) -> int:
+def _whole(value: Any, where: str, what: str, low: int, high: int, problems: list[str]) -> int:
     if value is None:
         problems.append(f"{where} is missing: {what}, a whole number from {low} on")
     elif type(value) is not int or not low <= value <= high:
@@ -187,7 +189,7 @@ def _whole(value, where: str, what: str, low: int, high: int, problems: list[str
     return low
 
 
-def _range(spec, where: str, problems: list[str]) -> tuple[str, list]:
+def _range(spec: Any, where: str, problems: list[str]) -> tuple[str, list]:
     """(kind, [low, high] or the values of a choice)."""
     told = f"{{uniform: [LOW, HIGH]}}; kinds: {', '.join(KINDS)}"
     if not isinstance(spec, dict) or len(spec) != 1:
@@ -230,7 +232,7 @@ def _drawn(ranges: dict[str, tuple[str, list]], n: int, seed: int) -> list[dict]
     raise AssertionError
 
 
-def _draw(kind: str, bounds: list, u: float):
+def _draw(kind: str, bounds: list, u: float) -> Any:
     """A value of a range. u: within [0, 1). As many digits as tell a thousandth of the range, or of the value."""
     if kind == "choice":
         return bounds[int(u * len(bounds))]

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from sweeping.plan import differences, literal
+from sweeping.plan import PlannedRun, differences, literal
 from utils.interrupts import ONE_STOP
 from utils.runs import find_runs, records
 
@@ -26,7 +28,14 @@ class Job:
     frozen: that one is resumed. environment: variables for the process, beside those of this one.
     """
 
-    def __init__(self, run, log, this: Path | None = None, environment: dict | None = None, **changes):
+    def __init__(
+        self,
+        run: PlannedRun,
+        log: str | Path,
+        this: Path | None = None,
+        environment: dict | None = None,
+        **changes: Any,
+    ):
         self.run, self.log, self.started = run, Path(log), time.time()
         self.first = None  # record of metrics.jsonl
         self._directory = None
@@ -47,29 +56,29 @@ class Job:
                 preexec_fn=_end_with_parent if sys.platform == "linux" else None,
             )
 
-    def poll(self):
+    def poll(self) -> int | None:
         """The exit status; None while it runs."""
         return self.process.poll()
 
-    def signal(self, number):
+    def signal(self, number: int) -> None:
         """Send a signal to the run and to all that it has started."""
         if self.process.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, number)
 
     @property
-    def elapsed(self):
+    def elapsed(self) -> float:
         return time.time() - self.started
 
     @property
-    def directory(self):
+    def directory(self) -> Path | None:
         """The run directory, or None as long as there is none."""
         if self._directory is None:
             found = re.search(r"^run directory: (.+)$", self._output(), re.MULTILINE)
             self._directory = Path(found[1]) if found else None
         return self._directory
 
-    def pace(self):
+    def pace(self) -> tuple[int, float | None, float | None]:
         """(environment steps so far, steps a second or None, seconds left or None), as metrics.jsonl has them."""
         found = records(self.directory / "metrics.jsonl", TAIL) if self.directory else []
         before, found = found, [r for r in found if r["time"] >= self.started]  # others are of the run before a resume
@@ -82,7 +91,7 @@ class Job:
         left = (self.run.values["t_max"] - last["t_env"]) * seconds / steps - (time.time() - last["time"])
         return last["t_env"], steps / seconds, max(0.0, left)
 
-    def failure(self):
+    def failure(self) -> tuple[str | None, bool]:
         """(why an ended job has not done its run or None, whether it would fail the same again)."""
         code = self.process.returncode
         if code < 0:
@@ -101,12 +110,12 @@ class Job:
         wall = found[0].summary.get("wall_time_s") if found else None
         return wall if isinstance(wall, (int, float)) and wall < 1e12 else self.elapsed
 
-    def _output(self):
+    def _output(self) -> str:
         with suppress(OSError):
             return self.log.read_text(encoding="utf-8", errors="replace")
         return ""
 
-    def _last_words(self):
+    def _last_words(self) -> str:
         """The message of the last error in the output, as one line."""
         lines = [line for line in self._output().splitlines() if line.strip()]
         starts = [i for i, line in enumerate(lines) if re.match(r"error: |\[ERROR [\d:]+\] ", line)] or [len(lines) - 1]
@@ -114,7 +123,7 @@ class Job:
         return re.sub(r"^(error: |\[ERROR [\d:]+\] )", "", text)
 
 
-def _of_this_place(run) -> list[str]:
+def _of_this_place(run: PlannedRun) -> list[str]:
     """What a run directory does not hold, or holds of the place where the run was, as words of a command line."""
     words = [f"mongo_url={literal(run.overrides['mongo_url'])}"] if run.overrides.get("mongo_url") else []
     if "ray_address" in run.overrides:
@@ -122,7 +131,7 @@ def _of_this_place(run) -> list[str]:
     return ["with", *words] if words else []
 
 
-def stop(jobs, hurry=lambda: False):
+def stop(jobs: Collection[Job], hurry: Callable[[], bool] = lambda: False) -> None:
     """End jobs: SIGTERM, so that they save their states; SIGKILL after the longest of their `stop_seconds`, or when
     hurry() is true."""
     for job in jobs:
@@ -135,7 +144,7 @@ def stop(jobs, hurry=lambda: False):
         job.process.wait()
 
 
-def cores():
+def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -144,6 +153,6 @@ if sys.platform == "linux":
     _prctl = ctypes.CDLL(None).prctl  # here: the child of a fork should not load a library
     _SET_PARENT_DEATH_SIGNAL = 1
 
-    def _end_with_parent():
+    def _end_with_parent() -> None:
         """In the child: SIGTERM when the sweep dies, even by SIGKILL."""
         _prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)

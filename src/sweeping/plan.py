@@ -7,13 +7,15 @@ import os
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from sweeping.study import read_study, seeds
+from sweeping.study import Study, read_study, seeds
 from utils import own_modules
 from utils.args import ConfigError, nearest
-from utils.config import CHOICES, BadConfiguration, load, shown, told
+from utils.config import CHOICES, BadConfiguration, Readers, load, shown, told
 from utils.disk import expanded
 from utils.identity import AS_IF_ABSENT, FAIRNESS, NOT_SET, counts, flat, identity, short, text
+from utils.runs import Run
 
 MOST_RUNS = 20_000
 
@@ -27,17 +29,17 @@ class PlannedRun:
     seed: int
     alg: str
     env: str
-    overrides: dict  # {dotted key: value}: what the study sets
-    values: dict  # the complete configuration
+    overrides: dict[str, Any]  # {dotted key: value}: what the study sets
+    values: dict[str, Any]  # the complete configuration
     base: str = ""  # the study's algorithm, where `algorithm` is a setting of it from a grid
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.base = self.base or self.algorithm
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.algorithm} on {self.environment}, seed {self.seed}"
 
-    def words(self, **changes):
+    def words(self, **changes: Any) -> list[str]:
         """The command line of main.py. changes: keys that replace the run's."""
         own = {"name": self.algorithm, "seed": self.seed, "local_results_path": self.values["local_results_path"]}
         values = [f"{key}={literal(value)}" for key, value in (self.overrides | own | changes).items()]
@@ -50,15 +52,17 @@ class Plan:
 
     title: str
     question: str
-    algorithms: list  # labels
-    environments: list  # labels
-    seeds: list
+    algorithms: list[str]  # labels
+    environments: list[str]  # labels
+    seeds: list[int]
     results: Path
-    runs: list
-    modules: list = field(default_factory=list)  # [Path]: the user's own, which the runs import
-    settings: dict = field(default_factory=dict)  # as the study's
+    runs: list[PlannedRun]
+    modules: list[Path] = field(default_factory=list)  # the user's own, which the runs import
+    settings: dict[str, tuple[str, dict]] = field(default_factory=dict)  # as the study's
 
-    def selected(self, algorithms=None, environments=None, wanted=None):
+    def selected(
+        self, algorithms: list[str] | None = None, environments: list[str] | None = None, wanted: str | None = None
+    ) -> list[PlannedRun]:
         """The runs of these labels and seeds ("1-3, 7"); None: of all. ConfigError for what the study lacks."""
         problems, settings = [], {}  # {algorithm of the study: its settings}
         for label, (base, _) in self.settings.items():
@@ -88,7 +92,13 @@ class Plan:
         ]
 
 
-def read_plan(path, readers, results=None, modules: Path | None = None, sent: bool = False):
+def read_plan(
+    path: str | Path,
+    readers: Readers,
+    results: str | Path | None = None,
+    modules: Path | None = None,
+    sent: bool = False,
+) -> Plan:
     """The Plan of the study file `path`; ConfigError with every problem that it has.
 
     readers: as for config.load. results: a folder in place of the study's own. modules: the folder of the user's
@@ -125,7 +135,7 @@ def read_plan(path, readers, results=None, modules: Path | None = None, sent: bo
     )
 
 
-def _first_runs(study, results, readers):
+def _first_runs(study: Study, results: Path, readers: Readers) -> list[PlannedRun]:
     """The run of each algorithm on each environment with one seed. Adds to the study's problems."""
     runs, found = [], {}  # {problem: [(algorithm, environment) that have it]}
     unfit = _unfit_settings(study, readers)
@@ -146,7 +156,7 @@ def _first_runs(study, results, readers):
     return runs
 
 
-def _unfit_settings(study, readers):
+def _unfit_settings(study: Study, readers: Readers) -> set[str]:
     """The algorithms of the study whose searched keys do not fit them. Adds to its problems, once for all settings."""
     points, found = {}, {}  # {algorithm: its settings}, {problem: [algorithms that have it]}
     for label, (base, point) in study.settings.items():
@@ -175,7 +185,7 @@ def _unfit_settings(study, readers):
     return {base for bases in found.values() for base in bases}
 
 
-def _telling(settings):
+def _telling(settings: list[dict]) -> list[dict]:
     """The first setting, and for each key some that differ from it there: each of a few values, else the ends."""
     first = settings[0]
     out = [first]
@@ -189,7 +199,7 @@ def _telling(settings):
     return out
 
 
-def _about(line, point):
+def _about(line: str, point: dict) -> str | None:
     """A problem of a configuration without the value, where it is about a key of the setting `point`; else None."""
     for key, value in point.items():
         unknown = f"study: unknown key {shown(key)} (value {shown(value)})"
@@ -202,7 +212,7 @@ def _about(line, point):
     return None
 
 
-def _named_modules(runs):
+def _named_modules(runs: list[PlannedRun]) -> list[Path]:
     """The files and folders of the MODULE:CLASS that runs name, as far as they lie in the folder kept with the run."""
     found = []
     for run in runs:
@@ -213,7 +223,7 @@ def _named_modules(runs):
     return found
 
 
-def _of(pairs, study):
+def _of(pairs: list[tuple[str, str]], study: Study) -> str:
     """The runs of [(algorithm, environment)] in words."""
     algorithms, environments = (list(dict.fromkeys(labels)) for labels in zip(*pairs))
     words = [] if len(algorithms) == len(study.algorithms) else [", ".join(algorithms)]
@@ -221,16 +231,16 @@ def _of(pairs, study):
     return " ".join(words) or "all runs"
 
 
-def _with_seed(run, seed):
+def _with_seed(run: PlannedRun, seed: int) -> PlannedRun:
     return replace(run, seed=seed, values=run.values | {"seed": seed})
 
 
-def folder_name(label):
+def folder_name(label: str) -> str:
     """An environment's label as the name of a folder."""
     return re.sub(r"[^\w.+=-]+", "_", label.replace(" = ", "=")).strip("_.") or "_"
 
 
-def literal(value):
+def literal(value: Any) -> str:
     """A value as `with` reads it: a Python literal; plain words go without quotes."""
     plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_/][\w./-]*", value)
     return value if plain and value not in ("True", "False", "None") else repr(value)
@@ -239,7 +249,7 @@ def literal(value):
 # ---- what a study may not hold
 
 
-def _clashes(study, runs):
+def _clashes(study: Study, runs: list[PlannedRun]) -> list[str]:
     """Problems: labels that claim one folder, and runs that are the same under two labels."""
     problems = []
     for where, labels, folder in (
@@ -261,7 +271,7 @@ def _clashes(study, runs):
     return list(dict.fromkeys(problems))
 
 
-def _unfair(study, runs):
+def _unfair(study: Study, runs: list[PlannedRun]) -> list[str]:
     """Problems: keys that differ between the algorithms of an environment and matter for a comparison."""
     found = {}  # {problem: [environments that have it]}
     for environment in study.environments:
@@ -284,12 +294,12 @@ class Lying:
     """What the results folder holds of a plan. `resumable`: the newest unfinished run of each planned run that is not
     complete; `other`: finished, of no planned configuration."""
 
-    complete: dict  # {PlannedRun: Run}
-    resumable: dict  # {PlannedRun: Run}
-    unfinished: list  # [Run]
-    other: list  # [Run]
+    complete: dict[PlannedRun, Run]
+    resumable: dict[PlannedRun, Run]
+    unfinished: list[Run]
+    other: list[Run]
 
-    def __init__(self, runs, found):
+    def __init__(self, runs: list[PlannedRun], found: list[Run]):
         self.complete, self.resumable, self.unfinished, self.other = {}, {}, [], []
         planned = {identity(run.values): run for run in runs}
         settings = {identity(run.values, without=("seed",)) for run in runs}
@@ -307,7 +317,7 @@ class Lying:
             self.resumable.pop(match, None)
 
 
-def differences(found, planned):
+def differences(found: dict, planned: dict) -> list[str]:
     """[`key is VALUE, planned VALUE`] of two configurations, their seeds aside."""
     a, b = flat(found), flat(planned)
     keys = sorted(key for key in a.keys() | b.keys() if key != "seed" and counts(key))

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sweeping import grid
 from utils.args import ConfigError, nearest
@@ -36,23 +37,26 @@ MOST_PAIRS = 1000  # of an algorithm and an environment, each of which is checke
 
 @dataclass
 class Study:
-    """What a study file says. `problems`: what is wrong with it; what is sound is there all the same."""
+    """What a study file says. `problems`: what is wrong with it; what is sound is there all the same.
+
+    Changes are {dotted key: value}.
+    """
 
     path: Path
     title: str = ""
     question: str = ""
-    algorithms: dict = field(default_factory=dict)  # {label: (file of config/algs, {dotted key: value})}
-    environments: dict = field(default_factory=dict)  # {label: (file of config/envs, {dotted key: value})}
-    overrides: dict = field(default_factory=dict)  # {dotted key: value}
-    seeds: list = field(default_factory=list)
-    allow_different: list = field(default_factory=list)
+    algorithms: dict[str, tuple[str, dict]] = field(default_factory=dict)  # {label: (file of config/algs, changes)}
+    environments: dict[str, tuple[str, dict]] = field(default_factory=dict)  # {label: (file of config/envs, changes)}
+    overrides: dict[str, Any] = field(default_factory=dict)  # {dotted key: value}
+    seeds: list[int] = field(default_factory=list)
+    allow_different: list[str] = field(default_factory=list)
     results: str = ""
-    modules: list = field(default_factory=list)  # [Path]: files and folders of Python that the runs import
-    settings: dict = field(default_factory=dict)  # {label of algorithms: (its algorithm, {dotted key: value} searched)}
-    problems: list = field(default_factory=list)
+    modules: list[Path] = field(default_factory=list)  # files and folders of Python that the runs import
+    settings: dict[str, tuple[str, dict]] = field(default_factory=dict)  # {label: (its algorithm, searched values)}
+    problems: list[str] = field(default_factory=list)
 
 
-def read_study(path, sent=False):
+def read_study(path: str | Path, sent: bool = False) -> Study:
     """The Study of a file. ConfigError where there is none, or where it is no mapping.
 
     sent: it is a copy that was sent to a cluster; what it was tuned on was looked at before.
@@ -94,7 +98,7 @@ def read_study(path, sent=False):
     return study
 
 
-def seeds(value, where, problems):
+def seeds(value: Any, where: str, problems: list[str]) -> list[int]:
     """The seeds of 3, "1-5", "1-3, 7" or a list of such, in the order given."""
     out = []
     for word in value if isinstance(value, list) else str("" if value is None else value).split(","):
@@ -116,7 +120,7 @@ def seeds(value, where, problems):
     return list(dict.fromkeys(out))
 
 
-def _read(path):
+def _read(path: Path) -> dict:
     if not path.is_file():
         raise _no_such_study(path)
     raw = read_yaml(path)
@@ -126,7 +130,7 @@ def _read(path):
     return raw
 
 
-def _no_such_study(path):
+def _no_such_study(path: Path) -> ConfigError:
     """The ConfigError that lists the studies there are."""
     if path.is_dir():
         return ConfigError(f"{path} is a folder; give a study, such as {path / 'NAME.yaml'}")
@@ -135,7 +139,7 @@ def _no_such_study(path):
     return ConfigError(f"{path}: no such study; there are: {', '.join(map(str, studies)) or 'none in studies/'}{hint}")
 
 
-def _text(raw, key, problems):
+def _text(raw: dict, key: str, problems: list[str]) -> str:
     value = raw.get(key)
     if value is None or isinstance(value, (str, int, float)):
         return "" if value is None else str(value).strip()
@@ -143,7 +147,7 @@ def _text(raw, key, problems):
     return ""
 
 
-def _labelled(entries, where, file_key, kind, problems):
+def _labelled(entries: Any, where: str, file_key: str, kind: str, problems: list[str]) -> dict[str, tuple[str, dict]]:
     """{label: (file, changes)} of a list of names or a mapping of labels."""
     if isinstance(entries, list) and all(isinstance(entry, str) for entry in entries):
         problems += [f"{where}: {shown(name)} is there twice" for name, n in Counter(entries).items() if n > 1]
@@ -168,7 +172,7 @@ def _labelled(entries, where, file_key, kind, problems):
     return out
 
 
-def _own_settings(entries, problems):
+def _own_settings(entries: Any, problems: list[str]) -> tuple[Any, dict[str, list[dict]]]:
     """(the entries without their `grid` and `sample`, {label: the settings that those make})."""
     if not isinstance(entries, dict):
         return entries, {}
@@ -181,7 +185,7 @@ def _own_settings(entries, problems):
     return rest, own
 
 
-def _refuse_tuned_on(entry, study):
+def _refuse_tuned_on(entry: Any, study: Study) -> None:
     """Add to the study's problems the seeds that the studies of `tuned_on` have: on those its settings were chosen."""
     names = [entry] if isinstance(entry, str) else [] if entry is None else entry
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -206,7 +210,7 @@ def _refuse_tuned_on(entry, study):
             )
 
 
-def _changes(entry, where, problems):
+def _changes(entry: Any, where: str, problems: list[str]) -> dict[str, Any]:
     """{dotted key: value} of a mapping, which may nest env_args."""
     if entry is None:
         return {}
@@ -223,7 +227,7 @@ def _changes(entry, where, problems):
     return {key: value for key, value in flat.items() if key not in SET_BY_THE_PLAN}
 
 
-def _allowed(entry, problems):
+def _allowed(entry: Any, problems: list[str]) -> list[str]:
     """The keys that may differ between the algorithms of an environment."""
     if entry is not None and not (isinstance(entry, list) and all(isinstance(key, str) for key in entry)):
         problems.append(f"allow_different: {shown(entry)} must be a list of keys, such as [batch_size_run]")
@@ -235,7 +239,7 @@ def _allowed(entry, problems):
     return entry or []
 
 
-def _modules(entry, folder, problems):
+def _modules(entry: Any, folder: Path, problems: list[str]) -> list[Path]:
     """The paths of `modules`, which are told from the study's folder."""
     if entry is not None and not (isinstance(entry, list) and all(isinstance(name, str) for name in entry)):
         problems.append(f"modules: {shown(entry)} must be a list of files and folders, such as [my_game.py]")

@@ -7,17 +7,22 @@ import os
 import signal
 import time
 import uuid
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sweeping.cards import Cards
-from sweeping.estimate import Estimate, makespan
+from sweeping.estimate import Estimate, Sample, makespan
 from sweeping.jobs import Job, stop
+from sweeping.plan import PlannedRun
 from sweeping.turns import LOOK_AGAIN, Complete, Elsewhere, GivenUp, Turn, begin
 from utils.args import ConfigError
 from utils.logging import brief
 
 RENEWED = 1.0  # seconds that a claim must be younger than it would be if nobody had renewed it
+
+Tell = Callable[[str], None]  # what happened, to whoever watches
 
 
 class Work:
@@ -30,18 +35,22 @@ class Work:
 
     def __init__(
         self,
-        runs,
-        workers,
-        retries,
-        results,
-        samples,
+        runs: Iterable[PlannedRun],
+        workers: int,
+        retries: int,
+        results: Path,
+        samples: list[Sample],
         sweep: str | None = None,
         wait: bool = True,
         cards: Cards | None = None,
         environment: dict[str, str] | None = None,
     ):
-        self.waiting, self.jobs, self.done, self.failed = list(runs), [], [], {}
-        self.done_elsewhere, self.elsewhere = [], {}  # [run], {run: who is at it}
+        self.waiting: list[PlannedRun] = list(runs)
+        self.jobs: list[Job] = []
+        self.done: list[PlannedRun] = []
+        self.failed: dict[PlannedRun, str] = {}
+        self.done_elsewhere: list[PlannedRun] = []
+        self.elsewhere: dict[PlannedRun, str] = {}  # who is at it
         self.workers, self.retries, self.results = workers, retries, results
         self.samples = samples  # of an Estimate
         self.sweep, self.wait = sweep or uuid.uuid4().hex, wait
@@ -51,16 +60,16 @@ class Work:
         self._next_look, self._first_look = {}, {}  # {run: when}, {run: (when, age of the claim in seconds)}
 
     @property
-    def left(self):
+    def left(self) -> bool:
         return bool(self.waiting or self.jobs)
 
-    def log(self, run):
+    def log(self, run: PlannedRun) -> Path:
         """Where the console output of a run goes."""
         return Path(
             self.results, "logs", Path(run.values["local_results_path"]).name, run.algorithm, f"seed{run.seed}.txt"
         )
 
-    def step(self, tell):
+    def step(self, tell: Tell) -> None:
         """Start what there is room for, and take note of what has ended. tell(text): what happened."""
         now = time.monotonic()
         for run in [run for run in self.waiting if self._next_look.get(run, 0) <= now]:
@@ -74,7 +83,7 @@ class Work:
             if not turn.mine():  # this process was frozen for longer than its lease, and another sweep has the run
                 job.signal(signal.SIGTERM)
 
-    def _start(self, run, tell) -> bool:
+    def _start(self, run: PlannedRun, tell: Tell) -> bool:
         """Start a run, or take note of why it is not started; whether others may be started at once."""
         try:
             turn = begin(run, self.results, self.sweep, self.retries)
@@ -112,7 +121,7 @@ class Work:
         tell(f"started: {run}")
         return True
 
-    def _leave_for_now(self, run, held: Elsewhere, tell):
+    def _leave_for_now(self, run: PlannedRun, held: Elsewhere, tell: Tell) -> None:
         """Look at the run later; or, not to wait for it, leave it to a process that was seen to live."""
         now = time.monotonic()
         if run not in self._first_look:
@@ -124,7 +133,7 @@ class Work:
             self.waiting.remove(run)
             self.elsewhere[run] = str(held)
 
-    def _end(self, job, tell):
+    def _end(self, job: Job, tell: Tell) -> None:
         self.jobs.remove(job)
         turn = self._turns.pop(job)
         self.cards.give_back(job.run)
@@ -140,7 +149,7 @@ class Work:
             self._failed(job.run, reason, hopeless, tell, turn)
         turn.release()
 
-    def _failed(self, run, reason, hopeless, tell, turn: Turn | None = None):
+    def _failed(self, run: PlannedRun, reason: str, hopeless: bool, tell: Tell, turn: Turn | None = None) -> None:
         self._failures[run] = self._failures.get(run, 0) + 1
         if turn is not None:
             turn.failed(self.sweep, reason, hopeless)
@@ -151,7 +160,7 @@ class Work:
             self.waiting.append(run)
             tell(f"failed, will be tried again: {run}: {reason}")
 
-    def state(self, done_before):
+    def state(self, done_before: int) -> dict[str, Any]:
         """For the Board."""
         paces = [(job, *job.pace()) for job in self.jobs]
         going = [
@@ -174,7 +183,7 @@ class Work:
             "failures": list(self.failed.items()),
         }
 
-    def stop(self, hurry):
+    def stop(self, hurry: Callable[[], bool]) -> None:
         """End the runs that go on. hurry(): whether to give them no time."""
         stop(self.jobs, hurry)
         for turn in self._turns.values():
@@ -182,7 +191,7 @@ class Work:
 
 
 @contextmanager
-def interruptions():
+def interruptions() -> Iterator[list[int]]:
     """Gathers the numbers of SIGINT and SIGTERM in a list, so that they tear nothing that is under way."""
     received = []
     previous = {n: signal.signal(n, lambda n, _: received.append(n)) for n in (signal.SIGINT, signal.SIGTERM)}
