@@ -209,3 +209,14 @@ def test_batches_have_to_fit_into_the_replay(key):
     numbers = dict.fromkeys(Training.Config.__dataclass_fields__, 1) | {"buffer_size": 5, key: 6}
     assert list(Training.Config(**numbers).problems()) == [f"{key} = 6 is larger than buffer_size = 5 (episodes)"]
     assert list(Training.Config(**numbers | {key: 5}).problems()) == []
+
+
+def test_the_signal_of_a_run_that_has_ended_stops_nothing_else():
+    interrupts.catch()
+    with pytest.raises(interrupts.Interrupted):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            interrupts.check()
+        finally:
+            interrupts.release()
+    interrupts.check()

@@ -139,8 +139,9 @@ def requested() -> bool:
 
 
 def check() -> None:
-    """Raise the signal that has come, even if it was raised before and lost; not inside a `held` block."""
-    if _interrupts.signum is not None and not _interrupts.holds:
+    """Raise the signal that has come, even if it was raised before and lost; not inside a `held` block, and not behind
+    `release`: a policy that plays after a run was stopped is not that run."""
+    if _interrupts.pid is not None and _interrupts.signum is not None and not _interrupts.holds:
         _interrupts.throw()
 
 
