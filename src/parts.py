@@ -185,7 +185,7 @@ class Parts:
             raise ConfigError(f"t_max = {self.training.t_max} is shorter than one episode ({steps})")
         if self.env.common_reward and not args.common_reward:
             raise ConfigError(
-                f"common_reward=False: {self.experiment.env} pays one team reward; give common_reward=True"
+                f"common_reward=False: {self.experiment.env} gives one team reward; give common_reward=True"
             )
         memory = [name for name in ("use_rnn", "obs_last_action") if getattr(args, name, False)]
         if self.training.batch_steps and memory:

@@ -128,7 +128,7 @@ def test_what_only_a_game_can_refuse(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(REGISTRY, "toy", "toy_env:Toy")
     for changes, said in (
         (dict(fault="refuse"), "this game cannot be made"),
-        (dict(common_reward=False), "common_reward=False: toy pays one team reward; give common_reward=True"),
+        (dict(common_reward=False), "common_reward=False: toy gives one team reward; give common_reward=True"),
         (dict(pays_each=True, common_reward=False, alg="qtran_alt"), "QTRAN factorises one team reward"),
         (dict(pays_each=True, common_reward=False, alg="vdn"), "vdn needs one team reward; only iql"),
         (dict(lr="5e-4"), "lr = '5e-4' is text (5e-4 is read as text; write 0.0005)"),

@@ -46,7 +46,7 @@ class Step(NamedTuple):
     obs: NDArray[Any]  # [E, N, O] as in Observation: the true observation after the action, also at the end
     state: NDArray[Any]  # [E, S]
     avail: NDArray[np.bool_]  # [E, N, A]
-    reward: NDArray[np.float32]  # [E]; [E, N] where agents are paid one by one
+    reward: NDArray[np.float32]  # [E]; [E, N] where agents are rewarded one by one
     terminated: NDArray[np.bool_]  # [E]: the game is over, nothing follows
     truncated: NDArray[np.bool_]  # [E]: a time limit cut it short; never together with terminated
     info: dict[
@@ -65,7 +65,7 @@ class VectorEnv:
     returns an Observation of all. `seed`, a number or a SeedSequence, is all that these episodes draw from, and those
     after them where no other is given. `step(actions)` with actions
     [E, N] integers never resets by itself: an environment whose episode has ended stays as it is,
-    pays 0 and repeats its last flags until it is reset.
+    gives a reward of 0 and repeats its last flags until it is reset.
     """
 
     Config: type  # the dataclass of its env_args
@@ -94,7 +94,7 @@ class VectorEnv:
 
     @classmethod
     def check_installed(cls) -> None:
-        """ConfigError, with the line that mends it, where this machine lacks what the game needs."""
+        """ConfigError, with the line that fixes it, where this machine lacks what the game needs."""
         absent = [package for package in cls.needs if importlib.util.find_spec(package) is None]
         if absent:
             raise MissingPackage(

@@ -1,7 +1,7 @@
 """A one-step matrix game for the hosts of the QTRAN plugin: it speaks EPyMARL's and PyMARL's environment interface.
 
 `python src/plugin.py install PATH --with-games` puts it into a checkout as `envs/qtran_matrix_game.py`. Each agent
-picks one action, the team is paid payoff[u_1, …, u_N], the episode is over. Observations and the state are the
+picks one action, the reward is payoff[u_1, …, u_N], the episode is over. Observations and the state are the
 constant 1. This project's own games are in `envs/`.
 """
 

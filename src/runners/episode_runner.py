@@ -52,7 +52,7 @@ class EpisodeRunner:
         )
         common_reward: bool = key("one reward for the team; False: one for each agent (IQL only)")
         reward_scalarisation: str = key(
-            "how one team reward is made where an environment pays each agent", choices=("sum", "mean")
+            "how one team reward is made where an environment rewards each agent", choices=("sum", "mean")
         )
         max_staleness: int = key(
             "0: each round is played with the newest weights. S: with those of S rounds before, so that playing and "
@@ -345,7 +345,7 @@ class EpisodeStats:
             self.ends.setdefault(name, []).append(values)
 
     def rows(self) -> list[dict[str, float]]:
-        """Each episode: its return (one for each agent, where they are paid one by one), length and end figures."""
+        """Each episode: its return (one for each agent, where they are rewarded one by one), length and end figures."""
         if not self.returns:
             return []
         returns, lengths = np.concatenate(self.returns), np.concatenate(self.lengths)

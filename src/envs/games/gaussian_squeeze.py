@@ -67,7 +67,7 @@ def _info(config: "GaussianSqueeze.Config") -> EnvInfo:
 
 class GaussianSqueeze(ArrayEnv):
     """Each episode is one step: s_i ~ U(0, s_max) is drawn for each agent, agent i picks
-    u_i in 0..A-1, the team is paid `squeeze(x)` with x = Σ_i s_i·u_i, the game is over.
+    u_i in 0..A-1, the reward is `squeeze(x)` with x = Σ_i s_i·u_i, the game is over.
 
     obs [E, N, N] and state [E, N] are s / s_max, which is in 0..1, the scale that networks learn best from:
     every agent sees all of it (which one it is itself, the controller's agent id tells it).

@@ -42,7 +42,7 @@ PAYOFFS = {
 
 class MatrixGame(ArrayEnv):
     """Each episode is one step: a game state is drawn uniformly, every agent picks one action, the
-    team is paid `payoff[state, u_1, ..., u_N]`, the game is over.
+    reward is `payoff[state, u_1, ..., u_N]`, the game is over.
 
     state [E, S]: one-hot of the game state. obs [E, N, S]: the same to the agents that observe it,
     zeros to the others; the constant 1 to everybody where there is a single state. Agents with fewer

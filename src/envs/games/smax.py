@@ -34,7 +34,7 @@ class SMAX(ArrayEnv):
     """N units that learn, against M that walk to an agent in sight, else across the map, and shoot.
 
     Actions: 0 to 3 move, 4 stop (all that the dead can do), then one for each enemy to attack. terminated: a side is
-    dead; truncated: the time limit. The team is paid `reward_scale` times the share of its health that an enemy lost at
+    dead; truncated: the time limit. The reward is `reward_scale` times the share of its health that an enemy lost at
     this step (mean over enemies), and `reward_scale` for a victory. info: battle_won (all enemies dead, and somebody
     alive), dead_allies, dead_enemies.
 
@@ -46,7 +46,7 @@ class SMAX(ArrayEnv):
     class Config:
         map_name: str = key("the scenario", choices=SCENARIOS)
         episode_limit: int = key("time limit; jaxmarl: 100", unit="steps", low=1, high=1_000_000)
-        reward_scale: float = key("rewards are multiplied by it; with 1 an episode pays at most 2", above=0)
+        reward_scale: float = key("rewards are multiplied by it; with 1 the return is at most 2", above=0)
         attack_mode: str = key(
             "which agent in range an enemy turns on, until it is dead or out of range", choices=("closest", "random")
         )

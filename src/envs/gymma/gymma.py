@@ -1,7 +1,7 @@
 """EPyMARL's `gymma`: lbforaging, rware, particle worlds, PettingZoo, VMAS, any Gymnasium id, and games of one's own.
 
 The games are objects of Python, stepped one after the other in this process; `env_workers=True` gives each a process,
-which pays where a step takes much more than 0.1 ms.
+which helps where a step takes much more than 0.1 ms.
 Axes: E environments, N agents, A actions, O observation.
 """
 
@@ -48,7 +48,7 @@ class Gymma(ArrayEnv):
     a row. Actions that an agent does not have, or that the game's mask bars, are not available. A time limit, also
     the game's own, truncates. info: the single numbers of the game's last info.
 
-    Where a game pays its agents one by one the reward is [E, N] and `common_reward` False.
+    Where a game rewards its agents one by one the reward is [E, N] and `common_reward` False.
     """
 
     @dataclass(frozen=True)
@@ -215,7 +215,7 @@ class Gymma(ArrayEnv):
         return n * o if self.state_size is None else self.state_size
 
     def _try(self) -> None:
-        """Play one step, to see how it pays, and whether it keeps to what it says of itself."""
+        """Play one step, to see how it gives its reward, and whether it keeps to what it says of itself."""
         game = self.games[0]
         self._show(0, self.first)
         del self.first
@@ -302,7 +302,7 @@ class Gymma(ArrayEnv):
         n, reward = 0 if self.common_reward else self.env_info.n_agents, numbers(paid)
         if reward is None or reward.shape != ((n,) if n else ()):
             raise GameError(
-                f"the game pays {paid!r}, not {f'a list of {n} rewards, one an agent' if n else 'a number'}"
+                f"the reward of the game is {paid!r}, not {f'a list of {n} rewards, one an agent' if n else 'a number'}"
             )
         return reward
 

@@ -61,8 +61,8 @@ def _need(package: str) -> None:
     if importlib.util.find_spec(package.partition(".")[0]) is None:
         ours = package in ("mpe2", "pettingzoo", "vmas", *OWNERS.values())
         line = INSTALL if ours else GIT_ONLY.get(package)
-        mend = f"install it with: {line}" if line else "install the package that has it"
-        raise MissingPackage(f"the module {package!r} is not installed; {mend}")
+        what_to_do = f"install it with: {line}" if line else "install the package that has it"
+        raise MissingPackage(f"the module {package!r} is not installed; {what_to_do}")
 
 
 def gym_entry(name: str) -> Any:

@@ -59,7 +59,7 @@ class Battle(VectorEnv):
         reward_win: float = key("for a victory", unit="reward before scaling")
         reward_defeat: float = key("for a defeat", unit="reward before scaling", high=0)
         reward_negative_scale: float = key("weight of what happens to agents, with reward_only_positive=False")
-        reward_scale: bool = key("scale rewards, so that an episode pays reward_scale_rate at most")
+        reward_scale: bool = key("scale rewards, so that the return of an episode is at most reward_scale_rate")
         reward_scale_rate: float = key("see reward_scale", unit="reward", above=0)
         replay_dir: str = key("where replays go; empty: $SC2PATH/Replays")
         replay_prefix: str = key("how their names begin; empty: with the map's name")
@@ -205,7 +205,7 @@ def core_arguments(config: Any, *but: str) -> dict[str, Any]:
 
 
 def import_env(package: str) -> ModuleType:
-    """The module `package`.env, smacv2's or smac's. ConfigError with the pip line that mends it."""
+    """The module `package`.env, smacv2's or smac's. ConfigError with the pip line that installs it."""
     problem = package_problem(package)
     if problem:
         raise MissingPackage(problem)
