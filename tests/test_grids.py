@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from command import ROOT, wait_until
+from command import ROOT, as_in_the_foreground, wait_until
 from made_runs import ours
 from test_report import Said, unpainted
 from test_sweep import study, swept
@@ -145,7 +145,8 @@ def test_a_watched_report_is_renewed_until_ctrl_c(tmp_path):
     runs, page = tmp_path / "runs", tmp_path / "runs" / "report" / "report.html"
     run = ours(runs, {0: 0.0, 10: 1.0}, status="running")
     command = [sys.executable, str(REPORT), str(runs), "--watch", "1", "--reps", "100"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, preexec_fn=as_in_the_foreground, **pipes)
     try:
         wait_until(lambda: page.is_file() and "No run is finished yet" in page.read_text())
         assert 'http-equiv="refresh" content="1"' in page.read_text()
@@ -154,7 +155,7 @@ def test_a_watched_report_is_renewed_until_ctrl_c(tmp_path):
         wait_until(lambda: "Final performance" in page.read_text())
     finally:
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate()
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and err == ""
     assert out.startswith(f"report: {page}\n") and "1 of 1 run finished" in out
     assert "http-equiv" not in page.read_text()  # and a browser loads it no more
