@@ -3,7 +3,7 @@
 from typing import Any
 
 from envs.vector import GameError as GameError
-from envs.vector import VectorEnv
+from envs.vector import VectorEnv, checked_range
 from utils.args import ConfigError, convert, declared, nearest
 from utils.memory_needs import Part, refuse_if_too_large
 from utils.registry import lookup
@@ -52,8 +52,9 @@ def make(
         from envs.workers.worker_env import WorkerEnv
 
         env = WorkerEnv(cls, config, n_envs, seed)
-    if name not in REGISTRY and (known := cls.score_range(config)):  # a report does not import a user's own game
-        env.facts = env.facts | {"score_range": list(known)}
+    if name not in REGISTRY:  # a report does not import a user's own game
+        known = checked_range(cls.score_range(config), f"env = {name!r}")
+        env.facts = env.facts | ({"score_range": list(known)} if known else {})
     return env
 
 

@@ -4,6 +4,7 @@ Axes: E environments, N agents, A actions, O observation, S state.
 """
 
 import importlib.util
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.args import ConfigError, TrainingError
+from utils.identity import short
 from utils.registry import MissingPackage
 
 Seed = int | np.random.SeedSequence | None
@@ -49,9 +51,24 @@ class Step(NamedTuple):
     reward: NDArray[np.float32]  # [E]; [E, N] where agents are rewarded one by one
     terminated: NDArray[np.bool_]  # [E]: the game is over, nothing follows
     truncated: NDArray[np.bool_]  # [E]: a time limit cut it short; never together with terminated
-    info: dict[
-        str, NDArray[Any]
-    ]  # {name: [E] array}, read at an episode's last step; numbers are logged as `name_mean`
+    info: dict[str, NDArray[Any]]  # {name: [E]}, read at an episode's last step; numbers are logged as `name_mean`
+
+
+def checked_range(pair: Any, game: str) -> tuple[float, float] | None:
+    """The `score_range` that a user's game declares, as two plain numbers; None where it declares none. ConfigError
+    where it is anything else: a wrong scale would be noticed only in a report, if at all."""
+    if pair is None:
+        return None
+    try:
+        low, high = map(float, pair)
+    except (TypeError, ValueError, OverflowError):  # not two, no numbers, a number without end
+        low = high = math.nan
+    if not -math.inf < low < high < math.inf:
+        raise ConfigError(
+            f"{game}: its score_range is {short(pair, 60)}; give two numbers, the mean return of random play and the "
+            "higher one of the best play"
+        )
+    return low, high
 
 
 class GameError(TrainingError):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from envs.gymma.games import LARGE, Game, make_game, numbers
 from envs.gymma.keys import INSTALL
-from envs.vector import ArrayEnv, EnvInfo, GameError, Observation, Seed
+from envs.vector import ArrayEnv, EnvInfo, GameError, Observation, Seed, checked_range
 from utils.args import ConfigError
 from utils.args import key as declare  # `key` is one of the keys
 from utils.logging import brief
@@ -173,7 +173,7 @@ class Gymma(ArrayEnv):
             if self.bounds
             else "as is",
         }
-        if (known := game.score_range()) is not None:
+        if known := checked_range(game.score_range(), self._called()):
             self.facts["score_range"] = list(known)  # of returns: random play, best play
         self.notes = (f"state: {self.facts['state']}",) if self.use_game_state else ()
         if len(set(game.n_actions)) > 1:

@@ -70,6 +70,7 @@ class QPLEXMixer(nn.Module):
         advantage, weight = q_taken - v, self.lambdas(state, actions)  # A_i(τ,u_i), λ_i(s,u) [M, N]
         if self.config.advantage_gradient:
             return (v + weight * advantage).sum(dim=-1, keepdim=True)
+        # Deviation: the authors' code lets no gradient through A_i here; the value is that of the formula.
         return (q_taken + (weight - 1) * advantage.detach()).sum(dim=-1, keepdim=True)
 
     def lambdas(self, state: Tensor, actions: Tensor) -> Tensor:

@@ -41,6 +41,18 @@ def test_unequal_agents_are_padded_and_masked():
     assert np.array_equal(step.state, step.obs.reshape(E, -1)) and step.state.dtype == np.float32
 
 
+@pytest.mark.parametrize("declared", [5, (8, 0), (0, float("nan")), ("low", "high"), (1, 2, 3)])
+def test_a_range_of_scores_that_is_none(declared, monkeypatch):
+    monkeypatch.setattr(fake_gymnasium.Team, "score_range", declared, raising=False)
+    with pytest.raises(ConfigError, match="'Team-v1'.*: its score_range is .*; give two numbers, the mean"):
+        gymma()
+
+
+def test_a_range_of_scores_is_noted(monkeypatch):
+    monkeypatch.setattr(fake_gymnasium.Team, "score_range", np.array([0, 8], dtype=np.float32), raising=False)
+    assert gymma().facts["score_range"] == [0.0, 8.0] and type(gymma().facts["score_range"][0]) is float
+
+
 def test_one_reward_for_the_team_stays_one():
     env = gymma(pays="team")
     env.reset()
