@@ -29,6 +29,10 @@ MOST_ROWS = 30  # of a sorted figure
 MOST_LINES = 12  # of a figure that compares algorithms
 MOST_CELLS = 12  # along a side of a heat map
 WIDE = 20  # a range whose ends are so many times apart has a logarithmic axis
+BEST_ALONE = (  # where `best_alone` has left some out
+    "Of each search only the best setting is in the comparison of algorithms: all are under the settings that were "
+    "searched, and in grid.csv"
+)
 
 
 @dataclass
