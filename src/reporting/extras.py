@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from matplotlib.figure import Figure
 
-from reporting import absolute, figures, grid
+from reporting import absolute, figures, grid, grid_figures
 from reporting.comparison import Comparison
 from reporting.files import to_csv
 from reporting.grouping import Groups
@@ -34,7 +34,7 @@ def extras(
     """groups: {task: {algorithm: [Entry]}}. names: `reporting.labels.Names`."""
     out = Extras()
     if found:
-        pngs = {name: _save(out, name, figure) for name, figure in grid.figures(found).items()}
+        pngs = {name: _save(out, name, figure) for name, figure in grid_figures.figures(found).items()}
         out.files["grid.csv"] = to_csv(grid.csv_rows(found))
         out.sections.append(("grid", "Settings that were searched", grid.section(found, pngs)))
         out.said += grid.choices(found)

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 
 from reporting import figures, palette
 from reporting.formats import count, duration, metric_label, plain
-from reporting.grid import panels
 from reporting.grouping import Entry
 from reporting.html import page, picture, table
+from reporting.layout import legend_of_lines, panels
 from reporting.palette import STYLE
 from utils.claim import holder
 from utils.identity import JUDGED_BY
@@ -152,11 +152,7 @@ def curves(runs: list[Unfinished], metric: str | None) -> Figure | None:
             ax.set_xlabel("environment steps")
             ax.set_ylabel(plain(metric_label(name)))
             ax.locator_params(axis="x", nbins=4)
-        drawn = [pair for ax in axes for pair in zip(*ax.get_legend_handles_labels())]
-        lines = {label: handle for handle, label in drawn}
-        names = [name for name in style if name in lines][:8]
-        place = dict(loc="outside upper center", ncols=min(3, len(names)), frameon=False)
-        figure.legend([lines[name] for name in names], [plain(name) for name in names], **place)
+        legend_of_lines(figure, axes, style, columns=3, most=8)
     return figure
 
 
