@@ -11,11 +11,9 @@ if __name__ == "__main__":
     leave_at_once()
 
 import argparse
-import gc
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,19 +21,10 @@ from utils import command
 from utils.words import Several, names, points, seeds, steps
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from rich.table import Table
-
-    from reporting.comparison import Comparison
-    from reporting.grouping import Entry, Groups
-    from reporting.labels import Names
-    from reporting.palette import Styles
+    from reporting.grouping import Entry
+    from reporting.ranges import Range
+    from reporting.watch import Live, UnderWay
     from sweeping.study import Study
-    from utils.args import ConfigError
-
-MOST_ROWS = 40  # of the table on the console
-MOST_LEFT_OUT = 20  # runs told on the console
-
 DETAILS = """\
 reads every run directory and every Sacred folder (EPyMARL's results/sacred) in or below PATH and writes to DIR
 
@@ -167,34 +156,24 @@ def repetitions(text: str) -> int:
 def act(options: argparse.Namespace) -> int:
     plans = read_studies(options)
     if options.watch is None:
-        return report(options, plans)
+        report(options, plans)
+        return 0
     from reporting import selection, watch
     from utils.start import undo_at_ctrl_c
 
     _, folders = selection.of(options, plans)  # the results of a study may come later
-    live = Live(options.watch)
+    live = watch.Live(page_of(options), options.watch)
     undo_at_ctrl_c()
-    paths = [Path(path) for path in folders]
+
+    def renew() -> str:
+        report(options, plans, live)
+        return live.said
+
     try:
-        watch.keep_up(lambda: (report(options, plans, live), live.said)[1], paths, options.watch)
+        watch.keep_up(renew, [Path(path) for path in folders], options.watch)
     finally:
-        live.last(page_of(options))
+        live.end()
     return 0
-
-
-class Live:
-    """A report that is renewed each so many seconds. said: of its runs; first: whether nothing was written yet."""
-
-    def __init__(self, seconds: float):
-        self.seconds, self.said, self.first = seconds, "", True
-
-    def last(self, path: Path) -> None:
-        """Have the browser load the page at `path` no more."""
-        from reporting import watch
-
-        with suppress(OSError):
-            mark = watch.reloading('<meta charset="utf-8">', self.seconds).encode()
-            path.write_bytes(path.read_bytes().replace(mark, b'<meta charset="utf-8">', 1))
 
 
 def page_of(options: argparse.Namespace) -> Path:
@@ -237,16 +216,13 @@ def not_begun(plans: dict[str, Study], entries: list[Entry]) -> list[tuple[str, 
     return out
 
 
-def report(options: argparse.Namespace, plans: dict[str, Study], live: Live | None = None) -> int:
-    """plans: {results folder: Study}. live: the Live whose page this is. Returns the exit status."""
-    from reporting import grid, grouping, marl_eval, page, palette, ranges, selection, watch
-    from reporting.comparison import compare, csv_files, final_rows, to_csv
-    from reporting.extras import extras
-    from reporting.labels import Names
+def report(options: argparse.Namespace, plans: dict[str, Study], live: Live | None = None) -> None:
+    """Write the report of the runs that are there. plans: {results folder: Study}; live: the page, with --watch."""
+    from reporting import grouping, messages, ranges, selection, watch
+    from reporting.files import write
     from reporting.results import find_results
 
     chosen, folders = selection.of(options, plans if live else ())
-    out = Path(options.out or Path(folders[0]) / "report")
     given = ranges.read_ranges(options.ranges) if options.ranges else {}
     results, copies = find_results(folders, [options.metric] if options.metric else grouping.JUDGED_BY)
     if results or not live:
@@ -254,265 +230,80 @@ def report(options: argparse.Namespace, plans: dict[str, Study], live: Live | No
     entries = grouping.entries(results, options.metric)
     if entries:
         entries = selection.narrow(entries, chosen)
-    counting = grouping.counting(entries)
     under_way = watch.UnderWay(entries, not_begun(plans, entries))
     if live:
         live.said = under_way.sentence()
-    if not counting:
-        if live is None:
-            raise nothing_to_compare(entries, options)
+    page = page_of(options)
+    if counting := grouping.counting(entries):
+        ranges.check_names(options.ranges, given, counting)
+        html, files, tell = compared(options, plans, entries, copies, given, under_way)
+    elif live:
         files, section = under_way.page_part(options.metric)
-        html = page_of_none(options.title, section, live)
-        write(out, files | {"report.html": html.encode(errors="replace")})
-        tell_where(out, live)
-        return 0
-    ranges.check_names(options.ranges, given, counting)
-    names = Names(counting, options.labels)
+        html, tell = watch.page_of_none(options.title, section), lambda: None
+    else:
+        raise messages.nothing_to_compare(entries, options)
+    html = watch.reloading(html, live.seconds) if live else html
+    write(page.parent, files | {page.name: html.encode(errors="replace")})
+    if live is None or live.first:
+        print(f"report: {page}", flush=True)
+        tell()
+    if live:
+        live.first = False
+
+
+def compared(
+    options: argparse.Namespace,
+    plans: dict[str, Study],
+    entries: list[Entry],
+    copies: int,
+    given: dict[str, Range],
+    under_way: UnderWay,
+) -> tuple[str, dict[str, bytes], Callable[[], None]]:
+    """(the page, {name: bytes} of the files beside it, what prints what is said of it). entries: of all runs; copies:
+    Sacred folders that were skipped; given: {name: Range} of --ranges."""
+    from reporting import grid, grouping, marl_eval, messages, page, palette
+    from reporting.comparison import compare, final_rows
+    from reporting.extras import extras
+    from reporting.files import csv_files, write_json
+    from reporting.labels import Names
+    from reporting.pictures import paint
+
+    names = Names(grouping.counting(entries), options.labels)
     order = names.in_order(options.order or [])
-    groups = {task: {a: here[a] for a in order if a in here} for task, here in grouping.by_task(entries).items()}
-    found = grid.searches(groups, entries, lambda: final_rows(groups, options.reps, options.final))
-    compared = grid.best_alone(found, groups)
-    comparison = compare(compared, options.threshold, options.reps, options.final, given, options.smooth)
-    if compared is not groups:
-        groups = compared
-        comparison.notes.append(
-            "Of each search only the best setting is in the comparison of algorithms: all are under the settings that "
-            "were searched, and in grid.csv"
-        )
-    order = [a for a in order if any(a in here for here in groups.values())]
-    style = palette.styles(order)
+    every = {task: {a: here[a] for a in order if a in here} for task, here in grouping.by_task(entries).items()}
+    found = grid.searches(every, entries, lambda: final_rows(every, options.reps, options.final))
+    groups = grid.best_alone(found, every)
+    comparison = compare(groups, options.threshold, options.reps, options.final, given, options.smooth)
+    if groups is not every:
+        comparison.notes.append(grid.BEST_ALONE)
+    style = palette.styles([a for a in order if any(a in here for here in groups.values())])
     pictures = paint(comparison, style, names)
     files = csv_files(comparison, entries)
     for name, (png, pdf) in pictures.items():
         files |= {f"{name}.png": png, f"{name}.pdf": pdf}
-    more = extras(found, comparison, groups, style, options.reps, to_csv, names)
+    more = extras(found, comparison, groups, style, options.reps, names)
     files |= more.files
     if under_way.runs or under_way.not_begun:
         own, section = under_way.page_part(options.metric)
         files |= own
         more.sections.insert(0, ("under-way", "Not finished", section))
-    notes = warnings(comparison, groups, entries)
+    notes = messages.warnings(comparison, groups, entries)
     if options.json:
-        found = marl_eval.data(comparison.tasks, groups, names)
-        notes += marl_eval.problems(found)
-        write_json(options.json, marl_eval.text(found))
+        data = marl_eval.data(comparison.tasks, groups, names)
+        notes += marl_eval.problems(data)
+        write_json(options.json, marl_eval.text(data))
     pngs = {name: png for name, (png, _) in pictures.items()}
     file_names = ["report.html", *sorted(files)]
     method = page.method(comparison, options.reps, copies)
     html = page.report_page(
-        options.title, comparison, groups, entries, notes, pngs, file_names, method, names, order, more.sections
+        options.title, comparison, groups, entries, notes, pngs, file_names, method, names, list(style), more.sections
     )  # fmt: skip
-    html = watch.reloading(html, live.seconds) if live else html
-    write(out, files | {"report.html": html.encode(errors="replace")})
-    if live and not live.first:
-        return 0
-    if live:
-        live.first = False
-    tell(out, comparison, notes, entries, copies, names)
-    tell_settings(more.said, [str(study.path) for study in plans.values()])
-    return 0
 
+    def tell() -> None:
+        messages.tell(page_of(options).parent, comparison, notes, entries, copies, names)
+        messages.tell_settings(more.said, [str(study.path) for study in plans.values()])
 
-def page_of_none(title: str, section: str, live: Live) -> str:
-    """The page where no run is finished yet."""
-    from reporting import watch
-    from reporting.html import page
-
-    summary = "<p>No run is finished yet that counts. The comparison comes with the first.</p>"
-    return watch.reloading(page(title, summary, [], [("under-way", "Not finished", section)]), live.seconds)
-
-
-def tell_where(out: Path, live: Live) -> None:
-    if live.first:
-        print(f"report: {out / 'report.html'}", flush=True)
-    live.first = False
-
-
-def check_paths(paths: Iterable[str | Path]) -> None:
-    """ConfigError where a path is no folder."""
-    from reporting.selection import unlike_a_folder
-    from utils.args import ConfigError
-
-    if problems := [said for path in paths for said in unlike_a_folder(str(path))]:
-        raise ConfigError("\n  ".join(problems))
-
-
-def nothing_to_compare(entries: list[Entry], options: argparse.Namespace) -> ConfigError:
-    """The ConfigError for runs none of which counts."""
-    from reporting import selection
-    from reporting.formats import count, plain
-    from reporting.results import metric_names
-    from utils.args import ConfigError, nearest
-
-    where = ", ".join(map(str, options.paths))
-    if said := selection.none_left(entries):
-        return ConfigError(said)
-    if not entries:
-        return ConfigError(
-            f"{where}: no runs found; a run is a folder with config.yaml and metrics.jsonl, or Sacred's with "
-            "config.json, run.json and metrics.json"
-        )
-    lacking = [e.result for e in entries if (e.left_out or "").startswith("has no metric")]
-    if lacking:
-        known = [plain(name) for name in metric_names(lacking)]
-        asked = f"--metric={options.metric}" if options.metric else "test_return_mean"
-        hint = nearest(options.metric, known) if options.metric else "; give --metric=NAME"
-        return ConfigError(f"{asked}: no finished run has it; known: {', '.join(known) or 'none'}{hint}")
-    lines = [f"{plain(str(e.result.path))}: {e.left_out}" for e in entries[:10]]
-    rest = [f"and {len(entries) - 10} more"] if len(entries) > 10 else []
-    return ConfigError(
-        f"{where}: {count(len(entries), 'run')} found, none that counts:\n  " + "\n  ".join(lines + rest)
-    )
-
-
-def paint(comparison: Comparison, style: Styles, names: Names) -> dict[str, tuple[bytes, bytes]]:
-    """{name of its files: (PNG, PDF)}, one figure at a time for the memory that they take. A figure is many small
-    objects that stay: looking for garbage among them would take a sixth of the time."""
-    from reporting import figures
-
-    out, was = {}, gc.isenabled()
-    gc.freeze()
-    gc.disable()
-    try:
-        for name, figure in draw(comparison, style, names):
-            out[name] = figures.save(figure)
-            del figure
-            gc.collect()
-    finally:
-        gc.unfreeze()
-        if was:
-            gc.enable()
-    return out
-
-
-def draw(comparison: Comparison, style: Styles, names: Names) -> Iterator[tuple[str, Figure]]:
-    """Yields (name of its files, Figure)."""
-    from reporting import figures, page
-
-    runs = {(t.name, a): list(values) for t in comparison.tasks for a, values in t.final.items()}
-    ends = {t.name: t.steps[t.compared - 1] for t in comparison.tasks}
-    over_all = page.over_all(comparison)
-    single, smooth = comparison.single, comparison.smooth
-    yield "final", figures.final(comparison.final, runs, style, names, over_all)
-    yield "learning_curves", figures.learning_curves(comparison.learning_curves, style, names, single, smooth)
-    if any(r["threshold"] == r["threshold"] for r in comparison.efficiency):
-        yield "efficiency", figures.efficiency(comparison.efficiency, style, names, ends)
-    yield "profiles", figures.profiles(comparison.profiles, style, names, over_all)
-    if comparison.improvement:
-        yield "improvement", figures.improvement(comparison.improvement, style, names)
-
-
-def write(out: Path, files: dict[str, bytes]) -> None:
-    from utils.args import ConfigError
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
-            partial = out / f"{name}.partial"  # a browser that loads the page meanwhile gets a whole one
-            try:
-                partial.write_bytes(data)
-                os.replace(partial, out / name)
-            finally:
-                partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out={out}: cannot be written: {error.strerror}; give --out=DIR") from error
-
-
-def write_json(path: str, text: str) -> None:
-    from utils.args import ConfigError
-
-    try:
-        Path(path).write_text(text, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise ConfigError(f"--json={path}: cannot be written: {error.strerror}; give another FILE") from error
-
-
-# ---- what is said
-
-
-def warnings(comparison: Comparison, groups: Groups, entries: list[Entry]) -> list[str]:
-    """Sentences on what stands in the way of a fair comparison."""
-    from reporting import grouping
-    from reporting.formats import count
-
-    out = []
-    for task in comparison.tasks:
-        algorithms = groups[task.name]
-        shown = next(iter(algorithms.values()))[0].shown_task
-        out += [f"{shown}: {said}" for said in grouping.unfair(algorithms) + task.warnings]
-    one = [group[0] for algs in groups.values() for group in algs.values() if len(group) == 1]
-    single = [f"{e.shown_algorithm} on {e.shown_task}" for e in one]
-    if single:
-        out.append(f"one seed only, so no interval: {'; '.join(single)}")
-    out += comparison.notes
-    left = [e for e in entries if e.left_out]
-    if left:
-        out.append(f"{count(len(left), 'run')} of {len(entries)} not in the statistics: see Left out")
-    return out
-
-
-def tell(out: Path, comparison: Comparison, notes: list[str], entries: list[Entry], copies: int, names: Names) -> None:
-    """On the console: where the report is, the final performance, what to mind, what was left out."""
-    from rich.console import Console
-
-    from reporting.formats import count, plain
-
-    print(f"report: {out / 'report.html'}", flush=True)
-    console = Console(emoji=False)
-    if not console.is_terminal:
-        console = Console(width=200, emoji=False)
-    console.print(final_table(comparison, names))
-    for note in notes:
-        console.print(f"warning: {note}", markup=False, highlight=False, style="yellow")
-    if copies:
-        console.print(f"{count(copies, 'Sacred folder')} skipped: copies of run directories", highlight=False)
-    left = [e for e in entries if e.left_out]
-    for e in left[:MOST_LEFT_OUT]:
-        text = f"left out: {plain(str(e.result.path))}: {e.left_out}"
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-    if len(left) > MOST_LEFT_OUT:
-        console.print(f"and {len(left) - MOST_LEFT_OUT} more: see {out / 'runs.csv'}", highlight=False)
-
-
-def tell_settings(said: list[tuple[str, str]], studies: list[str]) -> None:
-    """The best settings of a search, each with a line for the study of the results. said: [(sentence, YAML)]; studies:
-    that were searched, where it is known."""
-    for sentence, line in said:
-        print(f"{sentence}\n  {line}")
-    if said:
-        searched = studies[0] if len(studies) == 1 else "STUDY.yaml"
-        print(f"  tuned_on: {searched}  # this study, in that of the results, which takes other seeds")
-
-
-def final_table(comparison: Comparison, names: Names) -> Table:
-    """The final performance, or where that is long, only that over all tasks."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from reporting.comparison import ALL_TASKS
-    from reporting.formats import decimals, with_interval
-    from reporting.page import labelled
-
-    rows = comparison.final
-    over_all = [r for r in rows if r["task"] == ALL_TASKS]
-    shown = over_all if len(rows) > MOST_ROWS and over_all else rows
-    title = None if shown is rows else f"over all tasks; {len(rows) - len(over_all)} rows more in final.csv"
-    table = Table("task", "algorithm", title=title)
-    table.add_column("runs", justify="right")
-    table.add_column("final IQM [95 % interval]", justify="right")
-    for k, r in enumerate(shown):
-        first = k == 0 or shown[k - 1]["task"] != r["task"]
-        if first and k:
-            table.add_section()
-        digits = decimals([other["iqm"] for other in shown if other["task"] == r["task"]])
-        number = with_interval(r["iqm"], r["lower"], r["upper"], digits)
-        table.add_row(
-            Text(labelled(r, comparison, names) if first else ""),
-            Text(names.algorithm(r["algorithm"])),
-            str(r["n"]),
-            Text(number),
-        )
-    return table
+    return html, files, tell
 
 
 if __name__ == "__main__":

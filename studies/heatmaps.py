@@ -136,7 +136,7 @@ class Learned:
 
 def study_runs(path: str | Path) -> list[Run]:
     """The finished runs of the one matrix game in or below `path`, QTRAN first."""
-    from report import check_paths
+    from reporting.selection import check_paths
     from utils.runs import find_runs
 
     check_paths([path])

@@ -59,9 +59,9 @@ def act(options: argparse.Namespace) -> int:
 
 def learned(path: str | Path) -> list[dict[str, Any]]:
     """One dict for each run: game, algorithm, seed and `tables.figures`. Runs are told apart as the report does."""
-    from report import check_paths
     from reporting import grouping
     from reporting.results import find_results
+    from reporting.selection import check_paths
 
     check_paths([path])
     results, _ = find_results([path], grouping.JUDGED_BY)

@@ -1,8 +1,8 @@
-"""What the best joint policy is paid: the lines to hold learned policies against. All exact but for the draws.
+"""The mean return of the best joint policy in two games, to hold learned policies against.
 
-python studies/optima.py              both games; about two minutes
+python studies/optima.py              both games; about a quarter of a minute
 
-- Gaussian squeeze: the mean over `--draws` draws of s of the exact optimum for that s, with its standard error.
+- Gaussian squeeze: the mean over 100,000 draws of s of the best reward under that s, with its standard error.
 - Predator-prey, 5x5, two predators, one prey: the mean return of 100 steps, from the random start, under the best
   joint policy, by dynamic programming over all 13,800 positions. Predators that see everything (sight null) can
   play it, for it is deterministic; with a limited sight they need not be able to.
@@ -18,21 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
-from envs.games.gaussian_squeeze import optimum
+from envs.games.gaussian_squeeze import GaussianSqueeze
 from envs.games.predator_prey import MOVES, PredatorPrey
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--draws", type=int, default=1000, help="draws of s (default 1000)")
-    p.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
-    options = p.parse_args(argv)
-    rng = np.random.default_rng(options.seed)
-    draws = rng.uniform(0, 0.2, size=(options.draws, 10))
+    p.parse_args(argv)
     for k in (1, 2):
-        best = np.array([optimum(s, 11, k) for s in draws])
+        best = GaussianSqueeze.best_rewards(GaussianSqueeze.Config(n_agents=10, n_actions=11, k=k, s_max=0.2))
         error = best.std(ddof=1) / len(best) ** 0.5
-        print(f"gaussian_squeeze k={k}: mean optimum {best.mean():.3f} ± {error:.3f} ({len(best)} draws)", flush=True)
+        print(f"gaussian_squeeze k={k}: best reward {best.mean():.3f} ± {error:.3f} ({len(best):,} draws)", flush=True)
     game = Transitions(map_size=5)
     for penalty in (0.0, 0.5, 1.0, 1.5):
         best, played = game.optimal_return(penalty, steps=100), game.random_return(penalty, steps=100)

@@ -10,11 +10,12 @@ import csv
 import json
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from envs import score_range
 from reporting.palette import FIXED, STYLE
 from reporting.statistics import iqm, iqm_interval
 
@@ -24,25 +25,35 @@ ALGORITHMS = ("qtran_alt", "qtran_base", "qmix", "vdn")
 
 
 class Game(NamedTuple):
-    """A row of the figure. best: the return of the best joint policy; of battles, all of them are won."""
+    """A row of the figure. env, env_args: the game that its runs play; of battles (None) the share won counts."""
 
     label: str
     file: str
     task: str
-    best: float
+    env: str | None = None
+    env_args: dict[str, Any] = {}
+
+    @property
+    def best(self) -> float:
+        """The return of the best joint policy."""
+        known = (0.0, 1.0) if self.env is None else score_range(self.env, self.env_args)
+        assert known is not None, f"{self.env} with {self.env_args} declares no best return"
+        return known[1]
 
 
+MATRIX, PREY = "reproduction/matrix_21x21_final.csv", "reproduction/predator_prey_final.csv"
+SQUEEZE, UNIFORM = "reproduction/squeeze_final.csv", "reproduction/squeeze_uniform_final.csv"
 GAMES = (
-    Game("21×21 game", "reproduction/matrix_21x21_final.csv", "qtran_21x21", 10),
-    Game("predator-prey, P = 0.5", "reproduction/predator_prey_final.csv", "predator_prey penalty=0.5", 28.9),
-    Game("predator-prey, P = 1.0", "reproduction/predator_prey_final.csv", "predator_prey penalty=1.0", 25.7),
-    Game("predator-prey, P = 1.5", "reproduction/predator_prey_final.csv", "predator_prey penalty=1.5", 23.8),
-    Game("squeeze, one peak", "reproduction/squeeze_final.csv", "gaussian_squeeze k=1", 7.56),
-    Game("squeeze, two peaks", "reproduction/squeeze_final.csv", "gaussian_squeeze k=2", 7.71),
-    Game("the same, uniform play", "reproduction/squeeze_uniform_final.csv", "gaussian_squeeze", 7.71),
-    Game("SMAX 3m", "smax/3m_final.csv", "3m", 1),
-    Game("SMAX 2s3z", "smax/2s3z_final.csv", "2s3z", 1),
-    Game("SMAX 5m_vs_6m", "smax/5m_vs_6m_final.csv", "5m_vs_6m", 1),
+    Game("21×21 game", MATRIX, "qtran_21x21", "matrix_game", {"key": "qtran_21x21"}),
+    Game("predator-prey, P = 0.5", PREY, "predator_prey penalty=0.5", "predator_prey", {"penalty": 0.5}),
+    Game("predator-prey, P = 1.0", PREY, "predator_prey penalty=1.0", "predator_prey", {"penalty": 1.0}),
+    Game("predator-prey, P = 1.5", PREY, "predator_prey penalty=1.5", "predator_prey", {"penalty": 1.5}),
+    Game("squeeze, one peak", SQUEEZE, "gaussian_squeeze k=1", "gaussian_squeeze", {"k": 1}),
+    Game("squeeze, two peaks", SQUEEZE, "gaussian_squeeze k=2", "gaussian_squeeze", {"k": 2}),
+    Game("the same, uniform play", UNIFORM, "gaussian_squeeze", "gaussian_squeeze", {"k": 2}),
+    Game("SMAX 3m", "smax/3m_final.csv", "3m"),
+    Game("SMAX 2s3z", "smax/2s3z_final.csv", "2s3z"),
+    Game("SMAX 5m_vs_6m", "smax/5m_vs_6m_final.csv", "5m_vs_6m"),
 )
 FIRST = "3×3 game"  # its runs are in bench/matrix_seeds.json
 FIRST_BEST = 8
@@ -59,7 +70,8 @@ def shares() -> dict[str, dict[str, Bar]]:
     for game in GAMES:
         with open(ROOT / "docs" / game.file, newline="", encoding="utf-8") as file:
             rows = {row["algorithm"]: row for row in csv.DictReader(file) if row["task"] == game.task}
-        scale = {a: {name: float(rows[a][name]) / game.best for name in ("iqm", "lower", "upper")} for a in ALGORITHMS}
+        best = game.best
+        scale = {a: {name: float(rows[a][name]) / best for name in ("iqm", "lower", "upper")} for a in ALGORITHMS}
         out[game.label] = {a: (x["iqm"], x["lower"], x["upper"]) for a, x in scale.items()}
     return out
 

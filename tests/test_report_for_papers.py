@@ -12,7 +12,7 @@ from command import ROOT
 from made_runs import POINTS, ours, sacred
 from test_report import Said, curves
 
-from reporting import figures, page
+from reporting import layout, page
 from reporting import statistics as st
 
 WON = "test_battle_won_mean"
@@ -262,10 +262,10 @@ def test_a_panel_has_no_row_of_an_algorithm_that_is_not_in_it(tmp_path, unpainte
 
 
 def test_a_long_title_is_broken_where_words_end():
-    assert figures._wrapped("lbforaging:Foraging-grid-2s-8x8-2p-2f-coop-v3", 20) == (
+    assert layout.wrapped("lbforaging:Foraging-grid-2s-8x8-2p-2f-coop-v3", 20) == (
         "lbforaging:Foraging-\ngrid-2s-8x8-2p-2f-\ncoop-v3"
     )
-    assert figures._wrapped("predator-prey, P = 1.5", 14) == "predator-prey,\nP = 1.5"
+    assert layout.wrapped("predator-prey, P = 1.5", 14) == "predator-prey,\nP = 1.5"
 
 
 def rows(**algorithms):

@@ -10,7 +10,8 @@ from command import ROOT, here, words
 
 
 def test_the_table_says_what_the_figure_shows():
-    """Each cell is the interquartile mean and its interval of the CSV files that the figure is drawn from."""
+    """Each cell is the interquartile mean and its interval of the CSV files that the figure is drawn from; the last one
+    is the best return that the game declares."""
     rows = re.findall(r"^\| .* \| .*\[.*$", (ROOT / "docs" / "results.md").read_text(), re.MULTILINE)
     found = results_figure.shares()
     assert len(rows) == len(results_figure.GAMES)
@@ -21,6 +22,8 @@ def test_the_table_says_what_the_figure_shows():
             digits = len(numbers[0].partition(".")[2])
             values = [round(share * game.best, digits) + 0.0 for share in found[game.label][algorithm]]
             assert [float(number) for number in numbers] == pytest.approx(values), (game.label, algorithm)
+        best = row.split("|")[7].strip()
+        assert float(best) == pytest.approx(round(game.best, len(best.partition(".")[2]))), game.label
 
 
 def test_the_figure_is_drawn(tmp_path):

@@ -1,7 +1,5 @@
 """The numbers of a report: every figure and table is drawn from the rows made here, and the CSV files hold them."""
 
-import csv
-import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,7 +9,7 @@ import numpy as np
 
 from reporting import statistics as st
 from reporting.formats import plain
-from reporting.grouping import Algorithms, Entry, Groups, by_task
+from reporting.grouping import Algorithms, Entry, Groups
 from reporting.ranges import Range, of_task
 
 ALL_TASKS = "all tasks"
@@ -340,51 +338,3 @@ def _efficiency(task: Task, groups: Algorithms, reps: int) -> Iterator[Row]:
             threshold=float(task.threshold), reached=int(np.isfinite(steps).sum()),
             median_steps=float(st.median(steps)), lower=float(lower), upper=float(upper),
         )  # fmt: skip
-
-
-# ---- files
-
-
-def csv_files(comparison: Comparison, entries: list[Entry]) -> dict[str, bytes]:
-    """{name: CSV file as bytes}. entries: of all runs that were found."""
-    tables = {
-        "learning_curves": comparison.learning_curves,
-        "final": comparison.final,
-        "profiles": comparison.profiles,
-        "improvement": comparison.improvement,
-        "efficiency": comparison.efficiency,
-        "runs": [_run_row(e) for e in entries],
-    }
-    if comparison.single:
-        tables["single_runs"] = list(_single_rows(comparison, entries))
-    return {f"{name}.csv": to_csv(rows) for name, rows in tables.items()}
-
-
-def _single_rows(comparison: Comparison, entries: list[Entry]) -> Iterator[Row]:
-    """The runs that are drawn one by one. The runs of an algorithm are in the order of its counting entries by seed."""
-    for (task, algorithm), (steps, runs) in comparison.single.items():
-        for e, values in zip(by_task(entries)[task][algorithm], runs.T):
-            for step, value in zip(steps, values):
-                if math.isfinite(value):
-                    yield dict(task=task, algorithm=algorithm, seed=e.seed, step=int(step), value=float(value))
-
-
-def _run_row(e: Entry) -> Row:
-    r = e.result
-    row = dict(path=r.path, source=r.source, algorithm=e.algorithm, task=e.task, seed=e.seed, status=r.status)
-    row |= dict(counts="no" if e.left_out else "yes", left_out=e.left_out, metric=e.metric, final=e.final)
-    row |= dict(steps_to_threshold=e.steps_to_threshold, steps=r.t_env, t_max=e.keys.get("t_max"))
-    row |= dict(evaluations=len(r.series.get(e.metric, [[]])[0]), nonfinite=r.nonfinite.get(e.metric, 0))
-    row |= dict(damaged_lines=r.damaged_lines, wall_time_s=r.wall_time_s, updates_per_1000_steps=r.updates)
-    row |= dict(parameters=r.parameters, commit=r.commit, qtran=r.versions.get("qtran"))
-    return row | {name: r.versions.get(name) for name in ("python", "torch", "numpy")}
-
-
-def to_csv(rows: list[Row]) -> bytes:
-    """CSV text; a number that does not exist is an empty cell."""
-    text = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: "" if v is None or v != v else v for k, v in row.items()} for row in rows)
-    return text.getvalue().encode(errors="replace")

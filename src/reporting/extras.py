@@ -1,13 +1,13 @@
 """What a report has beyond the comparison of algorithms, where its runs have it: searched settings, the absolute
 metric."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from matplotlib.figure import Figure
 
-from reporting import absolute, figures, grid
-from reporting.comparison import Comparison, Row
+from reporting import absolute, figures, grid, grid_figures
+from reporting.comparison import Comparison
+from reporting.files import to_csv
 from reporting.grouping import Groups
 from reporting.html import picture
 from reporting.labels import Names
@@ -29,13 +29,12 @@ def extras(
     groups: Groups,
     style: Styles,
     reps: int,
-    to_csv: Callable[[list[Row]], bytes],
     names: Names,
 ) -> Extras:
-    """groups: {task: {algorithm: [Entry]}}. to_csv(rows): a CSV file as bytes. names: `reporting.labels.Names`."""
+    """groups: {task: {algorithm: [Entry]}}. names: `reporting.labels.Names`."""
     out = Extras()
     if found:
-        pngs = {name: _save(out, name, figure) for name, figure in grid.figures(found).items()}
+        pngs = {name: _save(out, name, figure) for name, figure in grid_figures.figures(found).items()}
         out.files["grid.csv"] = to_csv(grid.csv_rows(found))
         out.sections.append(("grid", "Settings that were searched", grid.section(found, pngs)))
         out.said += grid.choices(found)

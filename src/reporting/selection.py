@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -44,13 +44,11 @@ def split(word: str) -> tuple[str, str]:
 
 
 def paths(words: list[str], later: Collection[str] = ()) -> tuple[list[str], dict[Path, str]]:
-    """(folders, {folder: label}) of PATH or PATH=LABEL. A word that names a folder as it stands has no label."""
+    """(folders, {folder: label}) of words PATH or PATH=LABEL. ConfigError where a folder is not there."""
     folders, labels, problems = [], {}, []
     for word in words:
-        path, equals, label = word.rpartition("=")
-        if not equals or os.path.exists(word):
-            path, label = word, ""
-        elif not label.strip():
+        path, label = split(word)
+        if path != word and not label.strip():
             problems.append(f"{word}: an empty label; write PATH=LABEL")
         problems += [] if path in later else unlike_a_folder(path)
         folders.append(path)
@@ -71,6 +69,12 @@ def unlike_a_folder(path: str) -> list[str]:
     with suppress(OSError):
         beside = os.listdir(Path(path).parent)
     return [f"{path}: no such folder{nearest(Path(path).name, beside)}"]
+
+
+def check_paths(paths: Iterable[str | Path]) -> None:
+    """ConfigError where a path is no folder."""
+    if problems := [said for path in paths for said in unlike_a_folder(str(path))]:
+        raise ConfigError("\n  ".join(problems))
 
 
 # ---- before runs have their names

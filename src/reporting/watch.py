@@ -6,6 +6,7 @@ The page asks the browser to load it again after a while; no script is in it.
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -15,9 +16,9 @@ from matplotlib.figure import Figure
 
 from reporting import figures, palette
 from reporting.formats import count, duration, metric_label, plain
-from reporting.grid import panels
 from reporting.grouping import Entry
-from reporting.html import picture, table
+from reporting.html import page, picture, table
+from reporting.layout import legend_of_lines, panels
 from reporting.palette import STYLE
 from utils.claim import holder
 from utils.identity import JUDGED_BY
@@ -25,6 +26,7 @@ from utils.runs import folders, is_run
 
 MOST_LISTED = 100  # runs in the table
 FILES = ("metrics.jsonl", "summary.json")  # what a run writes as it goes on
+CHARSET = '<meta charset="utf-8">'  # of a page, where the mark that renews it follows
 STATES = ("running", "starting", "silent", "killed", "running, or killed", "interrupted", "failed", "taken over")
 
 
@@ -150,21 +152,35 @@ def curves(runs: list[Unfinished], metric: str | None) -> Figure | None:
             ax.set_xlabel("environment steps")
             ax.set_ylabel(plain(metric_label(name)))
             ax.locator_params(axis="x", nbins=4)
-        drawn = [pair for ax in axes for pair in zip(*ax.get_legend_handles_labels())]
-        lines = {label: handle for handle, label in drawn}
-        names = [name for name in style if name in lines][:8]
-        place = dict(loc="outside upper center", ncols=min(3, len(names)), frameon=False)
-        figure.legend([lines[name] for name in names], [plain(name) for name in names], **place)
+        legend_of_lines(figure, axes, style, columns=3, most=8)
     return figure
 
 
 # ---- renewed
 
 
-def reloading(page: str, seconds: float) -> str:
+def reloading(html: str, seconds: float) -> str:
     """The page, loaded again by the browser each so many seconds."""
-    first = '<meta charset="utf-8">'
-    return page.replace(first, f'{first}<meta http-equiv="refresh" content="{max(1, round(seconds))}">', 1)
+    return html.replace(CHARSET, f'{CHARSET}<meta http-equiv="refresh" content="{max(1, round(seconds))}">', 1)
+
+
+class Live:
+    """A page that is renewed each so many seconds. said: of its runs; first: whether nothing was written yet."""
+
+    def __init__(self, path: Path, seconds: float):
+        self.path, self.seconds, self.said, self.first = path, seconds, "", True
+
+    def end(self) -> None:
+        """Have the browser load the page no more."""
+        with suppress(OSError):
+            mark = reloading(CHARSET, self.seconds).encode()
+            self.path.write_bytes(self.path.read_bytes().replace(mark, CHARSET.encode(), 1))
+
+
+def page_of_none(title: str, section: str) -> str:
+    """The page where no run is finished yet. section: HTML, of those that go on."""
+    summary = "<p>No run is finished yet that counts. The comparison comes with the first.</p>"
+    return page(title, summary, [], [("under-way", "Not finished", section)])
 
 
 def fingerprint(paths: list[Path]) -> dict[str, tuple[int, int]]:

@@ -6,8 +6,7 @@ import pytest
 from made_runs import POINTS, ours
 from matplotlib.text import Text
 
-import report
-from reporting import comparison, grouping, labels, palette
+from reporting import comparison, grouping, labels, palette, pictures
 from reporting.results import find_results
 
 SIX = ("qtran_alt", "qtran_base", "qmix", "vdn", "iql", "qatten")
@@ -53,7 +52,7 @@ def drawn(folder):
     groups = grouping.by_task(grouping.entries(results))
     names = labels.Names([e for algorithms in groups.values() for group in algorithms.values() for e in group])
     style = palette.styles(names.in_order([]))
-    figures = dict(report.draw(comparison.compare(groups, reps=100), style, names))
+    figures = dict(pictures.draw(comparison.compare(groups, reps=100), style, names))
     for figure in figures.values():
         figure.draw_without_rendering()
     return figures
