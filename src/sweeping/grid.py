@@ -22,6 +22,7 @@ KINDS = ("uniform", "log_uniform", "integer", "choice")
 OF_SAMPLE = ("number", "seed")
 MOST = 1000  # settings
 MOST_LABEL = 100  # characters
+LARGEST = 1e100  # bound of a range: what is computed with it stays finite
 SET_ELSEWHERE = {
     "seed": "seeds are given as `seeds`",
     "name": "it is set by the sweep",
@@ -207,12 +208,12 @@ def _range(spec: Any, where: str, problems: list[str]) -> tuple[str, list]:
     problem = None
     if not isinstance(bounds, list) or len(bounds) != 2:
         problem = "must be two numbers, [LOW, HIGH]"
-    elif not all(isinstance(b, wanted) and not isinstance(b, bool) and math.isfinite(b) for b in bounds):
-        problem = f"must be two {'whole ' if kind == 'integer' else ''}numbers, [LOW, HIGH]"
+    elif not all(isinstance(b, wanted) and not isinstance(b, bool) and abs(b) <= LARGEST for b in bounds):
+        problem = f"must be two {'whole ' if kind == 'integer' else ''}numbers, [LOW, HIGH], of at most {LARGEST:g}"
     elif bounds[0] >= bounds[1]:
         problem = "must go from the lower to the higher number"
-    elif kind == "log_uniform" and bounds[0] <= 0:
-        problem = "must be above 0, as its logarithm is drawn"
+    elif kind == "log_uniform" and bounds[0] < 1 / LARGEST:
+        problem = f"must be above 0, as its logarithm is drawn, and at least {1 / LARGEST:g}"
     if problem:
         problems.append(f"{where}: {name}: {shown(bounds)} {problem}")
         return "choice", []
