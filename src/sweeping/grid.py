@@ -95,7 +95,7 @@ def _grid(value: Any, where: str, problems: list[str]) -> list[dict]:
         problems.append(f"{where}: {shown(value)} must be a mapping, {{KEY: [VALUE, VALUE]}}")
         return [{}]
     keys, before = {}, len(problems)
-    for key, values in _flat(value, where, problems).items():
+    for key, values in dotted(value, where, problems).items():
         if key in SET_ELSEWHERE:
             problems.append(f"{where}: {key}: {SET_ELSEWHERE[key]}")
         elif isinstance(values, dict):
@@ -143,8 +143,8 @@ def _unfit(value: Any) -> str | None:
     return None if value is None or isinstance(value, (bool, int, float)) else "must be a number, a word, True or null"
 
 
-def _flat(value: dict, where: str, problems: list[str]) -> dict:
-    """{dotted key: …}, with what is nested under env_args."""
+def dotted(value: dict, where: str, problems: list[str]) -> dict:
+    """A mapping with dotted keys in place of what is nested under env_args."""
     flat = {str(key): inner for key, inner in value.items()}
     nested = flat.pop("env_args", None)
     if nested is not None and not isinstance(nested, dict):
@@ -162,7 +162,7 @@ def _sample(value: Any, where: str, problems: list[str]) -> list[dict]:
         problems.append(f"{where}: {shown(value)} must be a mapping, such as {example}")
         return [{}]
     before, ranges = len(problems), {}
-    flat = _flat(value, where, problems)
+    flat = dotted(value, where, problems)
     n = _whole(flat.pop("number", None), f"{where}: number", "how many settings are drawn", 2, MOST, problems)
     seed = _whole(flat.pop("seed", 0), f"{where}: seed", "the seed of the draws", 0, 2**32 - 1, problems)
     for key, spec in flat.items():
