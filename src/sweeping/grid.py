@@ -19,7 +19,6 @@ from utils.settings import name_of, number
 
 FIELDS = ("grid", "sample")
 KINDS = ("uniform", "log_uniform", "integer", "choice")
-OF_SAMPLE = ("number", "seed")
 MOST = 1000  # settings
 MOST_LABEL = 100  # characters
 LARGEST = 1e100  # bound of a range: what is computed with it stays finite
