@@ -1,7 +1,7 @@
 """What a run can go on from: checkpoints of the weights, and resumable states.
 
 Where the disk is full, the run stops or waits for room (`on_disk_full`): the last checkpoint and the last state stay.
-Other errors of the disk cost a warning and a later try.
+Other errors of the disk give a warning, and the next time that it is due it is tried again.
 """
 
 from __future__ import annotations

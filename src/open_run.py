@@ -167,7 +167,7 @@ def guarded(experiment: OpenRun) -> int:
 
 
 def close(runner: EpisodeRunner, log: logging.Logger) -> None:
-    """What goes wrong here costs a warning: all is learned and written."""
+    """A failure here gives a warning only, because all results are written by now."""
     try:
         runner.close()
     except Exception as error:

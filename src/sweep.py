@@ -218,9 +218,8 @@ def dry_run(plan: Plan, runs: list[PlannedRun], workers: int, console: Console, 
 
     lying = tell_plan(plan, runs, console)
     left = [run for run in runs if run not in lying.complete]
-    bases = {run.algorithm: run.base for run in plan.runs}
-    samples = with_bases(paces(lying), bases)
-    known = {algorithm for algorithm, _, _ in samples}
+    samples = paces(lying)
+    known = {run.base for run, _ in samples}
     firsts = {run.base: run for run in reversed(left) if run.base not in known}
     if firsts:
         say(console, f"no finished run to go by of {', '.join(firsts)}: {PROBE_SECONDS} s of each, once it plays")
@@ -229,18 +228,13 @@ def dry_run(plan: Plan, runs: list[PlannedRun], workers: int, console: Console, 
             return 128 + received[0]
         for problem in problems:
             say(console, f"  {problem}")
-        samples += with_bases(probed, bases)
+        samples += probed
     estimate = Estimate(samples)
     seconds = makespan([], [estimate(run) for run in left], workers)
     basis = ", a rough estimate" if firsts else f", going by {len(lying.complete)} that are complete"
     time = duration(seconds) + (basis if seconds is not None else "")
     say(console, f"to do: {len(left)} of {len(runs)} runs, {workers} at a time; time: {time}")
     return 0
-
-
-def with_bases(samples: list[Sample], bases: dict[str, str]) -> list[Sample]:
-    """Samples, and the same ones for the algorithms of which theirs are settings. bases: {setting: algorithm}"""
-    return samples + [(bases[a], environment, pace) for a, environment, pace in samples if bases[a] != a]
 
 
 def tell_plan(plan: Plan, runs: list[PlannedRun], console: Console) -> Lying:
@@ -322,7 +316,7 @@ def what_differs(run: Run, plan: Plan) -> str:
 def paces(lying: Lying) -> list[Sample]:
     """Samples for an Estimate from runs that are complete."""
     return [
-        (planned.algorithm, planned.environment, run.summary["wall_time_s"] / planned.values["t_max"])
+        (planned, run.summary["wall_time_s"] / planned.values["t_max"])
         for planned, run in lying.complete.items()
         if isinstance(run.summary.get("wall_time_s"), (int, float)) and run.summary["wall_time_s"] < 1e12
     ]

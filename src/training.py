@@ -234,7 +234,10 @@ def _play_best(
     runner.clock.lap("saving")
     with keeper.best_weights() as t_best:
         if t_best is None:
-            logger.console_logger.warning("absolute_metric: no test had a finite result, so no weights are the best")
+            logger.console_logger.warning(
+                "absolute_metric: not measured, as there is no checkpoints/best: no test had a finite result, or the "
+                "weights of the best test were not saved"
+            )
             return
         runner.begin_absolute()
         for _ in _test_rounds(config, runner, ABSOLUTE_TIMES):

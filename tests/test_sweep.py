@@ -59,7 +59,7 @@ def test_the_study_of_the_help_is_one(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shown = sweep.DETAILS.split("a study is a YAML file:\n")[1].split("\nEach run")[0]
     (tmp_path / "predator_prey.yaml").write_text("\n".join(line[2:] for line in shown.splitlines()))
-    monkeypatch.setattr("sweeping.estimate.probe", lambda *_: ([("qmix", "P = 0.5", 0.001)], ["vdn: no luck"]))
+    monkeypatch.setattr("sweeping.estimate.probe", lambda runs, *_: ([(next(iter(runs)), 0.001)], ["vdn: no luck"]))
     run = swept(capsys, "predator_prey.yaml", "--dry-run", "--workers", 3)
     assert run.code == 0, run.err
     assert "0 of 30 runs complete; seeds 1-5; results: results/studies/predator_prey" in run.out

@@ -15,7 +15,8 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
-from costs.epymarl import Silent
+from costs.epymarl import scheme_of
+from costs.ours import Silent
 from costs.sides import Made
 from costs.sizes import Sizes, fields
 
@@ -50,8 +51,6 @@ def update(path: str, algorithm: str, sizes: dict, device: str, threads: int) ->
     if device == "cpu":
         do_nothing: Any = lambda self, *_, **__: self  # noqa: E731
         torch.Tensor.cuda = torch.nn.Module.cuda = do_nothing
-    from components.transforms import OneHot
-
     from components.episode_buffer import EpisodeBatch
     from controllers import REGISTRY as controllers
 
@@ -63,18 +62,11 @@ def update(path: str, algorithm: str, sizes: dict, device: str, threads: int) ->
         **values | {"learner_log_interval": 10**9, "use_cuda": device == "cuda"}, n_agents=size.agents,
         n_actions=size.actions, state_shape=size.state, obs_shape=size.obs, episode_limit=size.steps, device=device,
     )  # fmt: skip
-    group = {"group": "agents"}
-    scheme = {
-        "state": {"vshape": size.state}, "obs": {"vshape": size.obs, **group},
-        "actions": {"vshape": (1,), "dtype": torch.long, **group},
-        "avail_actions": {"vshape": (size.actions,), "dtype": torch.int, **group},
-        "reward": {"vshape": (1,)}, "terminated": {"vshape": (1,), "dtype": torch.uint8},
-    }  # fmt: skip
-    preprocess = {"actions": ("actions_onehot", [OneHot(out_dim=size.actions)])}
-    batch = EpisodeBatch(scheme, {"agents": size.agents}, size.batch, size.steps + 1, preprocess=preprocess)
+    scheme, groups, preprocess = scheme_of(size)
+    batch = EpisodeBatch(scheme, groups, size.batch, size.steps + 1, preprocess=preprocess)
     batch.update(fields(torch, size), mark_filled=False)
     torch.manual_seed(0)
-    mac = controllers[args.mac](batch.scheme, {"agents": size.agents}, args)
+    mac = controllers[args.mac](batch.scheme, groups, args)
     learner = getattr(importlib.import_module(f"learners.{module}"), name)(mac, batch.scheme, Silent(), args)
     if device == "cuda":
         learner.cuda()

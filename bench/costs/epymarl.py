@@ -8,7 +8,6 @@ It does not start as it is: what is repaired, in its process and never in its fi
 
 from __future__ import annotations
 
-import logging
 import sys
 import tempfile
 import types
@@ -19,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from costs.games import Play, Rules
-from costs.ours import IN_A_ROW
+from costs.ours import IN_A_ROW, Silent
 from costs.progress import Progress, memory
 from costs.sides import Made
 from costs.sizes import Sizes, fields
@@ -46,13 +45,6 @@ QUIET = {
 }  # fmt: skip
 
 
-class Silent:
-    console_logger = logging.getLogger("bench")
-
-    def log_stat(self, *words: object) -> None:
-        pass
-
-
 def update(path: str, sizes: dict, device: str, threads: int) -> Made:
     """Work: an update of its QTRAN-base on one batch of random episodes; on a GPU `IN_A_ROW`."""
     repairs = _prepare(path, threads, "qtran")
@@ -67,7 +59,7 @@ def update(path: str, sizes: dict, device: str, threads: int) -> Made:
         **QTRAN, n_agents=size.agents, n_actions=size.actions, state_shape=size.state, device=device,
         use_cuda=device == "cuda",
     )  # fmt: skip
-    scheme, groups, preprocess = _scheme(size)
+    scheme, groups, preprocess = scheme_of(size)
     batch = EpisodeBatch(scheme, groups, size.batch, size.steps + 1, preprocess=preprocess)
     batch.update(fields(torch, size), mark_filled=False)
     torch.manual_seed(0)
@@ -106,7 +98,7 @@ def act(path: str, sizes: dict, n_envs: int, rounds: int, device: str, threads: 
         env_args={**rules, "seed": 1}, reward_scalarisation="sum", render=False,
     )  # fmt: skip
     runner = runners["parallel" if n_envs > 1 else "episode"](args=args, logger=Silent())
-    scheme, groups, preprocess = _scheme(size)
+    scheme, groups, preprocess = scheme_of(size)
     from components.episode_buffer import EpisodeBatch
 
     known = EpisodeBatch(scheme, groups, 1, 1, preprocess=preprocess).scheme
@@ -185,8 +177,8 @@ def _prepare(path: str, threads: int, *repairs: str) -> list[str]:
     return [REPAIRS[name] for name in ("smaclite", *repairs)]
 
 
-def _scheme(sizes: Sizes) -> tuple[dict, dict, dict]:
-    """(scheme, groups, preprocess) of its batches."""
+def scheme_of(sizes: Sizes) -> tuple[dict, dict, dict]:
+    """(scheme, groups, preprocess) of batches in a checkout that grew out of PyMARL."""
     import torch
     from components.transforms import OneHot
 

@@ -1,4 +1,4 @@
-"""Sacred's MongoDB observer, made so that an absent or slow server cannot cost the run (see `observers.py`).
+"""Sacred's MongoDB observer, made so that an absent or slow server does not end the run (see `observers.py`).
 
 metrics.jsonl is the record. What the server did not get in time it gets when it is back, or by src/sync.py. What is
 stored, and how, is in `mongo_entry.py`.
@@ -138,7 +138,7 @@ class PatientMongoObserver(RunObserver):
             self._register()
             try:
                 self._send_metrics()
-            finally:  # metrics that cannot be stored must not cost the heartbeats
+            finally:  # metrics that cannot be stored must not stop the heartbeats
                 event()
         self._tell_what_is_left_out()
 

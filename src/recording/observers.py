@@ -1,4 +1,4 @@
-"""Sacred's file observer, made so that a full disk cannot cost the run; `mongo_observer.py` has the one for MongoDB.
+"""Sacred's file observer, made so that a full disk does not end the run; `mongo_observer.py` has the one for MongoDB.
 
 Sacred ends the run when `started_event` raises, and drops an observer for good after one exception
 anywhere else. Ours raise nothing after the start: they warn, keep the metrics, and go on.
@@ -106,46 +106,34 @@ class PatientFileObserver(FileStorageObserver):
         """As Sacred's, but a run whose run_id has a folder goes on in that one. TrainingError where it cannot be
         written."""
         try:
-            return self._start(ex_info, command, host_info, start_time, config, meta_info, _id)
+            folder, before = self.earlier_entry()
+            self._replace = folder is not None
+            if folder is None:
+                self._make_run_dir(_id)
+            else:
+                self.dir = str(folder)
+            ex_info["sources"] = self.save_sources(ex_info)
+            self.run_entry = {
+                "experiment": dict(ex_info),
+                "command": command,
+                "host": dict(host_info),
+                "start_time": before.get("start_time", start_time.isoformat()),
+                "meta": meta_info,
+                "status": "RUNNING",
+                "resources": before.get("resources", []),
+                "artifacts": before.get("artifacts", []),
+                "heartbeat": None,
+            }
+            if self._run_id is not None:
+                self.run_entry["run_id"] = self._run_id
+            self.config, self.info = config, {}
+            self.cout, self.cout_write_cursor = "", 0
+            self.save_json(self.run_entry, "run.json")
+            self.save_json(self.config, "config.json")
+            self.save_cout()
+            return os.path.relpath(self.dir, self.basedir) if _id is None else _id
         except OSError as error:
             raise TrainingError(f"Sacred's files in {self.basedir} cannot be written: {brief(error)}") from error
-
-    def _start(
-        self,
-        ex_info: dict,
-        command: str,
-        host_info: dict,
-        start_time: datetime,
-        config: dict,
-        meta_info: dict,
-        _id: Any,
-    ) -> Any:
-        folder, before = self.earlier_entry()
-        self._replace = folder is not None
-        if folder is None:
-            self._make_run_dir(_id)
-        else:
-            self.dir = str(folder)
-        ex_info["sources"] = self.save_sources(ex_info)
-        self.run_entry = {
-            "experiment": dict(ex_info),
-            "command": command,
-            "host": dict(host_info),
-            "start_time": before.get("start_time", start_time.isoformat()),
-            "meta": meta_info,
-            "status": "RUNNING",
-            "resources": before.get("resources", []),
-            "artifacts": before.get("artifacts", []),
-            "heartbeat": None,
-        }
-        if self._run_id is not None:
-            self.run_entry["run_id"] = self._run_id
-        self.config, self.info = config, {}
-        self.cout, self.cout_write_cursor = "", 0
-        self.save_json(self.run_entry, "run.json")
-        self.save_json(self.config, "config.json")
-        self.save_cout()
-        return os.path.relpath(self.dir, self.basedir) if _id is None else _id
 
     def save_json(self, obj: Any, filename: str) -> None:
         """Replace the file whole. Sacred truncates it first: a full disk or a kill then loses it all."""

@@ -12,30 +12,34 @@ from sweeping.plan import PlannedRun
 from utils.runs import records
 
 STARTING_SECONDS = 180  # at most, to the first record of a try: SMAX compiles
-Sample = tuple[str, str, float]  # algorithm, environment, seconds per environment step
+Sample = tuple[PlannedRun, float]  # a run, and its seconds per environment step
 
 
 class Estimate:
-    """Seconds that a run takes, from samples (algorithm, environment, seconds per environment step).
+    """Seconds that a run takes, by the mean pace of the samples that are most like it.
 
-    Of the same algorithm and environment, where there is a sample; else of the same algorithm; else of the algorithm of
-    which it is a setting; else of all.
+    Those of the same algorithm and environment, where there are any; else of the same algorithm; else of the algorithm
+    of which it is a setting, in the same order; else all.
     """
 
     def __init__(self, samples: Iterable[Sample]):
         groups = {}
-        for algorithm, environment, pace in samples:
-            for key in ((algorithm, environment), (algorithm,), ()):
+        for run, pace in samples:
+            for key in dict.fromkeys(_alike(run)):
                 groups.setdefault(key, []).append(pace)
         self.paces = {key: sum(paces) / len(paces) for key, paces in groups.items()}
 
     def __call__(self, run: PlannedRun) -> float | None:
         """Seconds of a planned run, or None without any sample."""
-        base = getattr(run, "base", run.algorithm)
-        for key in ((run.algorithm, run.environment), (run.algorithm,), (base, run.environment), (base,), ()):
+        for key in _alike(run):
             if key in self.paces:
                 return run.values["t_max"] * self.paces[key]
         return None
+
+
+def _alike(run: PlannedRun) -> tuple[tuple[str, ...], ...]:
+    """The groups of runs that a run is in, those most like it first."""
+    return (run.algorithm, run.environment), (run.algorithm,), (run.base, run.environment), (run.base,), ()
 
 
 def makespan(seconds_left: list[float | None], seconds_waiting: list[float | None], workers: int) -> float | None:
@@ -83,7 +87,7 @@ def probe(
                     if pace is None:
                         problems.append(f"{job.run}: {reason or 'ended before anything could be measured'}")
                         continue
-                    samples.append((job.run.algorithm, job.run.environment, pace))
+                    samples.append((job.run, pace))
                     if not learned:
                         problems.append(f"{job.run}: no update within {seconds} s, so its playing alone is counted")
         finally:

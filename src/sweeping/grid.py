@@ -19,9 +19,9 @@ from utils.settings import name_of, number
 
 FIELDS = ("grid", "sample")
 KINDS = ("uniform", "log_uniform", "integer", "choice")
-OF_SAMPLE = ("number", "seed")
 MOST = 1000  # settings
 MOST_LABEL = 100  # characters
+LARGEST = 1e100  # bound of a range: what is computed with it stays finite
 SET_ELSEWHERE = {
     "seed": "seeds are given as `seeds`",
     "name": "it is set by the sweep",
@@ -94,7 +94,7 @@ def _grid(value: Any, where: str, problems: list[str]) -> list[dict]:
         problems.append(f"{where}: {shown(value)} must be a mapping, {{KEY: [VALUE, VALUE]}}")
         return [{}]
     keys, before = {}, len(problems)
-    for key, values in _flat(value, where, problems).items():
+    for key, values in dotted(value, where, problems).items():
         if key in SET_ELSEWHERE:
             problems.append(f"{where}: {key}: {SET_ELSEWHERE[key]}")
         elif isinstance(values, dict):
@@ -142,8 +142,8 @@ def _unfit(value: Any) -> str | None:
     return None if value is None or isinstance(value, (bool, int, float)) else "must be a number, a word, True or null"
 
 
-def _flat(value: dict, where: str, problems: list[str]) -> dict:
-    """{dotted key: …}, with what is nested under env_args."""
+def dotted(value: dict, where: str, problems: list[str]) -> dict:
+    """A mapping with dotted keys in place of what is nested under env_args."""
     flat = {str(key): inner for key, inner in value.items()}
     nested = flat.pop("env_args", None)
     if nested is not None and not isinstance(nested, dict):
@@ -161,7 +161,7 @@ def _sample(value: Any, where: str, problems: list[str]) -> list[dict]:
         problems.append(f"{where}: {shown(value)} must be a mapping, such as {example}")
         return [{}]
     before, ranges = len(problems), {}
-    flat = _flat(value, where, problems)
+    flat = dotted(value, where, problems)
     n = _whole(flat.pop("number", None), f"{where}: number", "how many settings are drawn", 2, MOST, problems)
     seed = _whole(flat.pop("seed", 0), f"{where}: seed", "the seed of the draws", 0, 2**32 - 1, problems)
     for key, spec in flat.items():
@@ -207,12 +207,12 @@ def _range(spec: Any, where: str, problems: list[str]) -> tuple[str, list]:
     problem = None
     if not isinstance(bounds, list) or len(bounds) != 2:
         problem = "must be two numbers, [LOW, HIGH]"
-    elif not all(isinstance(b, wanted) and not isinstance(b, bool) and math.isfinite(b) for b in bounds):
-        problem = f"must be two {'whole ' if kind == 'integer' else ''}numbers, [LOW, HIGH]"
+    elif not all(isinstance(b, wanted) and not isinstance(b, bool) and abs(b) <= LARGEST for b in bounds):
+        problem = f"must be two {'whole ' if kind == 'integer' else ''}numbers, [LOW, HIGH], of at most {LARGEST:g}"
     elif bounds[0] >= bounds[1]:
         problem = "must go from the lower to the higher number"
-    elif kind == "log_uniform" and bounds[0] <= 0:
-        problem = "must be above 0, as its logarithm is drawn"
+    elif kind == "log_uniform" and bounds[0] < 1 / LARGEST:
+        problem = f"must be above 0, as its logarithm is drawn, and at least {1 / LARGEST:g}"
     if problem:
         problems.append(f"{where}: {name}: {shown(bounds)} {problem}")
         return "choice", []

@@ -186,14 +186,14 @@ def _unfit_settings(study: Study, readers: Readers) -> set[str]:
 
 
 def _telling(settings: list[dict]) -> list[dict]:
-    """The first setting, and for each key some that differ from it there: each of a few values, else the ends."""
+    """The first setting, and for each key some that differ from it there: the ends of many numbers, else each value."""
     first = settings[0]
     out = [first]
     for key in first:
         values = [
             value for k, point in enumerate(settings) if (value := point[key]) not in [p[key] for p in settings[:k]]
         ]
-        if len(values) > 10:  # of a range
+        if len(values) > 10 and all(isinstance(value, (int, float)) for value in values):  # of a range
             values = [min(values), max(values)]
         out += [first | {key: value} for value in values if value != first[key]]
     return out

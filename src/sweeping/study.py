@@ -217,13 +217,8 @@ def _changes(entry: Any, where: str, problems: list[str]) -> dict[str, Any]:
     if not isinstance(entry, dict):
         problems.append(f"{where}: {shown(entry)} must be a mapping, {{KEY: VALUE}}")
         return {}
-    entry = {str(key): value for key, value in entry.items()}
-    nested = entry.pop("env_args", None) or {}
-    if not isinstance(nested, dict):
-        problems.append(f"{where}: env_args: {shown(nested)} must be a mapping, {{KEY: VALUE}}")
-        nested = {}
-    problems += [f"{where}: {key} is set by the sweep" for key in SET_BY_THE_PLAN if key in entry]
-    flat = entry | {f"env_args.{key}": value for key, value in nested.items()}
+    flat = grid.dotted(entry, where, problems)
+    problems += [f"{where}: {key} is set by the sweep" for key in SET_BY_THE_PLAN if key in flat]
     return {key: value for key, value in flat.items() if key not in SET_BY_THE_PLAN}
 
 

@@ -140,7 +140,7 @@ class Work:
         reason, hopeless = job.failure()
         if reason is None:
             self.done.append(job.run)
-            self.samples.append((job.run.algorithm, job.run.environment, job.seconds() / job.run.values["t_max"]))
+            self.samples.append((job.run, job.seconds() / job.run.values["t_max"]))
             tell(f"done: {job.run}, {job.elapsed:.0f} s")
         elif not turn.claim.mine():
             self.waiting.append(job.run)
@@ -164,9 +164,7 @@ class Work:
         """For the Board."""
         paces = [(job, *job.pace()) for job in self.jobs]
         going = [
-            (job.run.algorithm, job.run.environment, (job.elapsed + left) / job.run.values["t_max"])
-            for job, _, _, left in paces
-            if left is not None
+            (job.run, (job.elapsed + left) / job.run.values["t_max"]) for job, _, _, left in paces if left is not None
         ]
         estimate = Estimate(self.samples + going)
         jobs = [(job.run, t_env, rate, left) for job, t_env, rate, left in paces]

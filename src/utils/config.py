@@ -335,8 +335,11 @@ def _assemble(layers: Sequence[Layer], readers: Readers, for_all: Collection[str
         d = schema[name]
         problems.append(f"missing key {name!r}, which {d.reader} reads: {d.meta['doc']}{_chosen(sources, flat, last)}")
     if not unknown:  # else some keys belong to a class that could not be named
-        for name in flat.keys() - schema.keys():
-            hint = _hint(name, schema, classes) + (_chosen(sources, flat, last) if sources[name] != last else "")
+        unknown_keys = flat.keys() - schema.keys()
+        owners = _owners() if unknown_keys else {}
+        for name in unknown_keys:
+            hint = _hint(name, schema, classes, owners)
+            hint += _chosen(sources, flat, last) if sources[name] != last else ""
             problems.append(f"{sources[name]}: unknown key {shown(name)} (value {shown(flat[name])}){hint}")
     problems += [problem for cls in classes for problem in _cross_checks(cls, flat, sound)]
     if problems:
@@ -410,7 +413,8 @@ def _chosen(sources: dict, flat: dict, last: str) -> str:
     return f"; {last}: {', '.join(chosen)}, which decides what is read" if chosen else ""
 
 
-def _hint(name: str, schema: Mapping[str, Declaration], classes: Iterable[Any]) -> str:
+def _hint(name: str, schema: Mapping[str, Declaration], classes: Iterable[Any], owners: Mapping[str, list[str]]) -> str:
+    """What an unknown key may mean. owners: see `_owners`."""
     expected = {
         ("env_args." if getattr(cls, "reads_env_args", False) else "") + k: v
         for cls in classes
@@ -425,15 +429,24 @@ def _hint(name: str, schema: Mapping[str, Declaration], classes: Iterable[Any]) 
         return f"; EPyMARL's: {EPYMARL[bare]}"
     if f"env_args.{name}" in schema:
         return f"; did you mean 'env_args.{name}'?"
-    owners = [n for kind in ("algs", "envs") for n in names(kind) if name in _own_keys(kind, n)]
-    if owners:
-        return f"; it belongs to {', '.join(owners)}"
+    if name in owners:
+        return f"; it belongs to {', '.join(owners[name])}"
     if str(name).lower() == "env_args":
         return "; did you mean 'env_args'?"
     nested = str(name).startswith("env_args.")  # compared without the prefix, which makes all look alike
     others = {k.removeprefix("env_args."): k for k in schema if k.startswith("env_args.") == nested}
     close = difflib.get_close_matches(str(name).removeprefix("env_args."), others, n=1)
     return f"; did you mean {others[close[0]]!r}?" if close else ""
+
+
+def _owners() -> dict[str, list[str]]:
+    """{key: the files of config/algs and config/envs that set it}."""
+    owners = {}
+    for kind in ("algs", "envs"):
+        for file in names(kind):
+            for name in _own_keys(kind, file):
+                owners.setdefault(name, []).append(file)
+    return owners
 
 
 def _keys_for_some() -> set[str]:

@@ -35,7 +35,7 @@ def refuse_if_too_large(parts: list[Part], place: str, free: float | None) -> No
     total = f", {_gib(need)} in all" if len(told) > 1 else ""
     raise ConfigError(
         f"{', '.join(f'{part.what} need {_gib(part.nbytes)}{part.note}' for part in told)}{total}, but {place} has "
-        f"{_gib(free)} free; {_mend(told, free - (need - largest.nbytes))}"
+        f"{_gib(free)} free; {_advice(told, free - (need - largest.nbytes))}"
     )
 
 
@@ -43,7 +43,7 @@ def _gib(nbytes: float) -> str:
     return f"{nbytes / 2**30:.2f} GiB"
 
 
-def _mend(parts: list[Part], left: float) -> str:
+def _advice(parts: list[Part], left: float) -> str:
     """What to do about `parts`, the largest first, for which the others leave `left` bytes."""
     largest = parts[0]
     if largest.episodes and left > 0:

@@ -11,17 +11,26 @@ from sweeping.estimate import Estimate, duration, makespan, probe
 from sweeping.plan import read_plan
 
 
-def run(algorithm, environment, t_max=100):
-    return SimpleNamespace(algorithm=algorithm, environment=environment, values={"t_max": t_max})
+def run(algorithm, environment, t_max=100, base=None):
+    return SimpleNamespace(
+        algorithm=algorithm, environment=environment, values={"t_max": t_max}, base=base or algorithm
+    )
 
 
 def test_the_nearest_that_is_known_counts():
-    known = Estimate([("a", "x", 0.1), ("a", "x", 0.3), ("a", "y", 0.8), ("b", "x", 1.2)])
+    known = Estimate([(run("a", "x"), 0.1), (run("a", "x"), 0.3), (run("a", "y"), 0.8), (run("b", "x"), 1.2)])
     assert known(run("a", "x")) == pytest.approx(20)
     assert known(run("a", "x", t_max=10)) == pytest.approx(2)
     assert known(run("a", "z")) == pytest.approx(40)
     assert known(run("c", "x")) == pytest.approx(60)
     assert Estimate([])(run("a", "x")) is None
+
+
+def test_a_setting_goes_by_the_other_settings_of_its_algorithm():
+    known = Estimate([(run("a, lr=1", "x", base="a"), 0.1), (run("a, lr=2", "y", base="a"), 0.3), (run("b", "x"), 8)])
+    assert known(run("a, lr=3", "x", base="a")) == pytest.approx(10)
+    assert known(run("a, lr=3", "z", base="a")) == pytest.approx(20)
+    assert known(run("a, lr=1", "z", base="a")) == pytest.approx(10)
 
 
 @pytest.mark.parametrize(
@@ -56,8 +65,8 @@ def planned(tmp_path, algorithms):
 def test_a_probe_measures_and_leaves_nothing(tmp_path):
     runs = planned(tmp_path, "[vdn]")
     samples, problems = probe(runs, 1, 60, lambda: False)
-    assert problems == [] and [sample[:2] for sample in samples] == [("vdn", "two_step")]
-    assert 0.0005 < samples[0][2] < 0.05  # 1 to 100 s a run: the start of a process is in it
+    assert problems == [] and [run for run, _ in samples] == runs
+    assert 0.0005 < samples[0][1] < 0.05  # 1 to 100 s a run: the start of a process is in it
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
 
 

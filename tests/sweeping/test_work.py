@@ -194,7 +194,7 @@ sweep.main([{str(tmp_path / "study.yaml")!r}, "--results", {str(tmp_path / "resu
 
 def test_the_state_for_the_board(runs_of, tmp_path):
     runs = runs_of("long", "good", seeds="1-2")
-    work = Work(runs, 1, 1, tmp_path / "results", [("good", "two_step", 0.02)])
+    work = Work(runs, 1, 1, tmp_path / "results", [(runs[1], 0.02)])
     try:
         work.step(lambda text: None)
         wait_until(lambda: work.jobs[0].pace()[1])
