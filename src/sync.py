@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from utils.claim import Claim
     from utils.runs import Run
 
 
@@ -94,9 +93,10 @@ def sync(run_dir: str, url: str, database: str) -> int:
     from pymongo.errors import PyMongoError
 
     from recording.mongo_entry import deliver
+    from utils.claim import take_idle
 
     where = f"MongoDB {without_password(url)}, database {database}"
-    claim = claimed(expanded(run_dir))
+    claim = take_idle(expanded(run_dir))
     try:
         run = read_run(run_dir)  # again: it stays as it is now
         entry, began = document(run, claim.run_id)
@@ -161,20 +161,6 @@ def address(run: Run, overrides: dict) -> tuple[str, str]:
             "with mongo_url=mongodb://HOST:27017 mongo_db=NAME"
         )
     return str(values["mongo_url"]), str(values["mongo_db"])
-
-
-def claimed(folder: Path) -> Claim:
-    """The claim on a run directory. ConfigError while the run lives, be it frozen."""
-    from utils.args import ConfigError
-    from utils.claim import holder, take
-
-    held = holder(folder)
-    if held is not None and held.state == "frozen":
-        raise ConfigError(
-            f"{folder}: process {held.pid} on host {held.host} holds this run and has been silent for "
-            f"{held.age_seconds:.0f} s, but it is there; wait until it is done, or stop it"
-        )
-    return take(folder)
 
 
 # ---- the run, as Sacred has it

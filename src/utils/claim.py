@@ -184,6 +184,18 @@ def take(folder: Path, lease_seconds: float = LEASE) -> Claim:
         raise unwritable(folder, error) from error
 
 
+def take_idle(folder: Path) -> Claim:
+    """The claim on a run directory for a tool that reads or completes it: also refused (ConfigError) while a process
+    that holds it is frozen, for that one may go on."""
+    held = holder(folder)
+    if held is not None and held.state == "frozen":
+        raise ConfigError(
+            f"{folder}: process {held.pid} on host {held.host} holds this run and has been silent for "
+            f"{held.age_seconds:.0f} s, but it is there; wait until it is done, or stop it"
+        )
+    return take(folder)
+
+
 def holder(folder: Path) -> Holder | None:
     """Which process holds `folder`, in whatever state; None when none does, or what is there cannot be read.
 

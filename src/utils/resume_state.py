@@ -194,6 +194,12 @@ class StateFolder:
             )
         return None
 
+    def names(self) -> list[str]:
+        """The names of the files of the newest state that is whole, for a copy of it; empty where there is none."""
+        if self.read() is None:
+            return []
+        return [f"manifest.{self.manifests[-1]['number']}.json", *(f["name"] for f in _files(self.manifests))]
+
     def _check(self, entry: dict) -> Path:
         """The path of a file. _Damaged where it is not as it was written."""
         path, digest = self.folder / entry["name"], hashlib.sha256()
