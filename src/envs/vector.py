@@ -71,6 +71,14 @@ def checked_range(pair: Any, game: str) -> tuple[float, float] | None:
     return low, high
 
 
+def note_on_actions(n_actions: Sequence[int]) -> tuple[str, ...]:
+    """What the log says of a game whose agents have `n_actions`, if these are unequal."""
+    if len(set(n_actions)) == 1:
+        return ()
+    own, most = ", ".join(map(str, n_actions)), max(n_actions)
+    return (f"actions of the agents: {own}; all have {most} outputs, and actions they lack are masked",)
+
+
 class GameError(TrainingError):
     """The game failed, not the program: it hangs, has crashed, or answers nonsense. Its episode is worth nothing."""
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.games import pictures
-from envs.vector import ArrayEnv, EnvInfo, Observation, Seed, observed
+from envs.vector import ArrayEnv, EnvInfo, Observation, Seed, note_on_actions, observed
 from utils.args import ConfigError, key
 from utils.identity import short
 
@@ -64,6 +64,7 @@ class MatrixGame(ArrayEnv):
         self.payoff = _table(config)  # [S, A_1, ..., A_N]
         self.n_states, *n_actions = self.payoff.shape
         self.agent_actions = np.array(n_actions)  # [N]
+        self.notes = note_on_actions(n_actions)
         self._avail = np.arange(max(n_actions)) < self.agent_actions[:, None]  # [N, A]
         hidden = self.n_states > 1 and config.observe_state != "all"
         sees = np.full(len(n_actions), not hidden)  # [N]

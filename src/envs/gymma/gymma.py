@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from envs.gymma.games import LARGE, Game, make_game, numbers
 from envs.gymma.keys import INSTALL
-from envs.vector import ArrayEnv, EnvInfo, GameError, Observation, Seed, checked_range
+from envs.vector import ArrayEnv, EnvInfo, GameError, Observation, Seed, checked_range, note_on_actions
 from utils.args import ConfigError
 from utils.args import key as declare  # `key` is one of the keys
 from utils.logging import brief
@@ -176,9 +176,7 @@ class Gymma(ArrayEnv):
         if known := checked_range(game.score_range(), self._called()):
             self.facts["score_range"] = list(known)  # of returns: random play, best play
         self.notes = (f"state: {self.facts['state']}",) if self.use_game_state else ()
-        if len(set(game.n_actions)) > 1:
-            own, most = ", ".join(map(str, game.n_actions)), max(game.n_actions)
-            self.notes += (f"actions of the agents: {own}; all have {most} outputs, and actions they lack are masked",)
+        self.notes += note_on_actions(game.n_actions)
         if limit < asked:
             self.facts["episode_limit"] = f"{limit} steps, the game's own {game.limit_name}"
             self.notes += (

@@ -99,6 +99,8 @@ def test_unequal_action_counts_are_padded_with_unavailable_actions():
     env = game(payoff=[[1, 2, 3], [4, 5, 6]])
     assert env.payoff.tolist() == [[[1, 2, 3], [4, 5, 6]]]
     assert (env.env_info.n_agents, env.env_info.n_actions) == (2, 3)
+    assert env.notes == ("actions of the agents: 2, 3; all have 3 outputs, and actions they lack are masked",)
+    assert game().notes == ()
     assert env.reset().avail.tolist() == [[[True, True, False], [True, True, True]]]
     assert [[paid(env, a, b) for b in range(3)] for a in range(2)] == [[1, 2, 3], [4, 5, 6]]
     env.reset()
