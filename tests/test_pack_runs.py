@@ -1,16 +1,29 @@
-"""A packed study gives the report that the study itself gives."""
+"""A packed study gives the report that the study itself gives; an unfinished run that was packed goes on elsewhere."""
 
 import csv
 import json
 import os
+import shutil
 import tarfile
 
 import pack_runs
 import pytest
-from command import ROOT
+from command import ROOT, words
 from made_runs import ours
+from test_resume import (
+    EXACT,
+    GAME,
+    assert_same_checkpoints,
+    assert_same_end,
+    killed,
+    resumed,
+    stopped,
+)
+from test_resume import never_stopped as never_stopped  # fixtures
+from test_resume import quiet as quiet
 
 import report
+from utils.claim import take
 
 DOCS = ROOT / "docs" / "smax"
 
@@ -91,3 +104,42 @@ def test_the_figures_in_docs_are_those_of_the_runs_beside_them(study, table, opt
         expected = [row for row in expected if row[0] in ("qatten", "vdn", "iql")]
     assert [name for name, _ in found] == [name for name, _ in expected]
     assert all(a == pytest.approx(b, nan_ok=True) for (_, a), (_, b) in zip(found, expected))
+
+
+# ---- unfinished runs
+
+
+@pytest.mark.parametrize("end", ["stopped", "killed"])
+def test_an_unfinished_run_that_was_packed_ends_elsewhere_as_one_that_never_stopped(
+    end, never_stopped, tmp_path, capsys
+):
+    argv, results = words(*GAME, tmp_path / "results", *EXACT), tmp_path / "results"
+    path = stopped(capsys, argv, 12).path if end == "stopped" else killed(argv, results, 12)
+    assert pack_runs.main(["--unfinished", str(results), str(tmp_path / "a.tar.xz")]) == 0
+    with tarfile.open(tmp_path / "a.tar.xz") as tar:
+        names = tar.getnames()
+        tar.extractall(tmp_path / "elsewhere", filter="data")
+    assert sum("/state/manifest." in name for name in names) == 1 and not any("/claims/" in name for name in names)
+    there = tmp_path / "elsewhere" / "results" / path.relative_to(results)
+    shutil.rmtree(results)
+    resumed(capsys, there)
+    assert_same_end(there, never_stopped(capsys, *GAME))
+    assert_same_checkpoints(there, never_stopped(capsys, *GAME))
+
+
+def test_what_cannot_be_packed_as_unfinished_is_told(tmp_path, capsys):
+    path = stopped(capsys, words(*GAME, tmp_path / "results", *EXACT), 12).path
+    argv = ["--unfinished", str(tmp_path / "results"), str(tmp_path / "a.tar.xz")]
+    claim = take(path)
+    assert pack_runs.main(argv) == 2
+    assert f"{path}: process {os.getpid()} " in capsys.readouterr().err
+    claim.release()
+    assert pack_runs.main([*argv, "--most", "0.001"]) == 2
+    assert "more than 0.001 MB" in capsys.readouterr().err and not (tmp_path / "a.tar.xz").exists()
+    for parts in (path / "state").glob("parts.*.pt"):
+        parts.write_bytes(b"")
+    assert pack_runs.main(argv) == 2
+    assert "no state in it is whole" in capsys.readouterr().err
+    shutil.rmtree(path / "state")
+    assert pack_runs.main(argv) == 2
+    assert "no unfinished run with a state below it" in capsys.readouterr().err

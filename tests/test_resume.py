@@ -8,12 +8,10 @@ import pickle
 import shutil
 import signal
 import sys
-import tarfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
-import pack_runs
 import pytest
 import torch
 import yaml
@@ -258,42 +256,6 @@ def test_a_run_that_is_stopped_again_and_again_ends_the_same(never_stopped, tmp_
     assert times > 3 and len(end.summary["resumed"]) == times
     assert_same_end(run.path, never_stopped(capsys, *GAME))
     assert_same_checkpoints(run.path, never_stopped(capsys, *GAME))
-
-
-@pytest.mark.parametrize("end", ["stopped", "killed"])
-def test_an_unfinished_run_that_was_packed_ends_elsewhere_as_one_that_never_stopped(
-    end, never_stopped, tmp_path, capsys
-):
-    argv, results = words(*GAME, tmp_path / "results", *EXACT), tmp_path / "results"
-    path = stopped(capsys, argv, 12).path if end == "stopped" else killed(argv, results, 12)
-    assert pack_runs.main(["--unfinished", str(results), str(tmp_path / "a.tar.xz")]) == 0
-    with tarfile.open(tmp_path / "a.tar.xz") as tar:
-        names = tar.getnames()
-        tar.extractall(tmp_path / "elsewhere", filter="data")
-    assert sum("/state/manifest." in name for name in names) == 1 and not any("/claims/" in name for name in names)
-    there = tmp_path / "elsewhere" / "results" / path.relative_to(results)
-    shutil.rmtree(results)
-    resumed(capsys, there)
-    assert_same_end(there, never_stopped(capsys, *GAME))
-    assert_same_checkpoints(there, never_stopped(capsys, *GAME))
-
-
-def test_what_cannot_be_packed_as_unfinished_is_told(tmp_path, capsys):
-    path = stopped(capsys, words(*GAME, tmp_path / "results", *EXACT), 12).path
-    argv = ["--unfinished", str(tmp_path / "results"), str(tmp_path / "a.tar.xz")]
-    claim = take(path)
-    assert pack_runs.main(argv) == 2
-    assert f"{path}: process {os.getpid()} " in capsys.readouterr().err
-    claim.release()
-    assert pack_runs.main([*argv, "--most", "0.001"]) == 2
-    assert "more than 0.001 MB" in capsys.readouterr().err and not (tmp_path / "a.tar.xz").exists()
-    for parts in (path / "state").glob("parts.*.pt"):
-        parts.write_bytes(b"")
-    assert pack_runs.main(argv) == 2
-    assert "no state in it is whole" in capsys.readouterr().err
-    shutil.rmtree(path / "state")
-    assert pack_runs.main(argv) == 2
-    assert "no unfinished run with a state below it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("n", [2, 6, 12, 14])
