@@ -82,7 +82,7 @@ def figures(folder):
 class TestRealSlurm:
     pytestmark = cluster
 
-    @pytest.mark.parametrize("steps, cuts", [(4000, 1), pytest.param(40000, 4, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("steps, cuts", [(12000, 1), pytest.param(40000, 4, marks=pytest.mark.slow)])
     def test_an_array_that_is_preempted_and_cut_off_ends_as_one_that_was_not(self, steps, cuts, real, tmp_path, capsys):
         path = study(tmp_path, "[vdn, qmix]", "[predator_prey]", "1-3", t_max=steps, test_interval=1000, **GAME)
         options = ["--engine", "slurm", "--set", "memory_per_run=0.5", "warning_seconds=55", "slurm.time=30"]
