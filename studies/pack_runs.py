@@ -126,12 +126,10 @@ def unfinished(path: Path) -> Iterator[tuple[str, bytes]]:
     try:
         state = {f"state/{name}" for name in StateFolder(path / "state").names()}
         for folder, names, below in folders(path):
-            inside = folder.relative_to(path)
-            for name in sorted(str(inside / name) for name in names - {*below, "claims"}):
+            for name in sorted(str(folder.relative_to(path) / name) for name in names.difference(below)):
                 if not name.startswith("state/") or name in state:
                     yield name, content(path, name)
-            if folder == path and "claims" in below:
-                below.remove("claims")
+            below[:] = [name for name in below if folder / name != path / "claims"]
     finally:
         claim.release()
 

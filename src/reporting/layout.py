@@ -107,7 +107,8 @@ def draw_interval(ax: Axes, middle: float, row: Row, y: int, style: dict[str, An
 def name_rows(
     ax: Axes, algorithms: list[str], names: Names, told: dict[str, str] | None = None, invert: bool = True
 ) -> None:
-    """told: {algorithm: text} in place of its name."""
+    """Write the algorithms beside the rows of a panel. told: {algorithm: text} in place of its name; invert: the first
+    row is the top one."""
     texts = [(told or {}).get(a, names.algorithm(a)) for a in algorithms]
     ax.set_yticks(range(len(texts)), [wrapped(text, NAME_WIDTH) for text in texts])
     ax.tick_params(axis="y", length=0)

@@ -1,0 +1,68 @@
+"""The tables of docs/comparators.md hold what the data beside them say."""
+
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from command import ROOT
+
+from reporting.statistics import iqm
+from utils.runs import find_runs
+
+PAGE = (ROOT / "docs" / "comparators.md").read_text(encoding="utf-8")
+
+
+def row(label):
+    """{algorithm: cell} of the row that begins with `label`, by the header of its table."""
+    lines = PAGE.splitlines()
+    (at,) = (k for k, line in enumerate(lines) if line.startswith(f"| {label}"))
+    head = max(k for k, line in enumerate(lines[:at]) if line.startswith("| game |"))
+    names, cells = ([cell.strip(" `") for cell in line.split("|")] for line in (lines[head], lines[at]))
+    return dict(zip(names, cells))
+
+
+def finals(study, tmp_path):
+    """{(folder of the environment, algorithm): final returns} of the packed runs of a study."""
+    with tarfile.open(ROOT / "docs" / "comparators" / f"{study}_runs.tar.xz") as tar:
+        tar.extractall(tmp_path, filter="data")
+    out = {}
+    for run in find_runs(tmp_path):
+        records = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+        tests = [(r["t_env"], r["value"]) for r in records if r["key"] == "test_return_mean"]
+        last = [value for step, value in tests if step >= 0.95 * tests[-1][0]]
+        out.setdefault((run.path.parents[2].name, run.config["name"]), []).append(np.mean(last))
+    return out
+
+
+@pytest.mark.parametrize(
+    "label, file", [("3×3 game", "comparators_3x3.json"), ("3×3, a random payoff", "comparators_random_3x3.json")]
+)
+def test_the_runs_that_found_the_best_joint_action(label, file):
+    cells = row(label)
+    for algorithm, runs in json.loads((ROOT / "bench" / file).read_text()).items():
+        assert sorted(run["seed"] for run in runs) == list(range(1, 21))
+        best = sum(run["greedy_payoff"] == run["best_payoff"] for run in runs)
+        assert cells[algorithm] == str(best), algorithm
+
+
+def test_the_two_step_game(tmp_path):
+    cells = row("two-step game")
+    for (_, algorithm), returns in finals("two_step_all", tmp_path).items():
+        assert len(returns) == 20 and cells[algorithm] == str(sum(r == 8 for r in returns))
+
+
+def test_the_21x21_game(tmp_path):
+    cells, smallest = row("21×21 game"), row("its smallest return")
+    for (_, algorithm), returns in finals("matrix_21x21", tmp_path).items():
+        assert len(returns) == 20
+        assert float(cells[algorithm].split(" ")[0]) == round(float(iqm(np.array(returns))), 1)
+        assert float(smallest[algorithm]) == round(min(returns), 1)
+
+
+def test_predator_prey(tmp_path):
+    found = finals("predator_prey", tmp_path)
+    assert len(found) == 7
+    for (folder, algorithm), (value,) in found.items():
+        cell = row(f"predator-prey, {folder.replace('=', ' = ')} ")[algorithm]
+        assert float(cell.replace("−", "-")) == round(value, 1), (folder, algorithm)
