@@ -431,6 +431,8 @@ def _hint(name: str, schema: Mapping[str, Declaration], classes: Iterable[Any], 
         return f"; did you mean 'env_args.{name}'?"
     if name in owners:
         return f"; it belongs to {', '.join(owners[name])}"
+    if f"env_args.{name}" in owners:
+        return f"; env_args.{name} belongs to {', '.join(owners[f'env_args.{name}'])}"
     if str(name).lower() == "env_args":
         return "; did you mean 'env_args'?"
     nested = str(name).startswith("env_args.")  # compared without the prefix, which makes all look alike
@@ -440,27 +442,28 @@ def _hint(name: str, schema: Mapping[str, Declaration], classes: Iterable[Any], 
 
 
 def _owners() -> dict[str, list[str]]:
-    """{key: the files of config/algs and config/envs that set it}."""
-    owners = {}
+    """{key: the files of config/algs (but for _ns) and config/envs that set it, or extend one that does}."""
+    owners: dict[str, list[str]] = {}
     for kind in ("algs", "envs"):
         for file in names(kind):
-            for name in _own_keys(kind, file):
-                owners.setdefault(name, []).append(file)
+            if not file.endswith("_ns"):
+                for name in _keys_of(kind, file):
+                    owners.setdefault(name, []).append(file)
     return owners
 
 
 def _keys_for_some() -> set[str]:
     """The keys that default.yaml or some file of config/algs sets: some class reads them."""
-    own = {name for alg in names("algs") for name in _own_keys("algs", alg)}
+    own = {name for alg in names("algs") for name in _keys_of("algs", alg)}
     return own | _flatten(_read_mapping(FOLDER / "default.yaml")).keys()
 
 
-def _own_keys(kind: str, name: str) -> Values:
-    """The keys of config/kind/name.yaml itself; none where it cannot be read: it is not the file that is used."""
+def _keys_of(kind: str, name: str) -> set[str]:
+    """The keys of config/kind/name.yaml and of what it extends; none where it cannot be read: it is not in use."""
     try:
-        return _flatten(_read_named(kind, name)[-1][1])
+        return {key for _, values in _read_named(kind, name) for key in _flatten(values)}
     except ConfigError:
-        return {}
+        return set()
 
 
 def _allowed(meta: Mapping[str, Any]) -> str:
