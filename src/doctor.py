@@ -77,7 +77,11 @@ def act(options: argparse.Namespace, words: list[str]) -> int:
         )
     game = options.env_config or options.start or EMBEDDED
     alone = bool(options.env_config or options.start)
-    rows, playable = of_environments(options.config, game, alone)
+    from utils import config as configuration
+
+    flag = "start" if options.start else "env-config"
+    configuration.check_choices(("config", "algs", options.config), (flag, "envs", game))
+    rows, playable = of_environments(game, alone)
     values = values_of(options.config, game, words) if playable else shared_values(options.config, words)
     found += [
         *rows,
@@ -96,7 +100,7 @@ def act(options: argparse.Namespace, words: list[str]) -> int:
     return conclude(found)
 
 
-def of_environments(algorithm: str, game: str, alone: bool) -> tuple:
+def of_environments(game: str, alone: bool) -> tuple:
     """(Checks of every environment and what they need, whether this machine has it for the one of `game`). alone: of
     that one only."""
     import checks
@@ -105,7 +109,6 @@ def of_environments(algorithm: str, game: str, alone: bool) -> tuple:
     from utils import own_modules
 
     own_modules.search(None)
-    configuration.check_choices(("config", "algs", algorithm), ("env-config", "envs", game))
     needed = configuration.environment_of(game)
     games = [needed] if alone else REGISTRY
     of_games = {name: checks.environment(name, name == needed) for name in games}

@@ -135,7 +135,7 @@ def test_a_game_that_fails_is_told_in_one_line(told, monkeypatch):
 @pytest.mark.parametrize(
     "argv, said",
     [
-        (["--start", "two_stop"], "two_stop: unknown"),
+        (["--start", "two_stop"], "--start=two_stop: unknown"),
         (["--env-config=two_step", "--start", "matrix_game"], "give one of the two"),
         (["--config=qtran"], "--config=qtran: unknown"),
         (["with", "buffer_sise=3"], "'buffer_size'"),
