@@ -38,6 +38,7 @@ a study is a YAML file:
     qmix:                                       # as it is
     qtran_alt: {lr: 0.001}
     "qtran_alt, no V_jt": {config: qtran_alt, v_input: none}
+    mine/my_algorithm.yaml:                     # a file of your own: beside the study, or in the working directory
   environments:                                 # the same with config/envs; a list of names will do for both
     P = 0.5: {env-config: predator_prey, env_args.penalty: 0.5}
     P = 1.5: {env-config: predator_prey, env_args.penalty: 1.5}

@@ -64,6 +64,21 @@ class Mine(QLearner):
 """
 
 
+def unpacked(tmp_path, config_map, job):
+    """The folder of the pod as tmp_path/pod, and the words of its command behind Python and sweep.py."""
+    pod = job["spec"]["template"]["spec"]
+    for item in pod["volumes"][1]["configMap"]["items"]:
+        file = tmp_path / "pod" / item["path"]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(config_map["data"][item["key"]])
+    here = {
+        "/study/study.yaml": tmp_path / "pod/study.yaml",
+        "/study": tmp_path / "pod",
+        "/results/study": tmp_path / "volume",
+    }
+    return [str(here.get(word, word)) for word in pod["containers"][0]["command"][2:]]
+
+
 @pytest.mark.parametrize("named", [True, False], ids=["the study names the module", "found by its class"])
 def test_what_the_pods_run_works_on_the_study(named, tmp_path, capsys, monkeypatch):
     """The command of a pod, its folders put back to those of this machine, where the module is not."""
@@ -76,25 +91,35 @@ def test_what_the_pods_run_works_on_the_study(named, tmp_path, capsys, monkeypat
     else:
         monkeypatch.chdir(tmp_path / "games")
     config_map, job = rendered(tmp_path, capsys, path=path)
-    pod = job["spec"]["template"]["spec"]
-    for item in pod["volumes"][1]["configMap"]["items"]:
-        file = tmp_path / "pod" / item["path"]
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(config_map["data"][item["key"]])
+    words = unpacked(tmp_path, config_map, job)
     assert files(tmp_path / "pod") == [f"modules/{module}.py", "study.yaml", "submission.json"]
     (tmp_path / "games").rename(tmp_path / "not on the node")
     monkeypatch.chdir(tmp_path)
-    words = pod["containers"][0]["command"][2:]
-    here = {
-        "/study/study.yaml": tmp_path / "pod/study.yaml",
-        "/study": tmp_path / "pod",
-        "/results/study": tmp_path / "volume",
-    }
-    words = [str(here.get(word, word)) for word in words]
     run = subprocess.run([sys.executable, SWEEP, *words], capture_output=True, text=True)
     assert run.returncode == 0 and "1 of 1 runs complete" in run.stdout, run.stdout + run.stderr
     (config,) = (tmp_path / "volume").glob("two_step/mine/two_step/*/config.yaml")
     assert yaml.safe_load(config.read_text())["modules_path"] == str(tmp_path / "pod" / "modules")
+
+
+def test_configurations_of_the_users_own_go_along(tmp_path, capsys, monkeypatch):
+    """An algorithm that extends another file, and a game; the pod has neither of the folders that the study names."""
+    (tmp_path / "mine" / "more").mkdir(parents=True)
+    (tmp_path / "mine" / "fast.yaml").write_text("extends: more/base.yaml\nlr: 0.01\n")
+    (tmp_path / "mine" / "more" / "base.yaml").write_text("extends: vdn\ngamma: 0.5\n")
+    (tmp_path / "mine" / "short.yaml").write_text("env: two_step\nbatch_size_run: 2\n")
+    path = study(tmp_path, "[vdn, mine/fast.yaml]")
+    path.write_text(path.read_text().replace("environments: [two_step]", "environments: [mine/short.yaml]"))
+    words = unpacked(tmp_path, *rendered(tmp_path, capsys, path=path))
+    assert files(tmp_path / "pod") == [
+        *(f"configurations/{name}.yaml" for name in ("base", "fast", "short")), "study.yaml", "submission.json",
+    ]  # fmt: skip
+    (tmp_path / "mine").rename(tmp_path / "not on the node")
+    monkeypatch.chdir(tmp_path)
+    run = subprocess.run([sys.executable, SWEEP, *words], capture_output=True, text=True)
+    assert run.returncode == 0 and "2 of 2 runs complete" in run.stdout, run.stdout + run.stderr
+    (config,) = (tmp_path / "volume").glob("short/fast/two_step/*/config.yaml")
+    kept = yaml.safe_load(config.read_text())
+    assert (kept["name"], kept["lr"], kept["gamma"], kept["batch_size_run"]) == ("fast", 0.01, 0.5, 2)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 from sweeping.study import Study, read_study, seeds
 from utils import own_modules
 from utils.args import ConfigError, nearest
-from utils.config import CHOICES, BadConfiguration, Readers, load, shown, told
+from utils.config import CHOICES, BadConfiguration, Readers, load, own_files, shown, told
 from utils.disk import expanded
 from utils.identity import AS_IF_ABSENT, FAIRNESS, NOT_SET, counts, flat, identity, short, text
 from utils.runs import Run
@@ -22,7 +22,7 @@ MOST_RUNS = 20_000
 
 @dataclass(eq=False)
 class PlannedRun:
-    """One run. algorithm, environment: the study's labels; alg, env: files of config/algs and config/envs."""
+    """One run. algorithm, environment: the study's labels; alg, env: as --config and --env-config name them."""
 
     algorithm: str
     environment: str
@@ -59,6 +59,7 @@ class Plan:
     runs: list[PlannedRun]
     modules: list[Path] = field(default_factory=list)  # the user's own, which the runs import
     settings: dict[str, tuple[str, dict]] = field(default_factory=dict)  # as the study's
+    configurations: list[Path] = field(default_factory=list)  # YAML files of the user's own
 
     def selected(
         self, algorithms: list[str] | None = None, environments: list[str] | None = None, wanted: str | None = None
@@ -132,6 +133,7 @@ def read_plan(
         runs,
         own,
         study.settings,
+        _configurations(firsts),
     )
 
 
@@ -221,6 +223,12 @@ def _named_modules(runs: list[PlannedRun]) -> list[Path]:
             folder = Path(run.values.get("modules_path") or os.devnull)
             found += [path for path in (folder / f"{name}.py", folder / name) if path.exists()][:1]
     return found
+
+
+def _configurations(runs: list[PlannedRun]) -> list[Path]:
+    """The user's own YAML files that the runs read."""
+    names = dict.fromkeys([pair for run in runs for pair in (("algs", run.alg), ("envs", run.env))])
+    return list(dict.fromkeys(file for kind, name in names for file in own_files(kind, name)))
 
 
 def _of(pairs: list[tuple[str, str]], study: Study) -> str:

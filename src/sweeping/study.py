@@ -11,7 +11,7 @@ from typing import Any
 
 from sweeping import grid
 from utils.args import ConfigError, nearest
-from utils.config import names, shown
+from utils.config import is_path, names, shown
 from utils.disk import expanded
 from utils.identity import FAIRNESS
 from utils.yaml_file import read_yaml
@@ -31,6 +31,7 @@ KEYS = (
 )
 NEEDED = ("algorithms", "environments", "seeds")
 SET_BY_THE_PLAN = ("name", "seed", "local_results_path")
+CONFIGURATIONS = "configurations"  # folder of a study that was sent to a cluster: YAML files of the user's own
 MOST_SEEDS = 10_000
 MOST_PAIRS = 1000  # of an algorithm and an environment, each of which is checked by itself
 
@@ -45,8 +46,9 @@ class Study:
     path: Path
     title: str = ""
     question: str = ""
-    algorithms: dict[str, tuple[str, dict]] = field(default_factory=dict)  # {label: (file of config/algs, changes)}
-    environments: dict[str, tuple[str, dict]] = field(default_factory=dict)  # {label: (file of config/envs, changes)}
+    # {label: (name of a file in config/algs or config/envs, or the path of one of the user's own; changes)}
+    algorithms: dict[str, tuple[str, dict]] = field(default_factory=dict)
+    environments: dict[str, tuple[str, dict]] = field(default_factory=dict)
     overrides: dict[str, Any] = field(default_factory=dict)  # {dotted key: value}
     seeds: list[int] = field(default_factory=list)
     allow_different: list[str] = field(default_factory=list)
@@ -72,11 +74,14 @@ def read_study(path: str | Path, sent: bool = False) -> Study:
         _text(raw, k, study.problems) for k in ("title", "question", "results")
     )
     own = {}
+    folder = path.parent / CONFIGURATIONS if sent else path.parent
     if "algorithms" in raw:
-        raw["algorithms"], own = _own_settings(raw["algorithms"], study.problems)
-        study.algorithms = _labelled(raw["algorithms"], "algorithms", "config", "algs", study.problems)
+        entries = _entries(raw["algorithms"], "algorithms", "config", study.problems)
+        entries, own = _own_settings(entries, study.problems)
+        study.algorithms = _labelled(entries, "algorithms", "config", "algs", folder, study.problems)
     if "environments" in raw:
-        study.environments = _labelled(raw["environments"], "environments", "env-config", "envs", study.problems)
+        entries = _entries(raw["environments"], "environments", "env-config", study.problems)
+        study.environments = _labelled(entries, "environments", "env-config", "envs", folder, study.problems)
     study.overrides = _changes(raw.get("overrides"), "overrides", study.problems)
     taken = {f"environments: {label}": changes for label, (_, changes) in study.environments.items()}
     study.algorithms, study.settings = grid.expand(
@@ -147,11 +152,28 @@ def _text(raw: dict, key: str, problems: list[str]) -> str:
     return ""
 
 
-def _labelled(entries: Any, where: str, file_key: str, kind: str, problems: list[str]) -> dict[str, tuple[str, dict]]:
-    """{label: (file, changes)} of a list of names or a mapping of labels."""
+def _entries(entries: Any, where: str, file_key: str, problems: list[str]) -> Any:
+    """A list of names as a mapping; a YAML file of the user's own has its stem for a label."""
     if isinstance(entries, list) and all(isinstance(entry, str) for entry in entries):
-        problems += [f"{where}: {shown(name)} is there twice" for name, n in Counter(entries).items() if n > 1]
-        entries = dict.fromkeys(entries)
+        pairs = [(entry, None) for entry in entries]
+    elif isinstance(entries, dict):
+        pairs = [(str(label), entry) for label, entry in entries.items()]
+    else:
+        return entries
+    out = {}
+    for label, entry in pairs:
+        if is_path(label) and isinstance(entry, (dict, type(None))) and file_key not in (entry or {}):
+            label, entry = Path(label).stem, {file_key: label} | (entry or {})
+        if label in out:
+            problems.append(f"{where}: {shown(label)} is there twice")
+        out[label] = entry
+    return out
+
+
+def _labelled(
+    entries: Any, where: str, file_key: str, kind: str, folder: Path, problems: list[str]
+) -> dict[str, tuple[str, dict]]:
+    """{label: (file, changes)} of a mapping of labels. folder: where the user's own files are looked for first."""
     if entries is not None and not isinstance(entries, dict):
         problems.append(f"{where}: must be a list of names, or lines LABEL: {{{file_key}: NAME, KEY: VALUE}}")
         return {}
@@ -159,13 +181,22 @@ def _labelled(entries: Any, where: str, file_key: str, kind: str, problems: list
         problems.append(f"{where}: none are given, so there is nothing to run; known: {', '.join(names(kind))}")
     out = {}
     for label, entry in (entries or {}).items():
-        label, changes = str(label), _changes(entry, f"{where}: {label}", problems)
+        changes = _changes(entry, f"{where}: {label}", problems)
         name, known = changes.pop(file_key, label), names(kind)
-        if name not in known:
+        if is_path(name):
+            places = (folder / expanded(name), expanded(name), folder / Path(name).name)  # the last: of what was sent
+            file = next((place for place in places if place.is_file()), None)
+            if file is None:
+                told = "there is no such file beside the study, nor in the working directory"
+                problems.append(f"{where}: {file_key}: {shown(name)}: {told}")
+                continue
+            name = str(file.absolute())
+        elif name not in known:
             own = "" if name != label else f"; a label of your own needs {file_key}: NAME"
             hint = f"known: {', '.join(known)}{nearest(name, known)}{own}"
             problems.append(f"{where}: {shown(name)} is no file of config/{kind}; {hint}")
-        elif not label.strip(". ") or not label.isprintable() or re.search(r"[/\\]", label) or len(label) > 100:
+            continue
+        if not label.strip(". ") or not label.isprintable() or re.search(r"[/\\]", label) or len(label) > 100:
             problems.append(f"{where}: the label {shown(label)} names a folder: 1 to 100 characters, no / and no \\")
         else:
             out[label] = name, changes

@@ -1,6 +1,6 @@
 """What is sent to a cluster: a folder beside the results, and the command that each job runs.
 
-RESULTS/submissions/<id>/{submission.json, STUDY.yaml, modules/, job.sh, stopped}
+RESULTS/submissions/<id>/{submission.json, STUDY.yaml, modules/, configurations/, job.sh, stopped}
 
 Each job runs `sweep.py` itself on the copy of the study: it claims runs and works on them until none is left to begin.
 So an engine only has to start that command in as many places as it likes, and again where it was cut off.
@@ -22,6 +22,7 @@ from pathlib import Path
 from sweeping.cards import no_gpu, visible
 from sweeping.cluster import Cluster
 from sweeping.plan import Plan, PlannedRun
+from sweeping.study import CONFIGURATIONS
 from utils.args import ConfigError
 from utils.identity import MACHINE, identity
 from utils.logging import unwritable
@@ -118,7 +119,8 @@ class Submission:
         try:
             folder.mkdir(parents=True)
             shutil.copy(order.study, folder / order.study.name)
-            copy_modules(order.plan.modules, folder / "modules")
+            copy_files(order.plan.modules, folder / "modules")
+            copy_files(order.plan.configurations, folder / CONFIGURATIONS)
             told = {
                 "id": name,
                 "fingerprint": fingerprint(order.plan),
@@ -216,12 +218,12 @@ def fingerprint(plan: Plan) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def copy_modules(modules: list[Path], folder: Path) -> None:
-    """ConfigError where two have one name."""
+def copy_files(paths: list[Path], folder: Path) -> None:
+    """Files, and folders of Python. ConfigError where two have one name."""
     folder.mkdir()
-    for path in modules:
+    for path in paths:
         if (folder / path.name).exists():
-            raise ConfigError(f"modules: {path.name} is there twice; rename one")
+            raise ConfigError(f"{folder.name}: {path.name} is there twice; rename one")
         if path.is_dir():
             shutil.copytree(path, folder / path.name, ignore=shutil.ignore_patterns("__pycache__"))
         else:

@@ -481,7 +481,7 @@ def check_choices(*choices: tuple[str, str, str | None]) -> None:
         known = names(kind)
         if not name:
             problems.append(f"missing --{flag}=NAME; known: {', '.join(known)}")
-        elif _is_path(name):
+        elif is_path(name):
             if not os.path.isfile(name):
                 problems.append(f"--{flag}={name}: there is no such file")
         elif name not in known:
@@ -491,12 +491,18 @@ def check_choices(*choices: tuple[str, str, str | None]) -> None:
 
 
 def _path(kind: str, name: str) -> Path:
-    return Path(name) if _is_path(name) else FOLDER / kind / f"{name}.yaml"
+    return Path(name) if is_path(name) else FOLDER / kind / f"{name}.yaml"
 
 
-def _is_path(name: object) -> bool:
+def is_path(name: object) -> bool:
     """Whether --config or --env-config names a file of the user's own."""
     return str(name).endswith((".yaml", ".yml"))
+
+
+def own_files(kind: str, name: str) -> list[Path]:
+    """The user's own YAML files that --config or --env-config=name reads."""
+    ours = {f"config/{kind}/{known}.yaml" for known in names(kind)}
+    return [Path(source).absolute() for source, _ in _read_named(kind, name) if source not in ours]
 
 
 def _read_named(kind: str, name: str | None) -> list[Layer]:
@@ -506,16 +512,24 @@ def _read_named(kind: str, name: str | None) -> list[Layer]:
         if name in seen:
             raise ConfigError(f"config/{kind}: {' extends '.join([*seen, name])}: a circle")
         seen.append(name)
-        values, source = _read_mapping(_path(kind, name)), name if _is_path(name) else f"config/{kind}/{name}.yaml"
-        if kind == "algs" and _is_path(name):
+        values, source = _read_mapping(_path(kind, name)), name if is_path(name) else f"config/{kind}/{name}.yaml"
+        if kind == "algs" and is_path(name):
             values = {"name": Path(name).stem} | values
         left_out = {"extends", "in_hosts", *_mapping(values, "in_hosts", source)}
         layers.insert(0, (source, {k: v for k, v in values.items() if k not in left_out}))
-        name = values.get("extends")
-        if name is not None and name not in names(kind) and not _is_path(name):
+        before, name = name, values.get("extends")
+        if is_path(before) and is_path(name):
+            name = _found(str(name), Path(before).parent)
+        if name is not None and name not in names(kind) and not is_path(name):
             known = ", ".join(names(kind))
             raise ConfigError(f"{source}: extends = {shown(name)}: unknown; known: {known}{nearest(name, names(kind))}")
     return layers
+
+
+def _found(name: str, folder: Path) -> str:
+    """The user's file `name`, told from the working directory or from `folder`; in a folder that was sent to a cluster
+    it has lost its own."""
+    return next((str(path) for path in (Path(name), folder / name, folder / Path(name).name) if path.is_file()), name)
 
 
 def _mapping(values: dict, key: str, where: str) -> dict:

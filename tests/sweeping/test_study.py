@@ -139,3 +139,26 @@ def test_a_study_that_is_not_there(tmp_path, monkeypatch):
     assert "studies/matrix.yaml, studies/predator_prey.yaml; did you mean 'predator_prey'?" in str(error.value)
     with pytest.raises(ConfigError, match="is a folder; give a study"):
         read_study("studies")
+
+
+def test_files_of_the_users_own(tmp_path, monkeypatch):
+    """Beside the study, else in the working directory; the label is the file's stem, unless the study gives one."""
+    (tmp_path / "here").mkdir()
+    for name in ("own.yaml", "here/other.yaml", "here/own.yaml"):
+        (tmp_path / name).write_text("extends: vdn\n")
+    monkeypatch.chdir(tmp_path / "here")
+    words = "{own.yaml: , other.yaml: {lr: 0.01}, mine: {config: ./here/own.yaml, gamma: 0.9}}"
+    got = study(tmp_path, GOOD.replace("[qmix]", words))
+    assert got.problems == []
+    assert got.algorithms == {
+        "own": (str(tmp_path / "own.yaml"), {}),
+        "other": (str(tmp_path / "here" / "other.yaml"), {"lr": 0.01}),
+        "mine": (str(tmp_path / "here" / "own.yaml"), {"gamma": 0.9}),
+    }
+    for words, said in {
+        "[own.yaml, here/own.yaml]": "algorithms: 'own' is there twice",
+        "[own.yml]": "algorithms: config: 'own.yml': there is no such file beside the study, nor in the working direct",
+        "{own: {config: here}}": "algorithms: 'here' is no file of config/algs",
+    }.items():
+        (problem,) = study(tmp_path, GOOD.replace("[qmix]", words)).problems
+        assert problem.startswith(said)
