@@ -38,7 +38,6 @@ a study is a YAML file:
     qmix:                                       # as it is
     qtran_alt: {lr: 0.001}
     "qtran_alt, no V_jt": {config: qtran_alt, v_input: none}
-    mine/my_algorithm.yaml:                     # a file of your own: beside the study, or in the working directory
   environments:                                 # the same with config/envs; a list of names will do for both
     P = 0.5: {env-config: predator_prey, env_args.penalty: 0.5}
     P = 1.5: {env-config: predator_prey, env_args.penalty: 1.5}
@@ -49,6 +48,8 @@ a study is a YAML file:
   modules: []                                   # files and folders of Python that the runs import, optional
 
 Each run is `python src/main.py --config=... --env-config=... with ...` with the algorithm's label as its name.
+A YAML file of your own may stand where a name does, `mine/my_algorithm.yaml:`; it is looked for beside the study, then
+in the working directory.
 Later layers win: default.yaml, config/envs, config/algs, overrides, the environment's changes, the algorithm's.
 Within an environment the algorithms must agree in what makes a comparison fair (t_max, batch_size_run, the tests,
 the reward, env_args), unless allow_different names the key.
