@@ -1,5 +1,6 @@
 """The tables of docs/comparators.md hold what the data beside them say."""
 
+import csv
 import json
 import tarfile
 
@@ -10,6 +11,7 @@ from command import ROOT
 from reporting.statistics import iqm
 from utils.runs import find_runs
 
+NUMBERS = ("iqm", "lower", "upper", "min")
 PAGE = (ROOT / "docs" / "comparators.md").read_text(encoding="utf-8")
 
 
@@ -50,6 +52,29 @@ def test_the_two_step_game(tmp_path):
     cells = row("two-step game")
     for (_, algorithm), returns in finals("two_step_all", tmp_path).items():
         assert len(returns) == 20 and cells[algorithm] == str(sum(r == 8 for r in returns))
+
+
+def of_reproduction(file):
+    """{(task, algorithm): its line} of a final.csv of docs/reproduction: numbers as the page prints them."""
+
+    def printed(number):
+        return f"{round(float(number), 1) + 0:.1f}".replace("-", "−")
+
+    with (ROOT / "docs" / "reproduction" / file).open(encoding="utf-8") as lines:
+        found = {(line["task"], line["algorithm"]): line for line in csv.DictReader(lines)}
+    return {key: {name: printed(line[name]) for name in NUMBERS} for key, line in found.items()}
+
+
+@pytest.mark.parametrize("algorithm", ["qtran_alt", "qtran_base", "qmix", "vdn"])
+def test_the_other_algorithms(algorithm):
+    """Their numbers are those of the reproduction."""
+    of_21 = of_reproduction("matrix_21x21_final.csv")["qtran_21x21", algorithm]
+    assert row("21×21 game")[algorithm] == "{iqm} [{lower}, {upper}]".format(**of_21)
+    assert row("its smallest return")[algorithm] == of_21["min"]
+    prey = of_reproduction("predator_prey_final.csv")
+    for penalty in ("1.0", "1.5"):
+        (line,) = (line for (task, name), line in prey.items() if name == algorithm and f"penalty={penalty}" in task)
+        assert row(f"predator-prey, P = {penalty} ")[algorithm] == "{iqm} [{lower}, {upper}]".format(**line)
 
 
 def test_the_21x21_game(tmp_path):
