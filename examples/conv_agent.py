@@ -7,12 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from modules.agents.rnn_agent import RNNAgent
+from utils.args import ConfigError
 
 
 class ConvAgent(RNNAgent):
     """Observations [..., N, O] are images of args.obs_dims = (height, width, channels), made flat: numbers of 0..1."""
 
     def __init__(self, args: SimpleNamespace) -> None:
+        if len(args.obs_dims) != 3 or min(args.obs_dims[:2]) < 7:
+            raise ConfigError(
+                f"{args.agent}: observations have the shape {list(args.obs_dims)}; it is for games that show images, "
+                "[height, width, channels] of at least 7x7"
+            )
         height, width, channels = args.obs_dims
         layers = nn.Conv2d(channels, 16, 3, stride=2), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2), nn.ReLU()
         features = nn.Sequential(*layers, nn.Flatten())

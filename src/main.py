@@ -100,10 +100,14 @@ def act(options: argparse.Namespace, words: list[str]) -> int:
         return 0
     if options.list:
         return show_list()
+    for flag, value in (("--resume", options.resume), ("--from", options.from_), ("--status", options.status)):
+        if value == "":  # a variable of the shell that is not set
+            raise configuration.ConfigError(f"{flag} is empty; give it a path, or leave it out")
     if options.status:
         from status import show_status
 
         return show_status(options.status)
+    import resuming
     from parts import readers
     from run import launch, resume, resume_latest
 
@@ -116,6 +120,9 @@ def act(options: argparse.Namespace, words: list[str]) -> int:
             raise configuration.ConfigError(
                 "--resume RUN_DIR takes the configuration of that run; remove --config, --env-config and --from"
             )
+        if options.explain:
+            config = resuming.changed_config(resuming.read_run(options.resume), overrides, readers)
+            return show_explanation(configuration.explain(config))
         return resume(options.resume, overrides, options.strict)
     if options.strict and not latest:
         raise configuration.ConfigError("--strict works with --resume only; remove it, or add --resume RUN_DIR")

@@ -328,10 +328,13 @@ class Parts:
 
 
 def with_sizes(args: SimpleNamespace, info: EnvInfo) -> SimpleNamespace:
-    """`args`, which gets the sizes of the game that networks are built by."""
+    """`args`, which gets the sizes that networks are built by: those of the game, and that of the agents' hidden state,
+    which QTRAN's joint value reads."""
     args.n_agents, args.n_actions, args.episode_limit = info.n_agents, info.n_actions, info.episode_limit
     args.obs_shape, args.state_shape = info.obs_shape, info.state_shape
     args.obs_dims = info.obs_dims or (info.obs_shape,)
+    with torch.device("meta"):
+        args.hidden_shape = agent_class(args.agent)(args).init_hidden(1, args.n_agents).shape[-1]
     return args
 
 

@@ -16,12 +16,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
+import envs
 from components.episode_buffer import make_scheme
 from controllers import MAC, mac_class
-from envs import make as make
 from envs.vector import EnvInfo, Observation, Step, VectorEnv
 from parts import readers, with_sizes
 from run import launch_here
@@ -34,7 +35,7 @@ from utils.config import load, load_from
 @dataclass(frozen=True)
 class Result:
     """How a run went. status: finished, failed or interrupted; reason: why, where it is not finished. test: the figures
-    of its last test, {"return_mean": 8.0, ...}."""
+    of its last test, {"test_return_mean": 8.0, ...}."""
 
     path: Path
     status: str
@@ -42,13 +43,41 @@ class Result:
     test: dict[str, float]
 
 
-def train(config: str, env_config: str, **values: object) -> Result:
+def train(config: str | os.PathLike, env_config: str | os.PathLike, **values: object) -> Result:
     """Train as `python src/main.py --config=config --env-config=env_config with KEY=VALUE ...` does.
 
-    values: as after `with`; arguments of the game as env_args={"penalty": 1.5}. ConfigError for bad input, before
-    anything is written; how training itself went is in the Result.
+    values: as after `with`; arguments of the game as env_args={"penalty": 1.5}; numbers may be numpy's, and paths Path
+    objects. ConfigError for bad input, before anything is written; how training itself went is in the Result.
     """
-    return _result(launch_here(load(config, env_config, values, readers, said="train(...)")))
+    return _result(launch_here(load(_plain(config), _plain(env_config), _plain(values), readers, said="train(...)")))
+
+
+def make(
+    name: str,
+    env_args: dict[str, Any] | None = None,
+    n_envs: int = 1,
+    seed: int | None = None,
+    workers: bool = False,
+    draw: bool = False,
+) -> VectorEnv:
+    """`n_envs` copies of the game `name`, as `envs.make` makes them. ConfigError for bad input."""
+    n_envs = _plain(n_envs)
+    if not isinstance(n_envs, int) or n_envs < 1:
+        raise ConfigError(f"make(...): n_envs = {n_envs!r} must be a whole number, at least 1")
+    return envs.make(name, _plain(env_args), n_envs, _plain(seed), workers, draw)
+
+
+def _plain(value: Any) -> Any:
+    """`value` with numbers of Python for those of numpy, and text for paths: what a YAML file can hold."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, dict):
+        return {_plain(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return value
 
 
 def _result(path: Path) -> Result:

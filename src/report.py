@@ -271,7 +271,8 @@ def compared(
     names = Names(grouping.counting(entries), options.labels)
     order = names.in_order(options.order or [])
     every = {task: {a: here[a] for a in order if a in here} for task, here in grouping.by_task(entries).items()}
-    found = grid.searches(every, entries, lambda: final_rows(every, options.reps, options.final))
+    algorithms = {folder: study.algorithms for folder, study in plans.items()}
+    found = grid.searches(every, entries, lambda: final_rows(every, options.reps, options.final), algorithms)
     groups = grid.best_alone(found, every)
     comparison = compare(groups, options.threshold, options.reps, options.final, given, options.smooth)
     if groups is not every:
@@ -302,6 +303,8 @@ def compared(
     def tell() -> None:
         messages.tell(page_of(options).parent, comparison, notes, entries, copies, names)
         messages.tell_settings(more.said, [str(study.path) for study in plans.values()])
+        for sentence in grid.lacking(found):
+            print(sentence)
 
     return html, files, tell
 

@@ -78,8 +78,12 @@ def read_run(path: str) -> Run:
 
 def changed_config(run: Run, overrides: dict, readers: Readers) -> Config:
     """The Config of a run, with overrides, of which only those may differ that cannot change what was learned."""
-    config = load_from(str(run.path / "config.yaml"), overrides, readers)
-    before = flat(load_from(str(run.path / "config.yaml"), {}, readers).values)
+    file = str(run.path / "config.yaml")
+    before = flat(load_from(file, {}, readers).values)
+    if overrides.get("evaluate") and not before["evaluate"]:
+        told = f"--from {run.path} with evaluate=True"
+        raise ConfigError(f"--resume goes on with training; to play the run's last checkpoint: {told}")
+    config = load_from(file, overrides, readers)
     after, problems = flat(config.values), []
     for name in sorted(after):
         if text(before.get(name, NOT_SET)) == text(after[name]) or may_change(name):

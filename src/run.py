@@ -44,8 +44,13 @@ def _launch(config: Config, profile: bool) -> tuple[Path, int]:
         console_logger, early = _console()
         if config.sources["seed"] == "chosen now":
             console_logger.info(f"seed={config.values['seed']} (chosen now; give seed=N to repeat this run)")
+        evaluates = config.values["evaluate"]
+        if evaluates and profile:
+            raise ConfigError("--profile is for training, and evaluate=True does not train; remove one of the two")
         parts = Parts(config.values, Logger(console_logger))
-        if note := note_on_updates(config.values, config.replaced):
+        if evaluates and config.values["absolute_metric"]:
+            console_logger.warning("absolute_metric=True does nothing with evaluate=True: it comes after training")
+        if not evaluates and (note := note_on_updates(config.values, config.replaced)):
             console_logger.warning(note)
         with _closed_if_it_fails(parts):
             _check_room(parts)

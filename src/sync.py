@@ -52,7 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     split = argv.index("with") if "with" in argv else len(argv)
     options, stray = parser().parse_known_args(argv[:split])
     if stray:
-        parser().error(f"unrecognized arguments: {' '.join(stray)}; values come after the word `with`")
+        if any(re.match(r"\w+=", word) for word in stray):
+            hint = "; values come after the word `with`"
+        else:
+            hint = "" if any(word.startswith("-") for word in stray) else "; one run directory is taken at a time"
+        parser().error(f"unrecognized arguments: {' '.join(stray)}{hint}")
     return command.status_of(act, options, argv[split + 1 :])
 
 
@@ -146,6 +150,7 @@ def read_run(run_dir: str) -> Run:
 def address(run: Run, overrides: dict) -> tuple[str, str]:
     """(mongo_url, mongo_db), as given or as the run has them. ConfigError where one is missing, or more is given."""
     from utils.args import ConfigError, nearest
+    from utils.config import shown
 
     known = ("mongo_url", "mongo_db")
     more = [key for key in overrides if key not in known]
@@ -153,6 +158,10 @@ def address(run: Run, overrides: dict) -> tuple[str, str]:
         raise ConfigError(
             f"after `with` only {' and '.join(known)} can be given, not {more[0]}{nearest(more[0], known)}"
         )
+    for key, value in overrides.items():
+        if not value or not isinstance(value, str):
+            told = "must be text and not empty; a number in quotes is text"
+            raise ConfigError(f"{key} = {shown(value)} {told}: with \"mongo_db='5'\"")
     values = {key: overrides.get(key, run.config.get(key)) for key in known}
     lacking = [key for key, value in values.items() if not value or not isinstance(value, str)]
     if lacking:

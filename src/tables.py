@@ -52,12 +52,17 @@ def learned_tables(
     table for each head of alt; greedy_joint_action, greedy_payoff, best_payoff. What an algorithm does
     not have is None. Values are in the units of the rewards that the learner sees.
     """
-    n_actions = env.payoff.shape[1:]
-    n_values = env.payoff.size * len(n_actions) * max(n_actions)
-    if env.payoff.size > MOST_JOINT_ACTIONS or n_values > MOST_VALUES:
+    if too_many(env.payoff):
         return []
+    n_actions = env.payoff.shape[1:]
     joint = np.stack(np.meshgrid(*map(np.arange, n_actions), indexing="ij"), axis=-1).reshape(-1, len(n_actions))
     return [_one_state(env, learner, scheme, groups, device, s, joint) for s in range(env.n_states)]
+
+
+def too_many(payoff: np.ndarray) -> bool:
+    """Whether a payoff [S, A_1, …, A_N] has too many joint actions for tables."""
+    n_actions = payoff.shape[1:]
+    return payoff.size > MOST_JOINT_ACTIONS or payoff.size * len(n_actions) * max(n_actions) > MOST_VALUES
 
 
 def _one_state(
@@ -124,23 +129,28 @@ def _shaped(values: np.ndarray | None, payoff: np.ndarray) -> list | None:
 
 
 def figures(states: list[Tables]) -> dict[str, float | None]:
-    """What the tables of one run come to, as numbers: {name: number, or None where the algorithm has no such value}.
+    """What the tables of one run come to, as numbers: {name: number, or None where there is no such value}.
 
-    states: the tables of each game state, drawn evenly. gap: how far the largest joint value (Q'_jt; of QMIX and its
-    like Q_tot) stands above the second largest; of several states, the smallest gap and the largest error.
+    states: the tables of each game state, drawn evenly. regret: what the greedy joint action pays less than the best,
+    as a share of the range of payoffs; 0 where all pay the same. gap: how far the largest joint value (Q'_jt; of QMIX
+    and its like Q_tot) stands above the second largest; None where there is one joint action. Of several states, the
+    smallest gap and the largest error.
     """
     payoffs = [np.array(t["payoff"]) for t in states]
     greedy, best = (float(np.mean([t[name] for t in states])) for name in ("greedy_payoff", "best_payoff"))
     gap = largest = squared = None
     if states[0]["q_jt"] is not None:
         name = "q_jt" if states[0]["v_jt"] is None else "q_prime"
-        second, first = np.sort([np.ravel(t[name]) for t in states])[:, -2:].T
+        joint = np.sort([np.ravel(t[name]) for t in states])  # [S, joint actions]
+        if joint.shape[1] > 1:
+            gap = float((joint[:, -1] - joint[:, -2]).min())
         errors = np.array([t["q_jt"] for t in states]) - payoffs
-        gap, largest, squared = float((first - second).min()), float(np.abs(errors).max()), float((errors**2).mean())
+        largest, squared = float(np.abs(errors).max()), float((errors**2).mean())
+    spread = float(np.ptp(payoffs))
     return {
         "greedy_payoff": greedy,
         "best_payoff": best,
-        "regret": (best - greedy) / float(np.ptp(payoffs)),  # as a share of the range of payoffs
+        "regret": (best - greedy) / spread if spread else 0.0,
         "gap": gap,
         "max_abs_q_jt_error": largest,
         "mean_square_q_jt_error": squared,

@@ -6,22 +6,57 @@ Reads the tables.json of runs of one two-agent matrix game. The first panel is t
 value that a run's agents act by: the sum of their values with V_jt (QTRAN), or Q_tot.
 """
 
-import argparse
+from __future__ import annotations
+
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-import numpy as np
-import yaml
+from utils import command
+from utils.args import ConfigError
+from utils.logging import brief
+from utils.yaml_file import read_yaml
 
-from tables import action_names, read_json
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+
+DETAILS = """\
+  python studies/greedy_choices.py RUN_DIR [RUN_DIR ...] --out docs/greedy_choices.png
+
+exit status: 0 written; 2 bad input; 130 interrupted (Ctrl-C)
+"""
 
 
 def panel(run: Path) -> tuple[str, np.ndarray, tuple[int, int], dict[str, Any]]:
-    """Title, joint values [A, A], greedy joint action and tables of a run."""
-    tables = read_json(run / "tables.json")[0]
-    name = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["name"]
+    """Title, joint values [A, A], greedy joint action and tables of a run. ConfigError where it has none."""
+    from reporting.selection import check_paths
+    from tables import read_json
+
+    check_paths([run])
+    if not (run / "tables.json").is_file():
+        raise ConfigError(f"{run}: it has no tables.json; give the run directories of a matrix game")
+    states, config = read_json(run / "tables.json"), read_yaml(run / "config.yaml")
+    try:
+        if len(states) > 1 or len(states[0]["q_i"]) != 2:
+            raise ConfigError(f"{run}: only games of two agents with a single state can be drawn")
+        if states[0]["q_jt"] is None:
+            raise ConfigError(f"{run}: {config['name']} has no joint value; give runs of other algorithms")
+        return drawn(config["name"], states[0])
+    except ConfigError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ConfigError(f"{run}: config.yaml or tables.json is not as a run writes it: {brief(error)}") from error
+
+
+def drawn(name: str, tables: dict[str, Any]) -> tuple[str, np.ndarray, tuple[int, int], dict[str, Any]]:
+    """The `panel` of an algorithm's tables of one game state."""
+    from tables import action_names
+
     if tables["v_jt"] is None:
         values, symbol = np.array(tables["q_jt"]), "$Q_{tot}$"
     else:
@@ -31,11 +66,16 @@ def panel(run: Path) -> tuple[str, np.ndarray, tuple[int, int], dict[str, Any]]:
     return f"{name}: {symbol}\nchooses ({action}): {tables['greedy_payoff']:g}", values, (u_1, u_2), tables
 
 
-def draw(runs: list[Path], out: Path) -> None:
+def draw(runs: Sequence[Path], out: Path) -> None:
     from matplotlib.figure import Figure
+
+    from tables import action_names
 
     panels = [panel(run) for run in runs]
     payoff = np.array(panels[0][3]["payoff"])
+    for run, (*_, tables) in zip(runs, panels):
+        if tables["payoff"] != panels[0][3]["payoff"]:
+            raise ConfigError(f"{runs[0]} and {run} are of different games; give runs of one")
     best = divmod(int(payoff.argmax()), payoff.shape[1])
     shown = [(f"payoff\nthe best: {payoff.max():g}", payoff, best), *(p[:3] for p in panels)]
     figure = Figure(figsize=(2.6 * len(shown), 3.5), layout="constrained")
@@ -51,15 +91,26 @@ def draw(runs: list[Path], out: Path) -> None:
             dark = v < (payoff.min() + payoff.max()) / 2
             ax.text(j, i, f"{v:.1f}".replace("-0.0", "0.0"), ha="center", va="center", color="w" if dark else "k")
     axes[0].set_ylabel("agent 1")
-    figure.savefig(out, dpi=110)
+    try:
+        figure.savefig(out, dpi=110)
+    except (OSError, ValueError) as error:  # ValueError: a kind of picture that matplotlib does not write
+        raise ConfigError(f"--out={out}: cannot be written: {error}; give a PNG in a folder that is there") from error
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
-    parser = argparse.ArgumentParser(description="Draw what several runs of a matrix game learned and choose.")
-    parser.add_argument("runs", metavar="RUN_DIR", type=Path, nargs="+", help="run directories of a matrix game")
-    parser.add_argument("--out", metavar="PNG", type=Path, required=True, help="where to write")
-    options = parser.parse_args(argv)
+    return command.status_of(act, parser().parse_args(argv))
+
+
+def parser() -> argparse.ArgumentParser:
+    description = "Draw what several runs of a matrix game learned and choose."
+    p = command.parser("studies/greedy_choices.py", description, DETAILS)
+    p.add_argument("runs", metavar="RUN_DIR", type=Path, nargs="+", help="run directories of a matrix game")
+    p.add_argument("--out", metavar="PNG", type=Path, required=True, help="where to write")
+    return p
+
+
+def act(options: argparse.Namespace) -> int:
     draw(options.runs, options.out)
     return 0
 

@@ -27,7 +27,8 @@ DETAILS = """\
 of the finished runs in or below PATH, for each game and algorithm:
 
   pays                the payoff of the greedy joint action: how many seeds end at which
-  gap                 how far the largest joint value stands above the second largest: Q'_jt, or Q_tot
+  gap                 how far the largest joint value stands above the second largest: Q'_jt, or Q_tot; none
+                      where there is one joint action
   max |Q_jt - payoff| over all joint actions
 
 each as the median over seeds, the smallest and the largest; of a game with several states the mean payoff, the
@@ -86,7 +87,7 @@ def figures_of(path: Path) -> dict[str, Any]:
     tables = read_json(path)
     try:
         return figures(tables)
-    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ConfigError(f"{path} is not as a run writes it: {brief(error)}") from error
 
 
@@ -121,7 +122,7 @@ def tell(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def spread(values: Sequence[Any]) -> str:
-    """The median, the smallest and the largest; a dash where an algorithm has no such value."""
+    """The median, the smallest and the largest; a dash where there is no such value."""
     return "–" if None in values else f"{np.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
 
 

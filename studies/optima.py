@@ -8,23 +8,34 @@ python studies/optima.py              both games; about a quarter of a minute
   play it, for it is deterministic; with a limited sight they need not be able to.
 """
 
-import argparse
+from __future__ import annotations
+
 import itertools
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from envs.games.gaussian_squeeze import GaussianSqueeze
 from envs.games.predator_prey import MOVES, PredatorPrey
+from utils import command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.parse_args(argv)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status."""
+    description, _, details = (__doc__ or "").partition("\n")
+    command.parser("studies/optima.py", description, details.strip()).parse_args(argv)
+    return command.status_of(act)
+
+
+def act() -> int:
     for k in (1, 2):
         best = GaussianSqueeze.best_rewards(GaussianSqueeze.Config(n_agents=10, n_actions=11, k=k, s_max=0.2))
         error = best.std(ddof=1) / len(best) ** 0.5
@@ -35,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(
             f"predator_prey 5x5 penalty={penalty}: optimal return {best:.2f}, of random play {played:.2f}", flush=True
         )
+    return 0
 
 
 class Transitions:
@@ -91,4 +103,4 @@ class Transitions:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

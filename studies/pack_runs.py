@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 import tarfile
 from pathlib import Path
@@ -42,6 +43,8 @@ state with the replay. They go on where the file is unpacked:
 
 A run that a process works on is refused. Delete the file once its runs have ended.
 
+A file that is there already stays as it is until the new one is whole.
+
 exit status: 0 written; 2 bad input
 """
 
@@ -71,7 +74,12 @@ def above_0(text: str) -> float:
 
 
 def act(options: argparse.Namespace) -> int:
+    from reporting.selection import check_paths
+
     root, file = Path(options.path), Path(options.file)
+    check_paths([root])
+    if not file.name.endswith(".tar.xz"):
+        raise ConfigError(f"{file}: does not end in .tar.xz, the only kind that is written; give FILE.tar.xz")
     if options.unfinished:
         runs = [run for run in find_runs(root) if not run.problem and run.status != "finished"]
         runs = [run for run in runs if (run.path / "state").is_dir()]
@@ -93,11 +101,16 @@ def act(options: argparse.Namespace) -> int:
                     raise too_large(file, options.most)
     if packed.tell() > most:
         raise too_large(file, options.most)
+    partial = file.with_name(f"{file.name}.partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(packed.getvalue())
+        try:
+            partial.write_bytes(packed.getvalue())
+            os.replace(partial, file)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
-        raise ConfigError(f"{file}: cannot be written: {error.strerror}") from error
+        raise ConfigError(f"{file}: cannot be written: {error.strerror}; give another FILE.tar.xz") from error
     print(f"{file}: {len(runs)} run{'' if len(runs) == 1 else 's'}, {len(packed.getvalue()) / 1000:.0f} kB")
     return 0
 

@@ -13,17 +13,16 @@ uniformly (5x5, two predators, one prey, all in sight). So what is missed here, 
 but the agents' values do not follow it. Other words are keys of the algorithm, as after `with`.
 """
 
+from __future__ import annotations
+
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-
-from components.episode_buffer import Scheme
-from learners import Learner
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from optima import Transitions
@@ -32,14 +31,53 @@ from components.episode_buffer import EpisodeBatch, make_scheme
 from controllers import mac_class
 from learners import learner_class
 from parts import readers
+from utils import command
+from utils.args import key, read
 from utils.config import load, parse_overrides
 
-OWN = {"updates": 10_000, "every": 2_500, "batch": 512, "penalty": 1.5, "seed": 1001}
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from components.episode_buffer import Scheme
+    from learners import Learner
 
 
-def main(algorithm: str, *words: str) -> None:
+@dataclass(frozen=True)
+class Fit:
+    """The words that are no keys of the algorithm."""
+
+    updates: int = key("how many", low=0)
+    every: int = key("updates from one score to the next", low=1)
+    batch: int = key("transitions in an update", low=1)
+    penalty: float = key("of the game", low=0)
+    seed: int = key("fixes everything random", low=0, high=2**32 - 1)
+
+
+OWN = Fit(updates=10_000, every=2_500, batch=512, penalty=1.5, seed=1001)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status."""
+    options = parser().parse_args(argv)
+    return command.status_of(fit, options.algorithm, *options.words)
+
+
+def parser() -> argparse.ArgumentParser:
+    description, _, details = (__doc__ or "").partition("\n")
+    details += "\nexit status: 0 done; 2 bad input; 130 interrupted (Ctrl-C)\n"
+    p = command.parser("studies/predator_prey_fit.py", description, details.strip())
+    p.add_argument("algorithm", metavar="ALGORITHM", help="such as qtran_alt")
+    defaults = " ".join(f"{name}={value}" for name, value in asdict(OWN).items())
+    p.add_argument("words", metavar="KEY=VALUE", nargs="*", help=f"own words and their defaults: {defaults}")
+    return p
+
+
+def fit(algorithm: str, *words: str) -> int:
     given = parse_overrides(list(words))
-    own = SimpleNamespace(**{name: given.pop(name, value) for name, value in OWN.items()})
+    own = read(Fit, SimpleNamespace(**{name: given.pop(name, value) for name, value in asdict(OWN).items()}))
     torch.set_num_threads(1)
     torch.manual_seed(own.seed)
     rng = np.random.default_rng(own.seed)
@@ -53,6 +91,7 @@ def main(algorithm: str, *words: str) -> None:
             ]
             print(f"{algorithm} {' '.join(words)}: {update} updates: {', '.join(scores)}", flush=True)
         learner.train(draw(game, scheme, own, rng), update, update)
+    return 0
 
 
 def make_learner(values: dict[str, Any], game: Transitions) -> tuple[Any, Scheme]:
@@ -64,7 +103,7 @@ def make_learner(values: dict[str, Any], game: Transitions) -> tuple[Any, Scheme
     return learner_class(args.learner)(mac, scheme, SimpleNamespace(log_stat=lambda *_: None), args), scheme
 
 
-def draw(game: Transitions, scheme: Scheme, own: SimpleNamespace, rng: np.random.Generator) -> EpisodeBatch:
+def draw(game: Transitions, scheme: Scheme, own: Fit, rng: np.random.Generator) -> EpisodeBatch:
     """An EpisodeBatch of `batch` episodes of one transition."""
     n = own.batch
     s, u, move = rng.integers(len(game.after), size=n), rng.integers(25, size=n), rng.integers(5, size=n)
@@ -97,6 +136,4 @@ def policies(learner: Learner, scheme: Scheme, game: Transitions) -> list[tuple[
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-        raise SystemExit(__doc__)
-    main(*sys.argv[1:])
+    sys.exit(main())

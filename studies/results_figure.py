@@ -5,12 +5,13 @@ python studies/results_figure.py docs/results.png
 Reads the tables beside docs/reproduction.md and docs/smax.md, and bench/matrix_seeds.json.
 """
 
-import argparse
+from __future__ import annotations
+
 import csv
 import json
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from envs import score_range
 from reporting.palette import FIXED, STYLE
 from reporting.statistics import iqm, iqm_interval
+from utils import command
+from utils.args import ConfigError
 
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+
+DETAILS = """\
+  python studies/results_figure.py docs/results.png
+
+exit status: 0 written; 2 bad input; 130 interrupted (Ctrl-C)
+"""
 ROOT = Path(__file__).resolve().parents[1]
 Bar = tuple[float, float, float]  # interquartile mean, lower and upper end of its interval
 ALGORITHMS = ("qtran_alt", "qtran_base", "qmix", "vdn")
@@ -95,14 +108,25 @@ def draw(path: Path) -> None:
         ax.axvline(1, color="black", lw=0.8)
         ax.invert_yaxis()
         figure.legend(loc="outside upper center", ncols=len(ALGORITHMS), frameon=False)
-        figure.savefig(path, dpi=160)
+        try:
+            figure.savefig(path, dpi=160)
+        except (OSError, ValueError) as error:  # ValueError: a kind of picture that matplotlib does not write
+            raise ConfigError(f"{path}: cannot be written: {error}; give a PNG in a folder that is there") from error
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
-    parser = argparse.ArgumentParser(description="Draw the figure of docs/results.md.")
-    parser.add_argument("path", metavar="PNG", type=Path, help="where to write")
-    draw(parser.parse_args(argv).path)
+    return command.status_of(act, parser().parse_args(argv))
+
+
+def parser() -> argparse.ArgumentParser:
+    p = command.parser("studies/results_figure.py", "Draw the figure of docs/results.md.", DETAILS)
+    p.add_argument("path", metavar="PNG", type=Path, help="where to write")
+    return p
+
+
+def act(options: argparse.Namespace) -> int:
+    draw(options.path)
     return 0
 
 

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from components.episode_buffer import EpisodeBatch
 from envs.games.gaussian_squeeze import GaussianSqueeze, optimum
 from parts import Parts, readers
+from sweep import at_least
 from utils import command
 from utils.args import ConfigError
 from utils.config import load_from
@@ -33,10 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    description, _, details = (__doc__ or "").partition("\n")
+    p = command.parser("studies/squeeze_joint_value.py", description, details.strip())
     p.add_argument("run", metavar="RUN", help="a run directory of QTRAN on gaussian_squeeze, with a checkpoint")
-    p.add_argument("--draws", type=int, default=200, help="draws of s (default 200)")
-    p.add_argument("--starts", type=int, default=4, help="of the ascent, for each draw (default 4)")
+    p.add_argument("--draws", type=at_least(2), default=200, help="draws of s (default 200)")
+    p.add_argument("--starts", type=at_least(1), default=4, help="of the ascent, for each draw (default 4)")
     return p
 
 

@@ -5,13 +5,14 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from command import ROOT, here, outcome
 
 import report
 from parts import readers
-from utils.config import load
+from utils.config import load, load_from
 
 ALGORITHMS = ["vdn_state", "weighted_sum", "window_agent", "boltzmann"]
 EXAMPLES = ROOT / "examples"
@@ -48,6 +49,34 @@ def test_an_example_trains_resumes_and_is_evaluated(config, env_config, tmp_path
     assert "each episode: " in log and "Recent Stats" in log  # what comes last is there too
     episodes = (played.path / "episodes.csv").read_text().splitlines()
     assert len(episodes) == 1 + 2 and episodes[0].startswith("episode,return,length")
+
+
+WINDOW = ("agent=examples.window_agent:WindowAgent", "window=4")
+
+
+@pytest.mark.parametrize("name", ["qtran_base", "qtran_alt"])
+def test_qtran_reads_a_memory_of_any_width(name, tmp_path, capsys):
+    """WindowAgent's are 4 observations of 3 numbers, beside a hidden layer of hidden_dim."""
+    run = trained(capsys, tmp_path, name, "two_step", *WINDOW, "hidden_dim=5")
+    weights = torch.load(f"{run.path}/checkpoints/{run.summary['t_env']}/mixer.th", weights_only=True)
+    assert run.summary["updates"] > 0 and weights["encode_q.0.weight"].shape == (12 + 2, 12 + 2)
+
+
+def test_qtran_by_a_memory_of_any_width_resumes_and_is_loaded(tmp_path, capsys):
+    from qtran import load_policy, make
+
+    whole = trained(capsys, tmp_path / "whole", "qtran_alt", "two_step", *WINDOW, "t_max=96")
+    half = trained(capsys, tmp_path / "half", "qtran_alt", "two_step", *WINDOW)
+    longer = here(capsys, ["--resume", half.path, "with", "t_max=96"])
+    assert longer.code == 0 and longer.figures == whole.figures
+    assert load_policy(whole.path)(make("two_step").reset(seed=1)).shape == (1, 2)
+
+
+def test_the_agent_for_images_names_the_games_that_it_fits(tmp_path, capsys):
+    words = ["--config=examples/conv_agent.yaml", "--env-config=two_step", "with", *TINY]
+    run = here(capsys, [*words, f"local_results_path={tmp_path / 'r'}"])
+    assert run.code == 2 and "observations have the shape [3]; it is for games that show images" in run.last_line
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_game_of_ones_own_in_worker_processes(tmp_path, capsys):
@@ -118,13 +147,39 @@ class Column(torch.nn.Module):
 
 class NoForward(torch.nn.Module):
     pass
+
+class Text(Column):
+    reads = ("state")
+
+class HiddenToo(Column):
+    reads = ("hidden",)
+
+class Actions(Column):
+    reads = ("state", "actions")
+
+class List(Column):
+    reads = ["state"]
+"""
+OWN_GAMES = """
+from envs.games.two_step import TwoStep
+
+class Narrow(TwoStep):
+    def _observe(self):
+        seen = super()._observe()
+        return seen._replace(state=seen.state[:, :1])
+
+class Double(TwoStep):
+    def _observe(self):
+        seen = super()._observe()
+        return seen._replace(obs=seen.obs.astype(float), state=seen.state.astype(float))
 """
 
 
 @pytest.fixture
 def own(tmp_path, monkeypatch, capsys):
-    """own(*words): the outcome of a run whose working directory has the modules mine, broken and training."""
+    """own(*words): the outcome of a run whose working directory has the modules mine, my_games, broken and training."""
     (tmp_path / "mine.py").write_text(OWN)
+    (tmp_path / "my_games.py").write_text(OWN_GAMES)
     (tmp_path / "broken.py").write_text("import math\nmath.no_such_thing\n")
     (tmp_path / "lacks.py").write_text("import no_such_package\n")
     (tmp_path / "odd.py").write_text("class Odd(:\n")
@@ -133,7 +188,7 @@ def own(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr("utils.own_modules._warned", set())
     yield lambda *words: here(capsys, ["--config=vdn", "--env-config=two_step", "with", *TINY, *words])
-    for name in ("mine", "broken", "lacks", "odd"):
+    for name in ("mine", "my_games", "broken", "lacks", "odd"):
         sys.modules.pop(name, None)
 
 
@@ -153,6 +208,10 @@ def own(tmp_path, monkeypatch, capsys):
         ("learner=odd:Odd", "odd.py, line 1: SyntaxError: invalid syntax"),
         ("learner=training:MyLearner", "a module 'training' of its own, which hides {here}/training.py"),
         ("mixer=mine:NoForward", "mixer 'mine:NoForward' lacks the method forward"),
+        ("mixer=mine:Text", "mixer = mine:Text: its reads is 'state'; it must be a tuple of 'state' and 'obs'"),
+        ("mixer=mine:HiddenToo", "mixer = mine:HiddenToo: its reads is ('hidden',)"),
+        ("mixer=mine:Actions", "mixer = mine:Actions: its reads is ('state', 'actions')"),
+        ("mixer=mine:List", "mixer = mine:List: its reads is ['state']"),
         ("agent=mine:Column", "agent 'mine:Column' lacks the method init_hidden, acting, unroll"),
     ],
 )
@@ -165,6 +224,19 @@ def test_a_class_of_ones_own_that_cannot_be_used(word, said, own, tmp_path):
 def test_a_mixer_whose_values_have_another_shape(own):
     run = own("mixer=mine:Column")
     assert run.code == 1 and "Column gives values of the shape" in run.last_line
+
+
+@pytest.mark.parametrize("workers", [False, True])
+def test_a_game_that_breaks_the_contract_ends_the_run_with_one_message(workers, own):
+    run = own("env=my_games:Narrow", f"env_workers={workers}")
+    shape = [1, 1] if workers else [2, 1]
+    assert run.code == 1 and f"Narrow: state is float32 of the shape {shape}; it must be" in run.last_line
+    assert "Traceback" not in run.err and run.summary["status"] == "failed"
+
+
+def test_a_game_of_float64_trains_as_the_same_one_of_float32(own):
+    double, single = own("env=my_games:Double"), own()
+    assert double.code == 0 and double.figures == single.figures
 
 
 def test_a_module_that_ours_hides_is_told(own, tmp_path):
@@ -247,3 +319,32 @@ def test_training_from_python_raises_for_bad_input(tmp_path, monkeypatch):
     assert not (tmp_path / "r").exists()
     with pytest.raises(qtran.ConfigError, match="cannot read"):
         qtran.load_policy(tmp_path / "nowhere")
+
+
+def test_numbers_of_numpy_and_paths_from_python(tmp_path):
+    import qtran
+
+    tiny = {key: int(value) for key, value in (word.split("=") for word in TINY) if value.isdigit()}
+    given = tiny | {"seed": np.int64(1), "gamma": np.float32(0.5), "use_cuda": np.bool_(False), "save_model": True}
+    env_args = {"payoff": np.array([[1, 2], [3, 4]])}
+    run = qtran.train("vdn", "matrix_game", local_results_path=tmp_path / "r", env_args=env_args, **given)
+    values = load_from(run.path, {}, readers).values
+    assert run.status == "finished" and run.path.is_relative_to(tmp_path / "r")
+    assert values["seed"] == 1 and values["gamma"] == 0.5 and values["env_args"]["payoff"] == [[1, 2], [3, 4]]
+    assert 1 <= run.test["test_return_mean"] <= 4  # as the docstring of Result has it
+
+
+def test_the_files_of_a_run_from_python_may_be_paths(tmp_path):
+    import qtran
+
+    with pytest.raises(qtran.ConfigError, match="gamma = 2"):
+        qtran.train(EXAMPLES / "vdn_state.yaml", EXAMPLES / "meeting.yaml", gamma=2, local_results_path=tmp_path / "r")
+
+
+@pytest.mark.parametrize("n_envs", [0, -1, 1.5, "2"])
+def test_a_number_of_environments_that_no_game_can_have(n_envs):
+    import qtran
+
+    with pytest.raises(qtran.ConfigError, match=f"n_envs = {n_envs!r} must be a whole number, at least 1"):
+        qtran.make("two_step", n_envs=n_envs)
+    assert qtran.make("two_step", n_envs=np.int64(2)).n_envs == 2

@@ -3,16 +3,19 @@ on."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 
 import pytest
+import yaml
 from command import ROOT, as_in_the_foreground, wait_until
 from made_runs import ours
 from test_report import Said, unpainted
 from test_sweep import study, swept
 
+from sweeping.study import read_study
 from utils.claim import take
 
 unpainted = unpainted
@@ -70,6 +73,42 @@ def test_the_best_setting_on_each_task_and_over_all(tmp_path, unpainted):
     assert "qtran_alt over 2 tasks: the best mean rank, 1.5 of 3, has lr=0.2\n" in said.out
     assert [r["lr"] for r in said.rows("grid", task="two_step")] == ["0.2", "0.3", "0.1"]
     assert "qmix" not in "".join(r["algorithm"] for r in said.rows("grid"))
+
+
+def test_the_lines_to_paste_repeat_the_settings(tmp_path, unpainted):
+    """They have what the study says of the algorithm; without the study the report says that it is missing."""
+    (tmp_path / "my.yaml").write_text("extends: vdn\n")
+    algorithms = (
+        "{small one: {config: vdn, hidden_dim: 8, grid: {lr: [0.1, 0.2]}}, my.yaml: {grid: {gamma: [0.9, 0.99]}}, "
+        "qmix: {env_args: {payoff: [[8, 0], [0, 6]]}, grid: {lr: [0.1, 0.2]}}}"
+    )
+    path = study(tmp_path, algorithms, environments="[two_step, matrix_game]")
+    expected = {
+        "small one": {"config": "vdn", "hidden_dim": 8, "lr": 0.2},
+        "my": {"config": str(tmp_path / "my.yaml"), "gamma": 0.99},
+        "qmix": {"env_args.payoff": [[8, 0], [0, 6]], "lr": 0.2},
+    }
+    for env in ("two_step", "matrix_game"):
+        folder = tmp_path / "results" / env
+        searched(folder, {0.1: 1.0, 0.2: 2.0}, "small one", env)
+        searched(folder, {0.1: 1.0, 0.2: 2.0}, "qmix", env)
+        for gamma, value in ((0.9, 1.0), (0.99, 2.0)):
+            ours(folder, {0: 0.0, 100: value}, name=f"my, gamma={gamma}", gamma=gamma, env=env)
+    said = Said(path, out=tmp_path / "results" / "report")
+    assert said.code == 0, said.err
+    lines = [yaml.safe_load(line) for line in said.out.splitlines() if re.match("  .*: {", line)]
+    assert len(lines) == 9  # of each on both tasks, and over them
+    assert all(line == {label: expected[label]} for line in lines for label in line)
+    assert "is not known" not in said.out + said.html
+    assert "To paste: small one: {config: vdn, hidden_dim: 8" in said.html
+    final = tmp_path / "final.yaml"
+    final.write_text(yaml.safe_dump({"algorithms": expected, "environments": ["two_step"], "seeds": 1}))
+    assert not read_study(final).problems
+
+    said = Said(tmp_path / "results")
+    told = "my, qmix, small one: the study is not known, so the lines to paste lack the `config`"
+    assert "  small one: {lr: 0.2}\n" in said.out and said.out.count(told) == 1
+    assert told in said.html
 
 
 def test_of_many_settings_the_best_alone_is_compared_with_other_algorithms(tmp_path, unpainted):

@@ -102,7 +102,7 @@ def test_what_the_pods_run_works_on_the_study(named, tmp_path, capsys, monkeypat
 
 
 def test_configurations_of_the_users_own_go_along(tmp_path, capsys, monkeypatch):
-    """An algorithm that extends another file, and a game; the pod has neither of the folders that the study names."""
+    """An algorithm that extends another file, and a game; the pod works on the copies alone."""
     (tmp_path / "mine" / "more").mkdir(parents=True)
     (tmp_path / "mine" / "fast.yaml").write_text("extends: more/base.yaml\nlr: 0.01\n")
     (tmp_path / "mine" / "more" / "base.yaml").write_text("extends: vdn\ngamma: 0.5\n")
@@ -113,7 +113,9 @@ def test_configurations_of_the_users_own_go_along(tmp_path, capsys, monkeypatch)
     assert files(tmp_path / "pod") == [
         *(f"configurations/{name}.yaml" for name in ("base", "fast", "short")), "study.yaml", "submission.json",
     ]  # fmt: skip
-    (tmp_path / "mine").rename(tmp_path / "not on the node")
+    (tmp_path / "mine" / "fast.yaml").write_text("extends: more/base.yaml\nlr: 0.02\n")  # changed since
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "base.yaml").write_text("extends: vdn\ngamma: 0.1\n")
     monkeypatch.chdir(tmp_path)
     run = subprocess.run([sys.executable, SWEEP, *words], capture_output=True, text=True)
     assert run.returncode == 0 and "2 of 2 runs complete" in run.stdout, run.stdout + run.stderr

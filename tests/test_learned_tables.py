@@ -21,6 +21,7 @@ STATE = {
     "greedy_payoff": 6.0,
     "best_payoff": 8.0,
 }
+SINGLE = STATE | {"payoff": [[5.0]], "q_jt": [[4.5]], "q_prime": [[1.0]], "greedy_payoff": 5.0, "best_payoff": 5.0}
 
 
 def test_figures_by_hand():
@@ -37,6 +38,39 @@ def test_figures_by_hand():
     both = figures([STATE, other])
     assert (both["greedy_payoff"], both["gap"], both["max_abs_q_jt_error"]) == (7, 0.25, 3)
     assert figures([STATE | {"q_jt": None, "v_jt": None}])["gap"] is None  # IQL has no joint value
+
+
+def test_figures_of_a_game_whose_joint_actions_pay_the_same():
+    flat = STATE | {"payoff": [[1.0, 1.0], [1.0, 1.0]], "greedy_payoff": 1.0, "best_payoff": 1.0}
+    assert (figures([flat])["regret"], figures([flat])["gap"]) == (0, 1)
+
+
+def test_figures_of_a_single_joint_action():
+    assert figures([SINGLE]) == {
+        "greedy_payoff": 5,
+        "best_payoff": 5,
+        "regret": 0,
+        "gap": None,
+        "max_abs_q_jt_error": 0.5,
+        "mean_square_q_jt_error": 0.25,
+    }
+
+
+def test_legal_payoffs_without_a_range_are_summed_up(tmp_path, capsys):
+    for seed, state in ((1, SINGLE), (2, SINGLE)):
+        (ours(tmp_path / "study", seed=seed) / "tables.json").write_text(json.dumps(state))
+    assert learned_tables.main([str(tmp_path / "study"), "--out", str(tmp_path / "all.csv")]) == 0
+    with open(tmp_path / "all.csv") as f:
+        assert [(row["regret"], row["gap"]) for row in csv.DictReader(f)] == [("0", "")] * 2
+    assert "5 in 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("payoff", ["[[1,1],[1,1]]", "[[5]]"])
+def test_a_run_of_such_a_payoff_is_summed_up(payoff, tmp_path, capsys):
+    """With the picture that it draws."""
+    done = here(capsys, words("qtran_alt", "matrix_game", tmp_path, f"env_args.payoff={payoff}"))
+    assert done.code == 0, done
+    assert learned_tables.main([str(tmp_path)]) == 0
 
 
 def test_a_study_is_summed_up(tmp_path, capsys, monkeypatch):

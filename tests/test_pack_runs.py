@@ -3,7 +3,10 @@
 import csv
 import json
 import os
+import resource
 import shutil
+import subprocess
+import sys
 import tarfile
 
 import pack_runs
@@ -63,11 +66,31 @@ def test_only_tests_are_kept_and_the_same_runs_give_the_same_file(study, tmp_pat
 
 
 def test_bad_input_is_told(study, tmp_path, capsys):
-    assert pack_runs.main([str(tmp_path / "nowhere"), str(tmp_path / "x")]) == 2
+    assert pack_runs.main([str(tmp_path / "nowhere"), str(tmp_path / "x.tar.xz")]) == 2
+    assert "nowhere: no such folder" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert pack_runs.main([str(tmp_path / "empty"), str(tmp_path / "x.tar.xz")]) == 2
     assert "no finished run" in capsys.readouterr().err
     (tmp_path / "file").touch()
-    assert pack_runs.main([str(study), str(tmp_path / "file" / "x")]) == 2
+    assert pack_runs.main([str(study), str(tmp_path / "file" / "x.tar.xz")]) == 2
     assert "cannot be written" in capsys.readouterr().err
+    assert pack_runs.main([str(study), str(tmp_path / "x.tar.gz")]) == 2
+    assert "x.tar.gz: does not end in .tar.xz" in capsys.readouterr().err
+    assert not (tmp_path / "x.tar.gz").exists()
+
+
+def test_an_archive_outlives_one_that_the_disk_refuses(study, tmp_path):
+    file = tmp_path / "out" / "a.tar.xz"
+    assert pack_runs.main([str(study), str(file)]) == 0
+    before = file.read_bytes()
+    command = [sys.executable, str(ROOT / "studies" / "pack_runs.py"), str(study), str(file)]
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2,) * 2)
+
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limited)
+    assert done.returncode == 2 and f"{file}: cannot be written: File too large" in done.stderr, done
+    assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
 
 
 def figures(file):

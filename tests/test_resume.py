@@ -357,7 +357,7 @@ def halfway(tmp_path, capsys):
         ("batch_size_run=4", "batch_size_run"),
         ("env_workers=True", "env_workers"),
         ("t_max=20", "longer, not shorter"),
-        ("evaluate=True", "evaluate"),
+        ("evaluate=True", "to play the run's last checkpoint: --from"),
         ("no_such_key=1", "no_such_key"),
         ("use_cuda=3", "use_cuda"),
         ("local_results_path=elsewhere", "local_results_path"),
@@ -365,6 +365,14 @@ def halfway(tmp_path, capsys):
 )
 def test_what_would_make_another_run_of_it_is_refused(value, said, halfway, capsys):
     refused(capsys, ["--resume", halfway, "with", value], halfway, said)
+
+
+def test_explain_of_a_run_to_resume_runs_nothing(halfway, capsys):
+    before = contents(halfway)
+    run = here(capsys, ["--resume", halfway, "--explain", "with", "num_threads=2"])
+    row = next(line for line in run.out.splitlines() if " num_threads " in line)
+    assert run.code == 0 and "2" in row and "command line" in row
+    assert contents(halfway) == before
 
 
 def test_several_problems_are_one_message(halfway, capsys):

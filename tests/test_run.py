@@ -230,6 +230,16 @@ def test_evaluate_plays_the_loaded_checkpoint(layout, trained, tmp_path, capsys)
     assert run.summary["env_steps_per_s"] == 0
 
 
+def test_evaluation_says_what_it_does_not_do(trained, tmp_path, capsys):
+    asked = ("evaluate=True", "batch_size_run=3", "absolute_metric=True", f"local_results_path={tmp_path / 'second'}")
+    run = here(capsys, ["--from", trained.path, "with", *asked])
+    assert run.code == 0 and "as many updates" not in run.err
+    assert run.err.count("absolute_metric=True does nothing with evaluate=True") == 1
+    before = files(tmp_path)
+    run = here(capsys, ["--from", trained.path, "--profile", "with", *asked])
+    assert run.code == 2 and "--profile" in run.err and "evaluate=True" in run.err and files(tmp_path) == before
+
+
 def test_load_step_takes_the_nearest_and_training_goes_on_from_there(trained, tmp_path, capsys):
     values = (f"checkpoint_path={trained.path}", "load_step=13", "t_max=40")
     run = here(capsys, words("qmix", "matrix_game", tmp_path, *values))

@@ -366,7 +366,9 @@ def finished(tmp_path, capsys):
     [
         ([], "mongo_url and mongo_db not known"),
         (["mongo_url=mongodb://h"], "mongo_db not known"),
-        (["mongo_url=5", MONGO], "mongo_url not known"),
+        (["mongo_url=5", MONGO], "mongo_url = 5 must be text"),
+        (["mongo_url=mongodb://me:S3cret@h", "mongo_db=5"], "mongo_db = 5 must be text"),
+        (["mongo_url=mongodb://me:S3cret@h", "mongo_db="], "mongo_db = '' must be text and not empty"),
         (["mongo_url=mongodb://h:port", MONGO], "Port contains"),
         (["mongo_url=http://me:S3cret@h", MONGO], "Invalid URI scheme"),
         (["mongo_url=mongodb://me@h", MONGO], "the password is not known; give it by QTRAN_MONGO_PASSWORD_FILE"),
@@ -383,6 +385,11 @@ def test_bad_input(values, said, finished, capsys):
 def test_the_word_with_is_missing(finished, capsys):
     done = outcome(sync.main, capsys, [finished, "mongo_url=mongodb://me:S3cret@h", MONGO])
     assert done.code == 2 and "values come after the word `with`" in done.err and "S3cret" not in done.err
+
+
+def test_two_runs_at_once(finished, capsys):
+    done = outcome(sync.main, capsys, [finished, finished])
+    assert done.code == 2 and "one run directory is taken at a time" in done.err and "with`" not in done.err
 
 
 def test_no_run(tmp_path, finished, capsys):

@@ -183,7 +183,8 @@ class ArrayEnv(VectorEnv):
     """Base of the built-in games: E environments as arrays in one process, one random stream.
 
     A game sets `self.env_info` and fills in `_reset(mask)`, `_observe()` and `_step(actions, live)`;
-    the time limit, the frozen ends and the checks of actions are kept here.
+    the time limit, the frozen ends and the checks of actions are kept here. GameError where the first reset or the
+    first step gives what it must not; later ones are not looked at, so that games stay fast.
     """
 
     def __init__(self, info: EnvInfo, n_envs: int, seed: Seed = None) -> None:
@@ -193,18 +194,21 @@ class ArrayEnv(VectorEnv):
         self.t = np.zeros(n_envs, dtype=np.int64)  # steps since the last reset
         self.terminated = np.ones(n_envs, dtype=bool)  # nothing runs before the first reset
         self.truncated = np.zeros(n_envs, dtype=bool)
+        self._first_reset = self._first_step = True
 
     def _reset(self, mask: NDArray[np.bool_]) -> None:
         """Draw new episodes where mask [E] is True."""
         raise NotImplementedError
 
     def _observe(self) -> Observation:
+        """What all environments show now. Numbers that are not float32 are converted; pixels must be uint8."""
         raise NotImplementedError
 
     def _step(
         self, actions: NDArray[np.int64], live: NDArray[np.bool_]
     ) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
-        """Play actions [E, N] where live [E]; return reward [E] or [E, N], and terminated [E]."""
+        """Play actions [E, N] where live [E]; return reward [E], or [E, N] where `common_reward` is False, and
+        terminated [E]."""
         raise NotImplementedError
 
     def reset(self, seed: Seed = None, mask: NDArray[np.bool_] | None = None) -> Observation:
@@ -214,19 +218,28 @@ class ArrayEnv(VectorEnv):
         self.t[mask] = 0
         self.terminated[mask] = self.truncated[mask] = False
         self._reset(mask)
-        return self._observe()
+        seen = _shown(self, self._first_reset)
+        self._first_reset = False
+        return seen
 
     def step(self, actions: NDArray[np.int64]) -> Step:
         actions = np.asarray(actions)
         live = ~(self.terminated | self.truncated)
         self._check(actions, live)
-        reward, over = self._step(actions, live)
+        played = self._step(actions, live)
+        if self._first_step:
+            _check_played(self, played)
+        reward, over = played
         self.t += live
         self.terminated |= live & over
         self.truncated |= live & ~over & (self.t >= self.env_info.episode_limit)
         paid = live if reward.ndim == 1 else live[:, None]
         reward = np.where(paid, reward, 0.0).astype(np.float32)
-        return Step(*self._observe(), reward, self.terminated.copy(), self.truncated.copy(), self._info())
+        seen, info = _shown(self, self._first_step), self._info()
+        if self._first_step:
+            _check_info(self, info)
+        self._first_step = False
+        return Step(*seen, reward, self.terminated.copy(), self.truncated.copy(), info)
 
     def _info(self) -> dict[str, NDArray[Any]]:
         """{name: [E]} to be logged at the end of an episode."""
@@ -238,3 +251,67 @@ class ArrayEnv(VectorEnv):
             raise ValueError(f"actions must be integers of shape {shape}, not {actions.dtype} {actions.shape}")
         if ((actions < 0) | (actions >= self.env_info.n_actions))[live].any():
             raise ValueError(f"actions must lie in 0..{self.env_info.n_actions - 1}")
+
+
+# Functions, not methods: a game of the user's own may have methods of any name.
+
+
+def _shown(env: ArrayEnv, check: bool) -> Observation:
+    """What a game shows, in the types of Observation. check: GameError where it is not what its EnvInfo says."""
+    shown, info = env._observe(), env.env_info
+    if check:
+        _check_shown(env, shown)
+    obs, state, avail = shown
+    obs = obs if info.pixels else np.asarray(obs, np.float32)
+    return Observation(obs, state if info.state_pixels else np.asarray(state, np.float32), avail)
+
+
+def _check_shown(env: ArrayEnv, shown: Any) -> None:
+    info, each_agent = env.env_info, (env.n_envs, env.env_info.n_agents)
+    if not isinstance(shown, tuple) or len(shown) != 3:
+        raise _wrong(env, "_observe()", shown, "Observation(obs, state, avail)")
+    obs, state, avail = shown
+    kinds = ["uint8" if pixels else "float32" for pixels in (info.pixels, info.state_pixels)]
+    _check_array(env, "obs", obs, kinds[0], (*each_agent, info.obs_shape), "n_envs, n_agents, obs_shape")
+    _check_array(env, "state", state, kinds[1], (env.n_envs, info.state_shape), "n_envs, state_shape")
+    _check_array(env, "avail", avail, "bool", (*each_agent, info.n_actions), "n_envs, n_agents, n_actions")
+    for i, agent in np.argwhere(~avail.any(axis=-1)):
+        raise GameError(
+            f"{type(env).__name__}: avail leaves agent {agent} of environment {i} no action; each agent must have at "
+            "least one, a dead one too"
+        )
+
+
+def _check_played(env: ArrayEnv, played: Any) -> None:
+    n_envs = env.n_envs
+    if not isinstance(played, tuple) or len(played) != 2:
+        raise _wrong(env, "_step(...)", played, "(reward, terminated)")
+    reward, over = played
+    if env.common_reward:
+        axes = "n_envs; rewards of single agents, [n_envs, n_agents], need common_reward = False in the class"
+        _check_array(env, "reward", reward, "float32", (n_envs,), axes)
+    elif getattr(reward, "shape", None) != (n_envs,):
+        _check_array(env, "reward", reward, "float32", (n_envs, env.env_info.n_agents), "n_envs, n_agents")
+    _check_array(env, "terminated", over, "bool", (n_envs,), "n_envs")
+
+
+def _check_info(env: ArrayEnv, info: Any) -> None:
+    if not isinstance(info, dict):
+        raise _wrong(env, "_info()", info, "{name: array of the shape [n_envs]}")
+    for name, values in info.items():
+        if not isinstance(values, np.ndarray) or values.shape != (env.n_envs,):
+            raise _wrong(env, f"_info()[{name!r}]", values, f"an array of the shape [{env.n_envs}], n_envs")
+
+
+def _check_array(env: ArrayEnv, name: str, array: Any, kind: str, shape: tuple[int, ...], axes: str) -> None:
+    """GameError where it has not the shape, or is not of the kind: uint8, bool, or float32 for any real numbers."""
+    fits = isinstance(array, np.ndarray) and array.shape == shape
+    if not fits or not (array.dtype.kind in "fiub" if kind == "float32" else array.dtype == kind):
+        raise _wrong(env, name, array, f"{kind} of the shape {list(shape)}, {axes}")
+
+
+def _wrong(env: ArrayEnv, name: str, found: Any, wanted: str) -> GameError:
+    is_ = f"of type {type(found).__name__}"
+    if isinstance(found, np.ndarray):
+        is_ = f"{found.dtype} of the shape {list(found.shape)}"
+    return GameError(f"{type(env).__name__}: {name} is {is_}; it must be {wanted}")

@@ -31,7 +31,14 @@ class QLearner(ValueLearner):
             raise ConfigError(
                 f"mixer = {args.mixer}: it belongs to another learner, {args.mixer} in src/config/algs names it"
             )
-        return mixer(args)
+        made = mixer(args)
+        reads = getattr(made, "reads", ("state",))
+        if not isinstance(reads, tuple) or any(name not in ("state", "obs") for name in reads):
+            raise ConfigError(
+                f"mixer = {args.mixer}: its reads is {reads!r}; it must be a tuple of 'state' and 'obs': ('state',), "
+                "('obs',), ('state', 'obs') or ()"
+            )
+        return made
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         tr = self.transitions(batch)

@@ -4,7 +4,7 @@ Which keys were searched is read off the names of runs, and the values off their
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,12 +23,19 @@ BEST_ALONE = (  # where `best_alone` has left some out
     "Of each search only the best setting is in the comparison of algorithms: all are under the settings that were "
     "searched, and in grid.csv"
 )
+LACKING = (
+    "{}: the study is not known, so the lines to paste lack the `config` and the other changes that it may have there; "
+    "python src/report.py STUDY.yaml prints the whole lines"
+)
+
+OfStudy = Mapping[str, tuple[str, dict]]  # of a study: {label: (file, {key: value})}, each setting by itself
 
 
 @dataclass
 class Search:
     """The settings of one algorithm on one task, best first. rows: {"values": {key: value}, "iqm", "lower", "upper",
-    "n", "seeds", "algorithm": its label}. lacking: settings of which no run counts."""
+    "n", "seeds", "algorithm": its label, "changes": what its study says of it, {"config": NAME, key: value}, or None
+    where the study is not known}. lacking: settings of which no run counts."""
 
     task: str
     base: str
@@ -45,9 +52,15 @@ class Search:
         return self.rows[0]
 
 
-def searches(groups: Groups, entries: list[Entry], final_rows: Callable[[], list[Row]]) -> list[Search]:
+def searches(
+    groups: Groups,
+    entries: list[Entry],
+    final_rows: Callable[[], list[Row]],
+    studies: Mapping[str, OfStudy],
+) -> list[Search]:
     """One for each algorithm and task with two settings or more. groups: {task: {algorithm: [Entry]}}; entries: of all
-    runs. final_rows(): the rows of final performance, which are asked for where something was searched."""
+    runs. final_rows(): the rows of final performance, which are asked for where something was searched. studies:
+    {results folder: the algorithms of its study}."""
     firsts = [group[0] for algorithms in groups.values() for group in algorithms.values()]
     if not any(read_back(e.name, e.result.config)[1] for e in firsts):
         return []
@@ -60,9 +73,9 @@ def searches(groups: Groups, entries: list[Entry], final_rows: Callable[[], list
             if values:
                 search = found.setdefault((task, base), Search(task, base, row["metric"]))
                 numbers = {k: row[k] for k in ("iqm", "lower", "upper", "n")}
-                search.rows.append(
-                    {"values": values, "algorithm": algorithm, "seeds": grouping.seeds(group), **numbers}
-                )
+                named = {"algorithm": algorithm, "seeds": grouping.seeds(group)}
+                changes = _changes(group[0], base, studies)
+                search.rows.append({"values": values, "changes": changes, **named, **numbers})
     begun = {}
     for e in entries:
         if e.result.config:
@@ -77,6 +90,15 @@ def searches(groups: Groups, entries: list[Entry], final_rows: Callable[[], list
         if len(search.rows) > 1 and len({tuple(row["values"]) for row in search.rows}) == 1:
             out.append(search)
     return out
+
+
+def _changes(entry: Entry, base: str, studies: Mapping[str, OfStudy]) -> dict | None:
+    """What a run's study says of its algorithm, which is called `base` without its setting: see `Search`."""
+    algorithms = next((studies[str(p)] for p in entry.result.path.parents if str(p) in studies), {})
+    if entry.name not in algorithms:
+        return None
+    file, changes = algorithms[entry.name]
+    return ({} if file == base else {"config": file}) | changes
 
 
 def best_alone(found: list[Search], groups: Groups) -> Groups:
@@ -114,27 +136,33 @@ def choices(found: list[Search]) -> list[tuple[str, str]]:
             sure = f"; {same} of the {len(others)} others {'has' if same == 1 else 'have'} the same result{sure}"
         lacking = f"; {count(search.lacking, 'setting')} without a run that counts" if search.lacking else ""
         said = f"{search.base} on {search.task}: the best of {len(search.rows)} settings is {words(best['values'])}"
-        out.append((f"{said}: {number}, seeds {best['seeds']}{sure}{lacking}", _yaml(search.base, best["values"])))
+        out.append((f"{said}: {number}, seeds {best['seeds']}{sure}{lacking}", _yaml(search.base, best)))
     for base in dict.fromkeys(search.base for search in found):
         of_base = [search for search in found if search.base == base]
         ranked = _by_mean_rank(of_base) if len(of_base) > 1 else []
         if ranked:
-            rank, values = ranked[0]
+            rank, row = ranked[0]
             said = f"{base} over {len(of_base)} tasks: the best mean rank, {rank:.1f} of {len(ranked)}, has"
-            out.append((f"{said} {words(values)}", _yaml(base, values)))
+            out.append((f"{said} {words(row['values'])}", _yaml(base, row)))
     return out
 
 
+def lacking(found: list[Search]) -> list[str]:
+    """What the lines of `choices` lack, as a list of one sentence or none."""
+    bases = dict.fromkeys(plain(search.base) for search in found if search.best["changes"] is None)
+    return [LACKING.format(", ".join(bases))] if bases else []
+
+
 def _by_mean_rank(of_base: list[Search]) -> list[tuple[float, dict]]:
-    """(mean rank over the tasks, setting) of the settings that are on all of them, best first."""
-    ranks, values = {}, {}
+    """(mean rank over the tasks, a row) of the settings that are on all of them, best first."""
+    ranks, rows = {}, {}
     for search in of_base:
         for row in search.rows:
             rank = 1 + sum(other["iqm"] > row["iqm"] for other in search.rows)
             ranks.setdefault(text(row["values"]), []).append(rank)
-            values[text(row["values"])] = row["values"]
+            rows[text(row["values"])] = row
     everywhere = [(sum(r) / len(r), key) for key, r in ranks.items() if len(r) == len(of_base)]
-    return [(rank, values[key]) for rank, key in sorted(everywhere)]
+    return [(rank, rows[key]) for rank, key in sorted(everywhere)]
 
 
 def words(values: dict) -> str:
@@ -147,8 +175,11 @@ def shown_value(value: Any) -> str:
     return plain(told(int(value) if isinstance(value, float) and value.is_integer() else value))
 
 
-def _yaml(base: str, values: dict) -> str:
-    return yaml.safe_dump({base: values}, default_flow_style=None, sort_keys=False, width=10_000).strip()
+def _yaml(base: str, row: dict) -> str:
+    """The line of a study that repeats a setting."""
+    entry = (row["changes"] or {}) | row["values"]
+    braced = yaml.safe_dump({base: entry}, default_flow_style=True, sort_keys=False, width=10_000)
+    return braced.strip()[1:-1]
 
 
 # ---- the page
@@ -158,7 +189,7 @@ def section(found: list[Search], pictures: dict[str, bytes]) -> str:
     """HTML: figures, the best settings with their YAML, and every setting in a table."""
     shown = "".join(picture(name, png, CAPTION) for name, png in pictures.items())
     best = choices(found)
-    lines = [f"{said}. To paste: {line}" for said, line in best]
+    lines = [f"{said}. To paste: {line}" for said, line in best] + lacking(found)
     lines.append(
         "A best setting looks better than it is on the seeds that it was chosen on. Report it on other seeds: "
         "tuned_on: STUDY.yaml in the study of the results refuses these"

@@ -12,7 +12,7 @@ from typing import Any
 from sweeping.study import Study, read_study, seeds
 from utils import own_modules
 from utils.args import ConfigError, nearest
-from utils.config import CHOICES, BadConfiguration, Readers, load, own_files, shown, told
+from utils.config import CHOICES, BadConfiguration, Readers, load, own_files, parse_overrides, shown, told
 from utils.disk import expanded
 from utils.identity import AS_IF_ABSENT, FAIRNESS, NOT_SET, counts, flat, identity, short, text
 from utils.runs import Run
@@ -249,9 +249,9 @@ def folder_name(label: str) -> str:
 
 
 def literal(value: Any) -> str:
-    """A value as `with` reads it: a Python literal; plain words go without quotes."""
+    """A value as `with` reads it: a Python literal; plain words that are read as themselves go without quotes."""
     plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_/][\w./-]*", value)
-    return value if plain and value not in ("True", "False", "None") else repr(value)
+    return value if plain and parse_overrides([f"key={value}"]) == {"key": value} else repr(value)
 
 
 # ---- what a study may not hold

@@ -5,6 +5,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,14 +75,20 @@ def read_study(path: str | Path, sent: bool = False) -> Study:
         _text(raw, k, study.problems) for k in ("title", "question", "results")
     )
     own = {}
-    folder = path.parent / CONFIGURATIONS if sent else path.parent
+
+    def places(name: str) -> list[Path]:
+        """Where a file of the user's own may be; of a study that was sent only the copy that was made then."""
+        if sent:
+            return [path.parent / CONFIGURATIONS / Path(name).name]
+        return [path.parent / expanded(name), expanded(name)]
+
     if "algorithms" in raw:
         entries = _entries(raw["algorithms"], "algorithms", "config", study.problems)
         entries, own = _own_settings(entries, study.problems)
-        study.algorithms = _labelled(entries, "algorithms", "config", "algs", folder, study.problems)
+        study.algorithms = _labelled(entries, "algorithms", "config", "algs", places, study.problems)
     if "environments" in raw:
         entries = _entries(raw["environments"], "environments", "env-config", study.problems)
-        study.environments = _labelled(entries, "environments", "env-config", "envs", folder, study.problems)
+        study.environments = _labelled(entries, "environments", "env-config", "envs", places, study.problems)
     study.overrides = _changes(raw.get("overrides"), "overrides", study.problems)
     taken = {f"environments: {label}": changes for label, (_, changes) in study.environments.items()}
     study.algorithms, study.settings = grid.expand(
@@ -171,9 +178,9 @@ def _entries(entries: Any, where: str, file_key: str, problems: list[str]) -> An
 
 
 def _labelled(
-    entries: Any, where: str, file_key: str, kind: str, folder: Path, problems: list[str]
+    entries: Any, where: str, file_key: str, kind: str, places: Callable[[str], list[Path]], problems: list[str]
 ) -> dict[str, tuple[str, dict]]:
-    """{label: (file, changes)} of a mapping of labels. folder: where the user's own files are looked for first."""
+    """{label: (file, changes)} of a mapping of labels. places: where a file of the user's own may be."""
     if entries is not None and not isinstance(entries, dict):
         problems.append(f"{where}: must be a list of names, or lines LABEL: {{{file_key}: NAME, KEY: VALUE}}")
         return {}
@@ -184,8 +191,7 @@ def _labelled(
         changes = _changes(entry, f"{where}: {label}", problems)
         name, known = changes.pop(file_key, label), names(kind)
         if is_path(name):
-            places = (folder / expanded(name), expanded(name), folder / Path(name).name)  # the last: of what was sent
-            file = next((place for place in places if place.is_file()), None)
+            file = next((place for place in places(name) if place.is_file()), None)
             if file is None:
                 told = "there is no such file beside the study, nor in the working directory"
                 problems.append(f"{where}: {file_key}: {shown(name)}: {told}")

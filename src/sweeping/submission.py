@@ -19,14 +19,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from sweeping.cards import no_gpu, visible
 from sweeping.cluster import Cluster
 from sweeping.plan import Plan, PlannedRun
 from sweeping.study import CONFIGURATIONS
 from utils.args import ConfigError
+from utils.config import is_path
 from utils.identity import MACHINE, identity
 from utils.logging import unwritable
 from utils.runs import read_json
+from utils.yaml_file import read_yaml
 
 FOLDER = "submissions"
 PROGRAM_GIB = {"cpu": 1.0, "cuda": 4.0}  # of a run's process: Python, torch, and CUDA's host memory
@@ -121,6 +125,8 @@ class Submission:
             shutil.copy(order.study, folder / order.study.name)
             copy_files(order.plan.modules, folder / "modules")
             copy_files(order.plan.configurations, folder / CONFIGURATIONS)
+            for path in (folder / CONFIGURATIONS).iterdir():
+                _extend_beside(path)
             told = {
                 "id": name,
                 "fingerprint": fingerprint(order.plan),
@@ -228,3 +234,11 @@ def copy_files(paths: list[Path], folder: Path) -> None:
             shutil.copytree(path, folder / path.name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(path, folder / path.name)
+
+
+def _extend_beside(path: Path) -> None:
+    """Let the copy of a user's YAML file extend the copy beside it: it has left the folder that its `extends` means."""
+    values = read_yaml(path)
+    if isinstance(values, dict) and is_path(values.get("extends")):
+        values["extends"] = Path(values["extends"]).name
+        path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")

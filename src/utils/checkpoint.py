@@ -92,13 +92,12 @@ def put_moments(optimiser: torch.optim.Optimizer, state: dict, path: str) -> Non
     problem = _problem_of_structure(state, group, owner)
     if problem:
         raise _misfit(path, owner, [problem])
-    entries = {}
-    if state["state"]:  # it is empty where no update was made
-        theirs = {f"{i}.{name}": value for i, entry in state["state"].items() for name, value in entry.items()}
-        like = [{"step": 0.0} | dict.fromkeys(MOMENTS[owner], p) for p in params]
-        ours = {f"{i}.{name}": value for i, entry in enumerate(like) for name, value in entry.items()}
-        values = fitted(path, theirs, ours, owner)
-        entries = {i: {name: values[f"{i}.{name}"] for name in entry} for i, entry in enumerate(like)}
+    # A parameter that has had no gradient yet has no entry: none has one before the first update.
+    like = {i: {"step": 0.0} | dict.fromkeys(MOMENTS[owner], p) for i, p in enumerate(params) if i in state["state"]}
+    theirs = {f"{i}.{name}": value for i, entry in state["state"].items() for name, value in entry.items()}
+    ours = {f"{i}.{name}": value for i, entry in like.items() for name, value in entry.items()}
+    values = fitted(path, theirs, ours, owner)
+    entries = {i: {name: values[f"{i}.{name}"] for name in entry} for i, entry in like.items()}
     optimiser.load_state_dict({"state": entries, "param_groups": [group]})
 
 
@@ -348,6 +347,8 @@ def find_checkpoint(
         path = os.path.join(path, "checkpoints")
     if load_step == "best":
         return _best_checkpoint(path)
+    if type(load_step) is not int or load_step < 0:
+        raise ConfigError(f'load_step = {load_step!r} must be a step, a whole number of at least 0, or "best"')
     try:
         names = os.listdir(path)
     except OSError as error:

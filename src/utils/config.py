@@ -138,12 +138,14 @@ def load(alg: str, env: str, overrides: Values, readers: Readers, said: str = "c
     check_choices(("config", "algs", alg), ("env-config", "envs", env))
     own_modules.search(overrides.get("modules_path"))
     env_layers, alg_layers = _read_named("envs", env), _read_named("algs", alg)
-    preset = overrides.get("preset", next((v["preset"] for _, v in reversed(env_layers) if "preset" in v), None))
+    preset = next((v["preset"] for _, v in reversed(env_layers) if "preset" in v), None)
     known = {str(name) for source, values in alg_layers for name in _mapping(values, "presets", source)}
-    if "preset" in overrides and preset is not None and not (isinstance(preset, str) and preset in known):
-        raise ConfigError(
-            f"{said}: preset = {shown(preset)} is none of {alg}'s: {', '.join(sorted(known)) or 'it has none'}"
-        )
+    for source, values in [*alg_layers, (said, overrides)]:
+        if "preset" in values:
+            preset = values["preset"]
+            if preset is not None and not (isinstance(preset, str) and preset in known):
+                listed = ", ".join(sorted(known)) or "it has none"
+                raise ConfigError(f"{source}: preset = {shown(preset)} is none of {alg}'s: {listed}")
     layers = [(DEFAULT, _read_mapping(FOLDER / "default.yaml")), *env_layers]
     for source, values in alg_layers:
         presets = _mapping(values, "presets", source)
@@ -159,6 +161,11 @@ def load_from(path: str | Path, overrides: Values, readers: Readers) -> Config:
     if os.path.isdir(path):
         path = os.path.join(path, "config.yaml")
     own = _read_mapping(path)
+    if own.keys().isdisjoint(CHOICES):
+        raise ConfigError(f"{path} is no configuration of a run; give the run's folder, or its config.yaml")
+    if "preset" in overrides and overrides["preset"] != own.get("preset"):
+        told = "the file of a run has the values of its preset already; give the keys themselves, such as opt_loss=1"
+        raise ConfigError(f"command line: preset = {shown(overrides['preset'])}: {told}")
     layers = [(BEFORE, ADDED), (str(path), own)]
     if overrides.get("evaluate") is True and not overrides.get("checkpoint_path"):
         layers.append(("evaluate=True", {"checkpoint_path": os.path.dirname(path) or ".", "init_from": ""}))
@@ -362,11 +369,15 @@ def _take_passwords(flat: dict) -> dict:
 
 
 def _merge(layers: Iterable[Layer], aliases: Mapping[str, str]) -> tuple[Values, dict[str, str]]:
-    """({key: value}, {key: source}) where later layers win; aliases are renamed."""
+    """({key: value}, {key: source}) where later layers win; aliases are renamed. ConfigError where one layer gives
+    a key and its alias different values."""
     flat, sources = {}, {}
     for source, values in layers:
-        for name, value in values.items():
-            name = aliases.get(name, name)
+        for given, value in values.items():
+            name = aliases.get(given, given)
+            if name != given and values.get(name, value) != value:
+                told = f"{given} = {shown(value)} and {name} = {shown(values[name])} are one key"
+                raise ConfigError(f"{source}: {told}; give one of them")
             flat[name], sources[name] = value, source
     return flat, sources
 
@@ -447,7 +458,7 @@ def _owners() -> dict[str, list[str]]:
     for kind in ("algs", "envs"):
         for file in names(kind):
             if not file.endswith("_ns"):
-                for name in _keys_of(kind, file):
+                for name in _keys_of(kind, file) - {"presets"}:
                     owners.setdefault(name, []).append(file)
     return owners
 
@@ -507,29 +518,41 @@ def own_files(kind: str, name: str) -> list[Path]:
 
 def _read_named(kind: str, name: str | None) -> list[Layer]:
     """[(source, values)] of config/kind/name.yaml, after what it extends."""
-    layers, seen = [], []
+    layers, seen = [], {}  # seen: {the file, however it is spelled: its name}
     while name is not None:
-        if name in seen:
-            raise ConfigError(f"config/{kind}: {' extends '.join([*seen, name])}: a circle")
-        seen.append(name)
+        file = os.path.realpath(name) if is_path(name) else name
+        if file in seen:
+            raise ConfigError(f"config/{kind}: {' extends '.join([*seen.values(), name])}: a circle")
+        seen[file] = name
         values, source = _read_mapping(_path(kind, name)), name if is_path(name) else f"config/{kind}/{name}.yaml"
         if kind == "algs" and is_path(name):
             values = {"name": Path(name).stem} | values
-        left_out = {"extends", "in_hosts", *_mapping(values, "in_hosts", source)}
+        left_out = {"extends", "in_hosts", *_for_hosts_alone(values, source, is_path(name))}
         layers.insert(0, (source, {k: v for k, v in values.items() if k not in left_out}))
         before, name = name, values.get("extends")
-        if is_path(before) and is_path(name):
-            name = _found(str(name), Path(before).parent)
-        if name is not None and name not in names(kind) and not is_path(name):
+        if is_path(name):
+            # Beside the file that names it, else told from the working directory.
+            beside = Path(before).parent / str(name) if is_path(before) else Path(str(name))
+            name = str(beside) if beside.is_file() else str(name)
+            if not os.path.isfile(name):
+                raise ConfigError(f"{source}: extends = {shown(name)}: there is no such file")
+        elif name is not None and name not in names(kind):
             known = ", ".join(names(kind))
             raise ConfigError(f"{source}: extends = {shown(name)}: unknown; known: {known}{nearest(name, names(kind))}")
     return layers
 
 
-def _found(name: str, folder: Path) -> str:
-    """The user's file `name`, told from the working directory or from `folder`; in a folder that was sent to a cluster
-    it has lost its own."""
-    return next((str(path) for path in (Path(name), folder / name, folder / Path(name).name) if path.is_file()), name)
+def _for_hosts_alone(values: dict, source: str, own: bool) -> set[str]:
+    """The keys that `values` has from its `in_hosts`. own: it is a file of the user's: what it changes there would go
+    unheard, and is refused."""
+    block = _mapping(values, "in_hosts", source)
+    if own and block:
+        ours = [_mapping(_read_mapping(_path("algs", name)), "in_hosts", name) for name in names("algs")]
+        for key, value in block.items():
+            if all(there.get(key) != value for there in ours):
+                told = "is for an EPyMARL checkout alone; to set the key here, write it outside of in_hosts"
+                raise ConfigError(f"{source}: in_hosts: {key} = {shown(value)} {told}")
+    return {key for key, value in block.items() if values.get(key) == value}
 
 
 def _mapping(values: dict, key: str, where: str) -> dict:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
-from envs import REGISTRY, env_class, make
+from envs import REGISTRY, GameError, env_class, make
+from envs.vector import ArrayEnv, EnvInfo, Observation
 
 CONFIG = Path(__file__).parents[2] / "src" / "config" / "envs"
 E = 5
@@ -215,3 +216,94 @@ def test_it_draws_itself(case):
     env = create(case)
     env.reset()
     assert isinstance(env.render(), str) and env.render()
+
+
+# ---------------------------------------------------------------------- a game of the user's own that breaks it
+
+N, A = 3, 4
+
+
+class Own(ArrayEnv):
+    """A game with observations of 2 numbers and states of 5 whose methods answer what `answers` says."""
+
+    def __init__(self, pixels=False, common_reward=True, **answers):
+        self.answers, self.common_reward = answers, common_reward
+        super().__init__(EnvInfo(N, A, 2, 5, episode_limit=9, pixels=pixels, state_pixels=pixels), E)
+
+    def answer(self, name, usual):
+        return self.answers.get(name, usual)
+
+    def _reset(self, mask):
+        pass
+
+    def _observe(self):
+        obs, state = np.zeros((E, N, 2), dtype=np.float32), np.zeros((E, 5), dtype=np.float32)
+        usual = (obs, state, np.ones((E, N, A), dtype=bool))
+        seen = Observation(*map(self.answer, ("obs", "state", "avail"), usual))
+        return self.answer("seen", seen)
+
+    def _step(self, actions, live):
+        reward = self.answer("reward", np.ones(E))
+        return self.answer("played", (reward, self.answer("over", np.zeros(E, dtype=bool))))
+
+    def _info(self):
+        return self.answer("info", {"met": np.zeros(E)})
+
+
+def one_step(env):
+    return env.reset(), env.step(np.zeros((E, N), dtype=np.int64))
+
+
+nobody_can_act = np.ones((E, N, A), dtype=bool)
+nobody_can_act[3, 1] = False
+WRONG = [
+    ({"state": np.zeros((E, 1))}, r"state is float64 of the shape \[5, 1\]; it must be float32 of the shape \[5, 5\]"),
+    (
+        {"obs": np.zeros((E, N, 3))},
+        r"obs is float64 of the shape \[5, 3, 3\]; it must be float32 of the shape \[5, 3, 2\]",
+    ),
+    ({"obs": [[0.0]]}, "obs is of type list; it must be float32"),
+    ({"obs": np.full((E, N, 2), "a")}, "obs is <U1 of"),
+    ({"pixels": True}, "obs is float32 of .* it must be uint8"),
+    ({"avail": np.ones((E, N, A))}, "avail is float64 .* it must be bool"),
+    ({"avail": np.ones((E, A), dtype=bool)}, r"avail is bool of the shape \[5, 4\]; it must be bool of .* \[5, 3, 4\]"),
+    ({"avail": nobody_can_act}, "avail leaves agent 1 of environment 3 no action"),
+    ({"seen": None}, r"_observe\(\) is of type NoneType; it must be Observation"),
+    ({"reward": [1.0] * E}, r"reward is of type list; it must be float32 of the shape \[5\]"),
+    ({"reward": 1.0}, "reward is of type float"),
+    ({"reward": np.ones((E, N))}, r"reward is .* \[5, 3\]; .* need common_reward = False"),
+    ({"reward": np.ones((E, 2)), "common_reward": False}, r"reward is .* \[5, 2\]; it must be float32 .* \[5, 3\]"),
+    ({"reward": [1.0] * E, "common_reward": False}, "reward is of type list"),
+    ({"over": 0}, r"terminated is of type int; it must be bool of the shape \[5\]"),
+    ({"over": np.zeros(E, dtype=int)}, "terminated is int64"),
+    ({"over": np.bool_(False)}, "terminated is of type bool"),
+    ({"played": np.ones(E)}, r"_step\(...\) is float64"),
+    ({"info": {"met": 1.0}}, r"_info\(\)\['met'\] is of type float; it must be an array of the shape \[5\]"),
+    ({"info": {"met": np.zeros((E, N))}}, r"_info\(\)\['met'\] is float64 of the shape \[5, 3\]"),
+    ({"info": None}, r"_info\(\) is of type NoneType"),
+]
+
+
+@pytest.mark.parametrize("fault, said", WRONG, ids=[said for _, said in WRONG])
+def test_what_a_game_gives_wrong_is_told_at_its_first_step(fault, said):
+    with pytest.raises(GameError, match=f"^Own: {said}"):
+        one_step(Own(**fault))
+
+
+@pytest.mark.parametrize("type_", [np.float64, np.int64, np.uint8])
+def test_numbers_of_another_type_become_float32(type_):
+    env = Own(obs=np.full((E, N, 2), 3, type_), state=np.full((E, 5), 4, type_), reward=np.full(E, 2, type_))
+    for seen in one_step(env):
+        assert seen.obs.dtype == seen.state.dtype == np.float32
+        assert (seen.obs == 3).all() and (seen.state == 4).all()
+
+
+def test_pixels_stay_as_they_are():
+    obs, state = np.full((E, N, 2), 200, np.uint8), np.full((E, 5), 100, np.uint8)
+    for seen in one_step(Own(pixels=True, obs=obs, state=state)):
+        assert seen.obs is obs and seen.state is state
+
+
+def test_rewards_of_single_agents_are_a_row_each():
+    step = one_step(Own(common_reward=False, reward=np.arange(E * N).reshape(E, N)))[1]
+    assert step.reward.tolist() == np.arange(E * N).reshape(E, N).tolist()

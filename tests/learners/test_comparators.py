@@ -10,7 +10,9 @@ from helpers import make_learner, parameters, random_batch, real_transitions, st
 
 from learners.wqmix_learner import central_weight, optimistic_weight
 from modules.mixers.qplex import QPLEXMixer
+from parts import readers
 from utils.args import ConfigError
+from utils.config import load, parse_overrides
 
 ALGORITHMS = ["qplex", "ow_qmix", "cw_qmix", "resq"]
 OVERRIDES = [
@@ -175,6 +177,12 @@ def test_qplex_with_weights_of_one_is_vdn():
     q, v = torch.randn(5, n), torch.randn(5, n)
     state, actions = torch.randn(5, learner.args.state_shape), torch.zeros(5, n, dtype=torch.int64)
     assert torch.allclose(mixer(q, v, state, actions), q.sum(dim=-1, keepdim=True), atol=1e-6)
+
+
+def test_qplex_takes_the_names_of_pymarl2():
+    theirs = ["num_kernel=3", "adv_hypernet_embed=5", "adv_hypernet_layers=1"]
+    values = load("qplex", "two_step", parse_overrides(theirs), readers).values
+    assert [values[key] for key in ("n_lambda_heads", "lambda_embed", "lambda_layers")] == [3, 5, 1]
 
 
 def test_the_two_forms_of_qplex_have_one_value_and_two_gradients():

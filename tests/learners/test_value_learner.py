@@ -344,6 +344,23 @@ def test_moments_that_do_not_fit_are_refused(alg, tmp_path):
         other.load_models(tmp_path)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+@pytest.mark.parametrize("alg", ["qplex", "qatten"])
+def test_a_parameter_without_a_gradient_has_no_moments(alg, optimizer, tmp_path):
+    """weighted_head=False leaves layers of the mixer out of the loss; torch keeps nothing for them."""
+    learner = make_learner(alg, optimizer=optimizer, weighted_head=False)
+    train(learner, batches(learner, 2))
+    learner.save_models(tmp_path)
+    other = make_learner(alg, seed=1, optimizer=optimizer, weighted_head=False)
+    other.load_models(tmp_path)
+    assert same(moments(other), moments(learner)) and 0 < len(other.optimiser.state) < len(other.params)
+    again = make_learner(alg, seed=2, optimizer=optimizer, weighted_head=False)
+    again.load_state_dict(learner.state_dict())
+    for each in (learner, again):
+        train(each, batches(each, 2))
+    assert same(moments(again), moments(learner))
+
+
 def moments(learner):
     entries = learner.optimiser.state_dict()["state"].values()
     return [value for entry in entries for _, value in sorted(entry.items())]

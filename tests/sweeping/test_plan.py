@@ -71,8 +71,8 @@ def test_the_command_of_a_run_makes_its_configuration(tmp_path):
 
 @pytest.mark.parametrize(
     "value",
-    ["plain", "a b", "None", "True", "1", "1e5", "a=b", " x ", ".5", "it's", "", "/a/b-c.d", True, None, 0.1, 1e-9,
-     [1, [2.5]], "qtran_alt, no V_jt", "[1"],
+    ["plain", "a b", "None", "null", "True", "False", "nullable", "1", "-1", "0x10", "inf", "1e5", "a=b", " x ", ".5",
+     "it's", "", "/a/b-c.d", True, None, 0.1, 1e-9, [1, [2.5]], "qtran_alt, no V_jt", "[1"],
 )  # fmt: skip
 def test_a_value_survives_the_command_line(value):
     assert parse_overrides([f"label={literal(value)}"]) == {"label": value}

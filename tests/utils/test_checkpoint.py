@@ -392,7 +392,6 @@ OPTIMISER_CHANGES = {
     "no state": lambda state: state.pop("state"),
     "a state that is a list": lambda state: state.update(state=list(state["state"].values())),
     "a state that is None": assign(state=None),
-    "a missing entry": lambda state: state["state"].pop(2),
     "an entry more": lambda state: state["state"].update({99: dict(state["state"][0])}),
     "an entry under text": lambda state: state["state"].update({"0": state["state"].pop(0)}),
     "an entry that is a list": lambda state: state["state"].update({0: [1, 2]}),
@@ -624,6 +623,9 @@ def test_only_folders_with_canonical_numbers_are_checkpoints(tmp_path):
     assert find_checkpoint(tmp_path) == (str(tmp_path / "100"), 100)
     assert find_checkpoint(tmp_path, 3000) == (str(tmp_path / "100"), 100)
     assert find_checkpoint(tmp_path, 7) == (str(tmp_path / "0"), 0)
+    for step in (-1, "foo", 1.5, True):
+        with pytest.raises(ConfigError, match='load_step = .* must be a step, a whole number of at least 0, or "best"'):
+            find_checkpoint(tmp_path, step)
     shutil.rmtree(tmp_path / "100")
     shutil.rmtree(tmp_path / "0")
     with pytest.raises(ConfigError, match="holds no checkpoint"):

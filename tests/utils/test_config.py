@@ -64,6 +64,33 @@ def test_a_preset_applies_where_the_environment_or_the_command_line_asks_for_it(
     assert "preset = 'batle' is none of qtran_alt's: battle" in message("qtran_alt", "e", "preset=batle")
 
 
+def test_an_algorithm_s_own_preset_goes_before_the_environment_s(folder):
+    folder("algs", "a", "extends: qtran_alt\npreset: battle\n")
+    assert [loaded("a", env).values["v_input"] for env in ("two_step", "predator_prey")] == ["state_hidden"] * 2
+    assert loaded("a", "two_step", "preset=None").values["v_input"] == "hidden"
+
+
+def test_a_run_s_file_takes_no_other_preset(tmp_path):
+    """It has the values of its preset already: another name would change nothing."""
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(loaded("qtran_alt", "predator_prey").values))
+    for preset in (None, "battle"):
+        with pytest.raises(ConfigError, match="preset = .*: the file of a run has the values of its preset already"):
+            load_from(tmp_path, {"preset": preset}, readers)
+    assert load_from(tmp_path, {"preset": "grid"}, readers).values["opt_loss"] == 0.03
+
+
+def test_a_copy_of_qtran_s_file_keeps_what_is_added_to_it(tmp_path):
+    """Its block for other checkouts is left out, and nothing else."""
+    text = (configuration.FOLDER / "algs" / "qtran_alt.yaml").read_text()
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"td_lambda: 0.8\nbuffer_size: 123\n{text}")
+    values = loaded(str(mine), "two_step").values
+    assert (values["td_lambda"], values["buffer_size"]) == (0.8, 123)
+    assert values["epsilon_finish"] == loaded("qtran_alt", "two_step").values["epsilon_finish"] == 1.0
+    mine.write_text(text.replace("  td_lambda: 0.0", "  td_lambda: 0.8"))
+    assert "mine.yaml: in_hosts: td_lambda = 0.8 is for an EPyMARL checkout alone" in message(str(mine), "two_step")
+
+
 def test_nested_keys_merge(folder):
     config = loaded("vdn", "predator_prey", "env_args.penalty=1.5", "env_args={'sight': None}")
     assert config.values["env_args"]["sight"] is None
@@ -163,6 +190,8 @@ def test_a_seed_is_chosen_where_none_is_given():
         (["Env_Args.sight=1"], "unknown key 'Env_Args' (value {'sight': 1}); did you mean 'env_args'?"),
         (["hypernet_embed=1"], "'hypernet_embed' (value 1); it belongs to cw_qmix, ow_qmix, qmix, qplex, resq"),
         (["alpha=0.5"], "unknown key 'alpha' (value 0.5); it belongs to cw_qmix, ow_qmix"),
+        (["rnn_hidden_dim=8", "hidden_dim=9"], "rnn_hidden_dim = 8 and hidden_dim = 9 are one key; give one"),
+        (["presets={}"], "unknown key 'presets' (value {}); did you mean 'preset'?"),
         (["map_size=3"], "unknown key 'map_size' (value 3); env_args.map_size belongs to predator_prey"),
         (["env_args.key=climb"], "is not one of qtran_3x3, qtran_21x21, two_state, climbing, penalty; did you mean "),
         (["action_selector=epsilon_gredy"], "unknown action selector 'epsilon_gredy'; known: epsilon_greedy"),
@@ -291,6 +320,25 @@ def test_files_that_extend_each_other_are_told_and_spoil_no_other_run(folder):
         loaded("vdn", "two_step", "gama=1")
 
 
+def test_files_of_ones_own_that_extend_each_other(tmp_path, monkeypatch):
+    """Beside the file that names it, else in the working directory; a circle is one however a path is spelled."""
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name, text in {
+        "sub/a": "extends: b.yaml",
+        "sub/b": "extends: vdn\nlr: 0.1",
+        "b": "extends: vdn\nlr: 0.2",
+    }.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    assert loaded("sub/a.yaml", "two_step").values["lr"] == 0.1
+    (tmp_path / "sub" / "b.yaml").unlink()
+    assert loaded("sub/a.yaml", "two_step").values["lr"] == 0.2
+    (tmp_path / "b.yaml").unlink()
+    assert message("sub/a.yaml", "two_step") == "sub/a.yaml: extends = 'b.yaml': there is no such file"
+    (tmp_path / "sub" / "a.yaml").write_text("extends: ../sub/a.yaml")
+    assert message("sub/a.yaml", "two_step").endswith("a circle")
+
+
 @pytest.mark.parametrize(
     "text, said",
     [
@@ -298,7 +346,7 @@ def test_files_that_extend_each_other_are_told_and_spoil_no_other_run(folder):
         ("presets: {grid: [1]}", "algs/a.yaml: presets: grid = [1] must be a mapping"),
         ("in_hosts: 3", "algs/a.yaml: in_hosts = 3 must be a mapping"),
         ("extends: [qmix]", "algs/a.yaml: extends = ['qmix']: unknown"),
-        ("preset: [grid]", "algs/a.yaml: preset = ['grid'] must be text"),
+        ("preset: [grid]", "algs/a.yaml: preset = ['grid'] is none of a's: it has none"),
         ("env_args: 3", "algs/a.yaml: env_args = 3 must be a mapping"),
         ("mixer: qmx", "algs/a.yaml: mixer: unknown mixer 'qmx'"),
     ],
@@ -314,6 +362,12 @@ def test_what_means_nothing_is_left_out(folder):
     folder("algs", "a", "extends: vdn\npresets:\nin_hosts:\n")
     folder("algs", "b", "extends: a\npresets: {grid: }\n")
     assert loaded("b", "predator_prey").values["mixer"] == "vdn"
+
+
+def test_what_is_no_configuration_of_a_run(tmp_path):
+    (tmp_path / "summary.json").write_text('{"status": "finished", "name": "vdn", "seed": 1}')
+    with pytest.raises(ConfigError, match="summary.json is no configuration of a run; give the run's folder"):
+        load_from(tmp_path / "summary.json", {}, readers)
 
 
 def test_a_key_that_a_class_reads_and_no_file_gives_is_named(tmp_path):

@@ -17,9 +17,11 @@ import os
 import resource
 import select
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,7 @@ GRACE = 2  # seconds beyond its timeout that a worker gets to say itself what it
 STARTING = 3  # timeouts that a game may take to start, or to begin an episode
 STARTS, EPISODES = range(2)  # what streams are for
 FILES = 4  # that this process holds open for each worker
+SRC = Path(__file__).resolve().parents[2]
 SHARED = "/dev/shm"  # where shared memory is, on Linux
 BACKOFF = 1  # seconds: after the second failure in a row a new process waits for so long, then 3, 7 and so on
 IN_A_ROW = 5  # failures of a game without a whole episode between them, before the run gives up
@@ -91,7 +94,8 @@ class WorkerEnv(VectorEnv):
                 self.workers[i].settle()
         except (GameError, OSError) as error:
             self.close()
-            raise ConfigError(f"{env_class.__name__}: a worker process cannot start: {error}") from error
+            note = _note_on_main() if isinstance(error, GameError) else ""
+            raise ConfigError(f"{env_class.__name__}: a worker process cannot start: {error}{note}") from error
         except BaseException:
             self.close()
             raise
@@ -357,6 +361,14 @@ def _refuse_too_many(n_envs: int) -> None:
             f"batch_size_run: {n_envs} worker processes need {need} open files, but {most} are allowed (ulimit -n); "
             f"at most {max(0, most - open_now) // FILES} can be started"
         )
+
+
+def _note_on_main() -> str:
+    """What a script of the user's own may lack; empty where a program of ours was started."""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    if file is None or Path(file).resolve().is_relative_to(SRC):
+        return ""
+    return f'; it imports {file} again: what that file does must stand below if __name__ == "__main__":'
 
 
 def _refuse_without_room(size: int, n_envs: int) -> None:

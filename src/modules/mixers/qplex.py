@@ -28,7 +28,7 @@ class QPLEXMixer(nn.Module):
     class Config:
         hypernet_embed: int = key("hidden width of w_i(s) and b_i(s)", unit="units", low=1, high=65536)
         n_lambda_heads: int = key("K, heads of λ_i(s,u)", low=1, high=1024, aliases=("num_kernel",))
-        lambda_layers: int = key("layers of the networks of λ_i", choices=(1, 2))
+        lambda_layers: int = key("layers of the networks of λ_i", choices=(1, 2), aliases=("adv_hypernet_layers",))
         lambda_embed: int = key(
             "width of their hidden layer, where they have two", unit="units", low=1, high=65536,
             aliases=("adv_hypernet_embed",),

@@ -68,7 +68,8 @@ class JointValue(nn.Module):
         self.config = config = read(JointValue.Config, args)
         self.n_agents, self.n_actions = args.n_agents, args.n_actions
         self.state_dim = int(math.prod(args.state_shape)) if hasattr(args.state_shape, "__len__") else args.state_shape
-        h, e = config.hidden_dim, config.hidden_dim + self.n_actions
+        self.hidden_dim = getattr(args, "hidden_shape", config.hidden_dim)  # of the agent, where it is another
+        h, e = self.hidden_dim, self.hidden_dim + self.n_actions
         self.encode_q = _mlp(e, e, e)  # h_Q,i: reads [h_i, one-hot u_i]
         needs_h_v = self.heads_read_h_v or "hidden" in config.v_input
         self.encode_v = _mlp(h, h, h) if needs_h_v else None  # h_V,i
@@ -154,7 +155,7 @@ class QTranAlt(JointValue):
     def __init__(self, args: SimpleNamespace) -> None:
         super().__init__(args)
         width = self.config.mixing_embed_dim
-        head_in = self.state_dim * self.config.joint_use_state + self.config.hidden_dim + self.encode_q[2].out_features
+        head_in = self.state_dim * self.config.joint_use_state + self.hidden_dim + self.encode_q[2].out_features
         self.f_r = _mlp(head_in, width, width, self.n_actions)
 
     def q_jt(self, encoded: Encoded, actions: Tensor) -> tuple[Tensor, Tensor]:

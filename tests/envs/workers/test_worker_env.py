@@ -163,3 +163,26 @@ def test_a_program_that_forgets_to_close_ends_all_the_same():
         [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=60
     )
     assert run.returncode == 0 and run.stderr == "" and run.stdout == ""
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {src!r})
+from qtran import make
+{guard}
+    env = make("two_step", n_envs=2, workers=True)
+    print(env.reset(seed=1).obs.shape)
+    env.close()
+"""
+
+
+@pytest.mark.parametrize("guard, guarded", [("if True:", False), ('if __name__ == "__main__":', True)])
+def test_a_script_without_a_guard_is_told_of_it(guard, guarded, tmp_path):
+    script = tmp_path / "mine.py"
+    script.write_text(SCRIPT.format(src=str(ROOT / "src"), guard=guard))
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    if guarded:
+        assert run.stdout == "(2, 2, 3)\n" and run.returncode == 0
+    else:
+        last = run.stderr.splitlines()[-1]
+        assert f"imports {script} again" in last and 'below if __name__ == "__main__":' in last
