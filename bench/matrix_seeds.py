@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from sweep import at_least
-from utils import command
+from utils import command, words
 from utils.args import ConfigError
 
 if TYPE_CHECKING:
@@ -55,13 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     p = command.parser("bench/matrix_seeds.py", "Run algorithms on matrix games over many seeds.", DETAILS)
-    p.add_argument("--seeds", metavar="LIST", default="1-100", help="such as 3, 1-20 or 1-3,7 (default: 1-100)")
+    p.add_argument(
+        "--seeds", metavar="LIST", type=words.seeds, default="1-100", help="3, 1-20 or 1-3,7 (default: 1-100)"
+    )
     p.add_argument(
         "--algorithms", metavar="NAME", nargs="+",
         default=["qtran_alt", "qtran_base", "vdn", "qmix", "qatten", "iql"],
         help="(default: qtran_alt qtran_base vdn qmix qatten iql)",
     )  # fmt: skip
-    p.add_argument("--workers", metavar="N", type=at_least(1), default=2, help="runs at the same time (default: 2)")
+    p.add_argument("--workers", metavar="N", type=words.at_least(1), default=2, help="runs at a time (default: 2)")
     p.add_argument("--out", metavar="FILE", type=Path, help="write every run's figures here, as JSON")
     p.add_argument("--shape", metavar="AxB", type=shape, help="random payoffs, such as 4x4x4")
     p.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="for every run")
@@ -83,7 +84,8 @@ def act(options: argparse.Namespace) -> int:
     # After --algorithms NAME argparse takes KEY=VALUE for one more name.
     algorithms = list(dict.fromkeys(word for word in options.algorithms if "=" not in word))
     overrides = [word for word in options.algorithms if "=" in word] + options.overrides
-    seeds = check(options, algorithms, overrides)
+    seeds = list(dict.fromkeys(options.seeds))
+    check(options, algorithms, overrides)
     results: dict[str, list[dict[str, Any]]] = {}
     try:
         run_all(options, algorithms, seeds, overrides, results)
@@ -94,24 +96,19 @@ def act(options: argparse.Namespace) -> int:
     return 0
 
 
-def check(options: argparse.Namespace, algorithms: Sequence[str], overrides: Sequence[str]) -> list[int]:
-    """The seeds; ConfigError where something cannot be run, or its figures not be written."""
+def check(options: argparse.Namespace, algorithms: Sequence[str], overrides: Sequence[str]) -> None:
+    """ConfigError where something cannot be run, or its figures not be written."""
     from envs import make
     from parts import readers
-    from sweeping import study
     from tables import MOST_JOINT_ACTIONS, too_many
     from utils.config import load, parse_overrides
 
-    problems: list[str] = []
-    seeds = study.seeds(options.seeds, "--seeds", problems)
-    if problems:
-        raise ConfigError(problems[0])
     if not algorithms:
         raise ConfigError("--algorithms: no name is given")
     if options.shape and np.prod(options.shape, dtype=float) > MOST_JOINT_ACTIONS:  # before it takes memory
         given = "x".join(map(str, options.shape))
         raise ConfigError(f"--shape {given}: give a shape of at most {MOST_JOINT_ACTIONS} joint actions")
-    changes = parse_overrides(words_of(seeds[0], options.shape, overrides))
+    changes = parse_overrides(words_of(options.seeds[0], options.shape, overrides))
     for algorithm in algorithms:
         values = load(algorithm, "matrix_game", changes, readers).values
         game = cast("MatrixGame", make("matrix_game", values["env_args"]))
@@ -127,7 +124,6 @@ def check(options: argparse.Namespace, algorithms: Sequence[str], overrides: Seq
                 pass
         except OSError as error:
             raise unwritable(options.out, error) from error
-    return seeds
 
 
 def unwritable(out: Path, error: OSError) -> ConfigError:

@@ -52,19 +52,9 @@ def train(config: str | os.PathLike, env_config: str | os.PathLike, **values: ob
     return _result(launch_here(load(_plain(config), _plain(env_config), _plain(values), readers, said="train(...)")))
 
 
-def make(
-    name: str,
-    env_args: dict[str, Any] | None = None,
-    n_envs: int = 1,
-    seed: int | None = None,
-    workers: bool = False,
-    draw: bool = False,
-) -> VectorEnv:
-    """`n_envs` copies of the game `name`, as `envs.make` makes them. ConfigError for bad input."""
-    n_envs = _plain(n_envs)
-    if not isinstance(n_envs, int) or n_envs < 1:
-        raise ConfigError(f"make(...): n_envs = {n_envs!r} must be a whole number, at least 1")
-    return envs.make(name, _plain(env_args), n_envs, _plain(seed), workers, draw)
+def make(name: str, env_args: dict[str, Any] | None = None, n_envs: int = 1, **options: Any) -> VectorEnv:
+    """`n_envs` copies of a game: `envs.make`, which has the options; numbers and paths as for `train`."""
+    return envs.make(name, _plain(env_args), _plain(n_envs), **_plain(options))
 
 
 def _plain(value: Any) -> Any:

@@ -14,11 +14,11 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils import command
+from utils.words import at_least
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -121,15 +121,6 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--cancel", action="store_true", help="end the jobs of this study; their runs save first")
     c.add_argument("--submission", metavar="DIR", help="for the jobs themselves: work on what was submitted")
     return p
-
-
-def at_least(low: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not text.strip().lstrip("-").isdecimal() or int(text) < low:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {low}")
-        return int(text)
-
-    return number
 
 
 def act(options: argparse.Namespace, argv: list[str]) -> int:

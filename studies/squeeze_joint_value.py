@@ -19,11 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from components.episode_buffer import EpisodeBatch
 from envs.games.gaussian_squeeze import GaussianSqueeze, optimum
 from parts import Parts, readers
-from sweep import at_least
 from utils import command
 from utils.args import ConfigError
 from utils.config import load_from
 from utils.logging import Logger
+from utils.words import at_least
 
 CHUNK = 2048  # joint actions valued at a time
 

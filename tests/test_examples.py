@@ -345,6 +345,6 @@ def test_the_files_of_a_run_from_python_may_be_paths(tmp_path):
 def test_a_number_of_environments_that_no_game_can_have(n_envs):
     import qtran
 
-    with pytest.raises(qtran.ConfigError, match=f"n_envs = {n_envs!r} must be a whole number, at least 1"):
+    with pytest.raises(qtran.ConfigError, match=f"n_envs = {n_envs!r} must be a whole number of at least 1"):
         qtran.make("two_step", n_envs=n_envs)
     assert qtran.make("two_step", n_envs=np.int64(2)).n_envs == 2

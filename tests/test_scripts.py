@@ -158,9 +158,8 @@ def stand_in(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "argv, said",
     [
-        ("--seeds 5-1", "--seeds: '5-1' is neither a number nor a range"),
-        ("--seeds one", "--seeds: 'one' is neither"),
-        ("--seeds 1,1", "--seeds: 1 is there twice"),
+        ("--seeds 5-1", "--seeds: '5-1' is not a range of at most 100,000 seeds"),
+        ("--seeds one", "--seeds: 'one' is not a seed"),
         ("--workers 0", "--workers: '0' is not a whole number of at least 1"),
         ("--shape 1x1", "--shape: '1x1' has one joint action"),
         ("--shape abc", "--shape: 'abc' is not a number of actions"),
@@ -180,7 +179,7 @@ def test_bad_input_of_matrix_seeds_is_told_before_anything_runs(argv, said, tmp_
     bad(matrix_seeds.main, capsys, argv.format(tmp=tmp_path).split(), said)
 
 
-@pytest.mark.parametrize("text, seeds", [("3", [3]), ("1-3", [1, 2, 3]), ("1-2,7", [1, 2, 7])])
+@pytest.mark.parametrize("text, seeds", [("3", [3]), ("1-3", [1, 2, 3]), ("1-2,7,2", [1, 2, 7])])
 def test_seeds_of_matrix_seeds(text, seeds, stand_in, tmp_path, capsys):
     argv = ["--seeds", text, "--algorithms", "vdn", "qmix", "t_max=64", "--workers", 3, "--out", tmp_path / "x.json"]
     done = outcome(matrix_seeds.main, capsys, argv)

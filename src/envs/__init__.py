@@ -40,8 +40,10 @@ def make(
 
     env_args: {key: value} of the keys of the game's `Config`; the others have the values of config/envs. seed: of the
     first; the others follow from it; the game's own key `seed`, where it is given, takes its place. workers: one
-    process for each copy. draw: pictures of it will be asked for.
+    process for each copy. draw: pictures of it will be asked for. ConfigError for bad input.
     """
+    if not isinstance(n_envs, int) or n_envs < 1:
+        raise ConfigError(f"{name}: n_envs = {n_envs!r} must be a whole number of at least 1")
     env_args = _defaults(name) | (env_args or {})
     cls, config = _checked(name, env_args, n_envs, workers, "env_workers=True")
     config = cls.drawn(config) if draw else config

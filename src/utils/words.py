@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Callable
 from typing import Any
 
 
@@ -42,6 +43,15 @@ def points(text: str) -> int:
     if not re.fullmatch(r"\d{1,6}", text) or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of evaluations above 0")
     return int(text)
+
+
+def at_least(low: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.strip().lstrip("-").isdecimal() or int(text) < low:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {low}")
+        return int(text)
+
+    return number
 
 
 class Several(argparse.Action):
