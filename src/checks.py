@@ -129,7 +129,7 @@ def torch_device() -> Check:
 def environment(name: str, needed: bool) -> Check:
     """A name of the registry: whether this machine has what it needs."""
     from envs import env_class
-    from utils.logging import brief
+    from utils.messages import brief
 
     title = f"environment {name}"
     try:
@@ -206,7 +206,7 @@ def ports(games: int) -> Check:
 def mongo(url: str | None, database: str) -> Check:
     """Sacred's server, where one is configured: reached and willing."""
     from recording.mongo_entry import ping_mongo
-    from utils.logging import brief, without_password
+    from utils.messages import brief, without_password
 
     if not url:
         return Check("MongoDB", "ok", "not configured (mongo_url is null)")
@@ -249,8 +249,8 @@ def memory(values: dict[str, Any]) -> Check:
     and its game on top, which the run has made by then."""
     import torch
 
-    from utils.logging import brief
     from utils.memory import free_memory
+    from utils.messages import brief
 
     device = "cuda" if values["use_cuda"] and torch.cuda.is_available() else "cpu"
     try:
@@ -292,7 +292,7 @@ def needed_memory(values: dict, device: str) -> tuple:
 
 def episode(values: dict[str, Any]) -> Check:
     """One episode of random available actions."""
-    from utils.logging import brief
+    from utils.messages import brief
 
     name = f"one episode of {values['env']}"
     try:

@@ -77,10 +77,10 @@ def act(options: argparse.Namespace, words: list[str]) -> int:
         )
     game = options.env_config or options.start or EMBEDDED
     alone = bool(options.env_config or options.start)
-    from utils import config as configuration
+    from utils import config_files
 
     flag = "start" if options.start else "env-config"
-    configuration.check_choices(("config", "algs", options.config), (flag, "envs", game))
+    config_files.check_choices(("config", "algs", options.config), (flag, "envs", game))
     rows, playable = of_environments(game, alone)
     values = values_of(options.config, game, words) if playable else shared_values(options.config, words)
     found += [
@@ -105,11 +105,10 @@ def of_environments(game: str, alone: bool) -> tuple:
     that one only."""
     import checks
     from envs import REGISTRY
-    from utils import config as configuration
-    from utils import own_modules
+    from utils import config_files, own_modules
 
     own_modules.search(None)
-    needed = configuration.environment_of(game)
+    needed = config_files.environment_of(game)
     games = [needed] if alone else REGISTRY
     of_games = {name: checks.environment(name, name == needed) for name in games}
     starcraft = needed.startswith("sc2")

@@ -23,7 +23,7 @@ from utils import interrupts
 from utils.args import ConfigError, TrainingError
 from utils.checkpoint import META
 from utils.identity import JUDGED_BY
-from utils.logging import brief
+from utils.messages import brief
 from utils.resume_state import Saved, StateConfig, StateError, StateFolder, unlike, writer
 from utils.rundir import BEST, RunDirectory
 

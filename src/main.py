@@ -94,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
 
 def act(options: argparse.Namespace, words: list[str]) -> int:
     from utils import config as configuration
+    from utils.args import ConfigError
 
     if options.version:
         print(f"qtran {version.VERSION}, commit {version.commit() or 'not known'}")
@@ -102,7 +103,7 @@ def act(options: argparse.Namespace, words: list[str]) -> int:
         return show_list()
     for flag, value in (("--resume", options.resume), ("--from", options.from_), ("--status", options.status)):
         if value == "":  # a variable of the shell that is not set
-            raise configuration.ConfigError(f"{flag} is empty; give it a path, or leave it out")
+            raise ConfigError(f"{flag} is empty; give it a path, or leave it out")
     if options.status:
         from status import show_status
 
@@ -114,10 +115,10 @@ def act(options: argparse.Namespace, words: list[str]) -> int:
     overrides = configuration.parse_overrides(words)
     latest = options.resume == "latest"
     if options.resume and options.profile:
-        raise configuration.ConfigError("--profile works for new runs only; remove --resume")
+        raise ConfigError("--profile works for new runs only; remove --resume")
     if options.resume and not latest:
         if options.config or options.env_config or options.from_:
-            raise configuration.ConfigError(
+            raise ConfigError(
                 "--resume RUN_DIR takes the configuration of that run; remove --config, --env-config and --from"
             )
         if options.explain:
@@ -125,10 +126,10 @@ def act(options: argparse.Namespace, words: list[str]) -> int:
             return show_explanation(configuration.explain(config))
         return resume(options.resume, overrides, options.strict)
     if options.strict and not latest:
-        raise configuration.ConfigError("--strict works with --resume only; remove it, or add --resume RUN_DIR")
+        raise ConfigError("--strict works with --resume only; remove it, or add --resume RUN_DIR")
     if options.from_:
         if options.config or options.env_config:
-            raise configuration.ConfigError(
+            raise ConfigError(
                 "--from PATH takes algorithm and environment of that run; remove --config and --env-config"
             )
         config = configuration.load_from(options.from_, overrides, readers)
@@ -145,18 +146,18 @@ def show_list() -> int:
     from rich.text import Text
 
     from envs import env_class
-    from utils import config as configuration
+    from utils import config_files
     from utils.args import ConfigError
 
     console = Console()
     table = Table("algorithm  (--config=)", "what it is")
-    for name in configuration.names("algs"):
+    for name in config_files.names("algs"):
         table.add_row(name, Text(comment("algs", name)))
     console.print(table)
     table, absent = Table("environment  (--env-config=)", "what it is", "installed"), {}
-    for name in configuration.names("envs"):
+    for name in config_files.names("envs"):
         try:
-            env_class(configuration.environment_of(name)).check_installed()
+            env_class(config_files.environment_of(name)).check_installed()
             installed = "yes"
         except ConfigError as error:
             installed, absent[name] = "no", str(error)
@@ -169,11 +170,11 @@ def show_list() -> int:
 
 def comment(kind: str, name: str) -> str:
     """What a file of the configuration says of itself, or why it cannot be read."""
-    from utils import config as configuration
+    from utils import config_files
     from utils.args import ConfigError
 
     try:
-        return configuration.first_comment(kind, name)
+        return config_files.first_comment(kind, name)
     except ConfigError as error:
         return str(error)
 

@@ -28,7 +28,8 @@ from utils.args import ConfigError, TrainingError
 from utils.claim import ClaimLost
 from utils.clock import in_words
 from utils.config import import_sacred
-from utils.logging import brief, get_logger, unwritable
+from utils.logging import get_logger
+from utils.messages import brief, unwritable
 from utils.resume_state import Saved, StateFolder
 from utils.rundir import RunDirectory
 from utils.runs import read_bytes

@@ -24,12 +24,12 @@ from runners.ray_env import RayEnv
 from training import Training
 from utils.args import ConfigError, declared, key, read
 from utils.checkpoint import find_checkpoint
-from utils.config import shown
 from utils.film import FORMATS, check_format
 from utils.identity import flat
 from utils.logging import Logger
 from utils.memory import free_memory, keep_freed_memory
 from utils.memory_needs import Part, of_episodes, refuse_if_too_large
+from utils.messages import shown
 from utils.nonfinite import Tolerance
 from utils.resume_state import StateFolder
 from utils.rundir import check_same_algorithm

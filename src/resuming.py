@@ -12,7 +12,8 @@ from utils.checkpoint import maker
 from utils.claim import holder
 from utils.config import ADDED, Config, Readers, load_from, task_folder, task_name
 from utils.disk import expanded
-from utils.identity import FIXED, MACHINE, NOT_SET, counts, flat, identity, may_change, short, text
+from utils.identity import FIXED, MACHINE, NOT_SET, counts, flat, identity, may_change, text
+from utils.messages import short
 from utils.resume_state import Saved, StateError, writer
 from utils.rundir import versions
 from utils.runs import Run, find_runs, is_step

@@ -20,7 +20,8 @@ from utils.args import ConfigError
 from utils.claim import Held, take
 from utils.config import Config, import_sacred
 from utils.identity import flat, may_change
-from utils.logging import Logger, get_logger, without_passwords
+from utils.logging import Logger, get_logger
+from utils.messages import without_passwords
 from utils.resume_state import StateFolder
 from utils.rundir import RunDirectory
 from utils.runs import Damaged, Run

@@ -90,7 +90,7 @@ def act(options: argparse.Namespace, words: list[str]) -> int:
 def sync(run_dir: str, url: str, database: str) -> int:
     """Deliver the run and say what was delivered; returns the exit status."""
     from utils.config import import_sacred
-    from utils.logging import brief, without_password
+    from utils.messages import brief, without_password
 
     import_sacred()
     from bson.errors import BSONError
@@ -150,7 +150,7 @@ def read_run(run_dir: str) -> Run:
 def address(run: Run, overrides: dict) -> tuple[str, str]:
     """(mongo_url, mongo_db), as given or as the run has them. ConfigError where one is missing, or more is given."""
     from utils.args import ConfigError, nearest
-    from utils.config import shown
+    from utils.messages import shown
 
     known = ("mongo_url", "mongo_db")
     more = [key for key in overrides if key not in known]

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from components.episode_buffer import EpisodeBatch, Scheme
 from utils.args import ConfigError
-from utils.logging import brief
+from utils.messages import brief
 from utils.rundir import write_atomically
 from utils.runs import read_json as read_any
 

@@ -17,7 +17,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from utils import command
 from utils.args import ConfigError
-from utils.logging import brief
+from utils.messages import brief
 from utils.yaml_file import read_yaml
 
 if TYPE_CHECKING:

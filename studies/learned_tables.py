@@ -16,7 +16,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from utils import command
 from utils.args import ConfigError
-from utils.logging import brief
+from utils.messages import brief
 
 if TYPE_CHECKING:
     import argparse

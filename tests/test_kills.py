@@ -17,7 +17,7 @@ import pytest
 import torch
 from command import ROOT, words
 
-from utils.config import names
+from utils.config_files import names
 
 ALGORITHMS = names("algs")
 GAMES = ("matrix_game", "two_step", "gaussian_squeeze", "predator_prey")

@@ -15,7 +15,7 @@ from command import PROGRAM, as_in_the_foreground, files, full_disk, here, toy_c
 
 import main
 from envs import EXTRAS, REGISTRY
-from utils.config import names
+from utils.config_files import names
 
 QTRAN = ("qtran_alt", "matrix_game")
 
@@ -45,7 +45,7 @@ def test_list_shows_files_that_cannot_be_read(capsys, tmp_path, monkeypatch):
     (tmp_path / "algs" / "a.yaml").write_bytes(b"# \xe1")
     (tmp_path / "algs" / "b.yaml").symlink_to("nowhere")
     (tmp_path / "envs" / "c.yaml").write_text("# mine [/bold]\nenv: [x]")
-    monkeypatch.setattr("utils.config.FOLDER", tmp_path)
+    monkeypatch.setattr("utils.config_files.FOLDER", tmp_path)
     monkeypatch.setenv("COLUMNS", "300")
     run = here(capsys, ["--list"])
     assert run.code == 0 and "not UTF-8" in run.out and "No such file" in run.out

@@ -18,7 +18,8 @@ from envs import REGISTRY
 from parts import Parts, readers
 from tables import draw
 from training import note_on_updates
-from utils.config import environment_of, load, names, parse_overrides
+from utils.config import load, parse_overrides
+from utils.config_files import environment_of, names
 from utils.resume_state import StateFolder
 from utils.version import VERSION
 

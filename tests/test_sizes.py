@@ -20,7 +20,8 @@ from envs.vector import EnvInfo
 from envs.workers import worker_env
 from parts import COPIES, _networks, readers
 from utils.args import ConfigError, declared
-from utils.config import load, names
+from utils.config import load
+from utils.config_files import names
 from utils.memory_needs import Part, of_episodes, refuse_if_too_large
 
 GIB = 2**30

@@ -98,7 +98,7 @@ def _checked(
 
 def _defaults(name: str) -> dict:
     """The env_args of config/envs/`name`.yaml; none where there is no such file, as for a game of the user's own."""
-    from utils.config import env_args_of, names
+    from utils.config_files import env_args_of, names
 
     return env_args_of(name) if name in names("envs") else {}
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.args import ConfigError, TrainingError
-from utils.identity import short
+from utils.messages import short
 from utils.registry import MissingPackage
 
 Seed = int | np.random.SeedSequence | None

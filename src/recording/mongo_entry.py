@@ -18,7 +18,7 @@ from sacred.observers import MongoObserver
 
 from recording.observers import WaitingMetrics
 from utils.args import ConfigError
-from utils.logging import brief, missing_package, split_password, without_password
+from utils.messages import brief, missing_package, split_password, without_password
 
 PASSWORD_FILE = "QTRAN_MONGO_PASSWORD_FILE"  # environment variable: a file with the password of mongo_url's user
 HOW_TO_GIVE_IT = f"give it by {PASSWORD_FILE}=FILE in the environment, or in mongo_url"

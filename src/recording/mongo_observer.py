@@ -19,7 +19,8 @@ from sacred.observers import RunObserver
 
 from recording.mongo_entry import HOW_TO_GIVE_IT, connect, moment
 from recording.observers import plain
-from utils.logging import Outage, without_password
+from utils.logging import Outage
+from utils.messages import without_password
 
 CAPTURED_OUT = 1_000_000  # characters of console output kept in MongoDB, whose documents end at 16 MB
 

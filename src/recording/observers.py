@@ -24,7 +24,8 @@ from sacred.observers import FileStorageObserver
 from sacred.serializer import flatten
 
 from utils.args import TrainingError
-from utils.logging import Outage, brief, unwritable
+from utils.logging import Outage
+from utils.messages import brief, unwritable
 from utils.runs import read_json
 
 

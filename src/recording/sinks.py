@@ -24,7 +24,8 @@ from typing import Any, BinaryIO
 
 from utils.args import ConfigError
 from utils.disk import sync_folder
-from utils.logging import Record, brief, missing_package, unwritable
+from utils.logging import Record
+from utils.messages import brief, missing_package, unwritable
 from utils.runs import Damaged, is_step
 
 JSONL_CHUNK = 1000  # lines handed to the disk at once when a backlog is written

@@ -14,7 +14,8 @@ from reporting import labels
 from reporting.formats import plain
 from reporting.results import Result
 from utils.config import task_name
-from utils.identity import FAIRNESS, JUDGED_BY, NOT_SET, flat, matters, short, text
+from utils.identity import FAIRNESS, JUDGED_BY, NOT_SET, flat, matters, text
+from utils.messages import short
 
 MOST_SAID = 500  # characters on why a run is left out
 T = TypeVar("T")

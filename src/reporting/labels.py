@@ -7,7 +7,7 @@ import yaml
 
 from reporting.formats import plain
 from utils.args import ConfigError, nearest
-from utils.identity import short
+from utils.messages import short
 
 ALGORITHMS = {
     "qtran_alt": "QTRAN-alt", "qtran_base": "QTRAN-base", "qtran": "QTRAN", "qmix": "QMIX", "vdn": "VDN", "iql": "IQL",

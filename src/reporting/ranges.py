@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from envs import score_range
 from reporting.grouping import Entry
 from utils.args import ConfigError, nearest
-from utils.identity import short
+from utils.messages import short
 
 RETURNS = ("test_return_mean", "test_total_return_mean", "return_mean")
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from utils.identity import text
-from utils.logging import brief
+from utils.messages import brief
 from utils.runs import Run, find_runs, folders, is_run, is_step, read_bytes, read_json, unlike_a_run
 
 STAMPED = re.compile(r"seed\d+_(\d{8}T\d{6})Z(?:_(\d+))?$")  # the name of a run directory

@@ -19,7 +19,7 @@ from envs.vector import GameError, Seed, VectorEnv
 from envs.workers.worker_env import BACKOFF, IN_A_ROW
 from runners.ray_actor import Episode, Order, Told
 from utils.args import ConfigError
-from utils.logging import brief
+from utils.messages import brief
 from utils.ray_cluster import SOURCE, RayCluster
 from utils.seeding import stream
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from sweeping.cards import check_share
 from utils.args import ConfigError, convert, declared, key, nearest
-from utils.config import FOLDER, parse_overrides, shown
+from utils.config import parse_overrides
+from utils.config_files import FOLDER
+from utils.messages import shown
 from utils.yaml_file import read_yaml
 
 ENGINES = ("local", "slurm", "ray", "k8s")

@@ -14,7 +14,7 @@ from itertools import count, product
 from typing import Any
 
 from utils.args import nearest
-from utils.config import shown
+from utils.messages import shown
 from utils.settings import name_of, number
 
 FIELDS = ("grid", "sample")

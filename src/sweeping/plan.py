@@ -12,9 +12,11 @@ from typing import Any
 from sweeping.study import Study, read_study, seeds
 from utils import own_modules
 from utils.args import ConfigError, nearest
-from utils.config import CHOICES, BadConfiguration, Readers, load, own_files, parse_overrides, shown, told
+from utils.config import CHOICES, BadConfiguration, Readers, load, parse_overrides
+from utils.config_files import own_files
 from utils.disk import expanded
-from utils.identity import AS_IF_ABSENT, FAIRNESS, NOT_SET, counts, flat, identity, short, text
+from utils.identity import AS_IF_ABSENT, FAIRNESS, NOT_SET, counts, flat, identity, text
+from utils.messages import short, shown, told
 from utils.runs import Run
 
 MOST_RUNS = 20_000

@@ -12,9 +12,10 @@ from typing import Any
 
 from sweeping import grid
 from utils.args import ConfigError, nearest
-from utils.config import is_path, names, shown
+from utils.config_files import is_path, names
 from utils.disk import expanded
 from utils.identity import FAIRNESS
+from utils.messages import shown
 from utils.yaml_file import read_yaml
 
 KEYS = (

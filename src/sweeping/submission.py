@@ -26,9 +26,9 @@ from sweeping.cluster import Cluster
 from sweeping.plan import Plan, PlannedRun
 from sweeping.study import CONFIGURATIONS
 from utils.args import ConfigError
-from utils.config import is_path
+from utils.config_files import is_path
 from utils.identity import MACHINE, identity
-from utils.logging import unwritable
+from utils.messages import unwritable
 from utils.runs import read_json
 from utils.yaml_file import read_yaml
 

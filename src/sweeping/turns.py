@@ -16,7 +16,7 @@ from sweeping.plan import Lying, PlannedRun, differences, folder_name
 from utils.args import ConfigError
 from utils.claim import Claim, Held, holder, take
 from utils.identity import counts, flat, text
-from utils.logging import unwritable
+from utils.messages import unwritable
 from utils.runs import Run, find_runs, read_json
 
 FOLDER = "at_work"

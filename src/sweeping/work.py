@@ -18,7 +18,7 @@ from sweeping.jobs import Job, stop
 from sweeping.plan import PlannedRun
 from sweeping.turns import LOOK_AGAIN, Complete, Elsewhere, GivenUp, Turn, begin
 from utils.args import ConfigError
-from utils.logging import brief
+from utils.messages import brief
 
 RENEWED = 1.0  # seconds that a claim must be younger than it would be if nobody had renewed it
 

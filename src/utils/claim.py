@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.args import ConfigError
-from utils.logging import unwritable
+from utils.messages import unwritable
 
 LEASE = 120.0  # seconds; NFS clients may show a file's state of a minute ago
 ATTEMPTS = 50  # to win the next number, when others take and release the folder at the same time

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from utils import console
 from utils.args import ConfigError
-from utils.logging import without_passwords
+from utils.messages import without_passwords
 
 SYSTEMS = ("linux", "darwin")
 CORE = (

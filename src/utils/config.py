@@ -4,9 +4,8 @@
 the selected classes declare in their `Config`, so a new algorithm edits no central list. Every problem
 is reported in one message, with file, key, value and a suggestion.
 
-An algorithm's YAML may say `extends: OTHER` (its keys on top of those of algs/OTHER.yaml) and
-`presets: {NAME: {key: value}}`: the keys that replace its own where the environment's YAML says
-`preset: NAME`. Keys that it repeats under `in_hosts` are for an EPyMARL checkout alone (docs/plugin.md).
+An algorithm's YAML may say `presets: {NAME: {key: value}}`: the keys that replace its own where the environment's YAML
+says `preset: NAME`. What else may stand in the files is in `config_files.py`.
 """
 
 import ast
@@ -21,13 +20,23 @@ from pathlib import Path
 from typing import Any
 
 from utils import own_modules
-from utils.args import ConfigError, convert, declared, nearest
-from utils.identity import short
-from utils.logging import without_password, without_passwords
+from utils.args import ConfigError, convert, declared
+from utils.config_files import (
+    Layer,
+    Values,
+    check_choices,
+    defaults,
+    flatten,
+    keys_for_some,
+    mapping_in,
+    owners,
+    read_mapping,
+    read_named,
+)
+from utils.messages import short, shown, told, without_password, without_passwords
 from utils.version import VERSION, commit
-from utils.yaml_file import not_plain, read_text, read_yaml
+from utils.yaml_file import not_plain
 
-FOLDER = Path(__file__).resolve().parent.parent / "config"
 CHOICES = ("env", "runner", "mac", "agent", "action_selector", "learner", "mixer")  # keys that name classes
 DEFAULT = "config/default.yaml"
 # Keys that came after version 0.22.0, each with the value that stands for what runs did before there was the key.
@@ -37,10 +46,7 @@ ADDED = {
     "absolute_metric": False,
 }  # fmt: skip
 BEFORE = "before there was the key"  # where those stand
-MOST_TOLD = 30  # problems in one message
 
-Values = dict[str, Any]
-Layer = tuple[str, Values]  # who sets them, and {key: value}
 # Of a configuration: the classes that read it, and [(key, problem)] of the keys that name no class.
 Readers = Callable[[Values], tuple[list[Any], list[tuple[str, str]]]]
 
@@ -104,29 +110,6 @@ class Declaration:
     meta: Mapping
 
 
-def names(kind: str) -> list[str]:
-    """Names of the YAML files in config/`kind` (algs or envs)."""
-    return sorted(path.stem for path in (FOLDER / kind).glob("*.yaml"))
-
-
-def first_comment(kind: str, name: str) -> str:
-    """What the first line of config/`kind`/`name`.yaml, a comment, says of it."""
-    return read_text(_path(kind, name)).partition("\n")[0].strip().lstrip("# ")
-
-
-def environment_of(name: str) -> str:
-    """The environment that config/envs/`name`.yaml configures."""
-    env = _read_mapping(_path("envs", name)).get("env", name)
-    if not isinstance(env, str):
-        raise ConfigError(f"config/envs/{name}.yaml: env = {shown(env)} must be text")
-    return env
-
-
-def env_args_of(name: str) -> dict:
-    """The env_args of config/envs/`name`.yaml."""
-    return {k: v for _, values in _read_named("envs", name) for k, v in (values.get("env_args") or {}).items()}
-
-
 def load(alg: str, env: str, overrides: Values, readers: Readers, said: str = "command line") -> Config:
     """The Config of --config=alg --env-config=env with overrides ({dotted key: value}).
 
@@ -137,21 +120,21 @@ def load(alg: str, env: str, overrides: Values, readers: Readers, said: str = "c
     """
     check_choices(("config", "algs", alg), ("env-config", "envs", env))
     own_modules.search(overrides.get("modules_path"))
-    env_layers, alg_layers = _read_named("envs", env), _read_named("algs", alg)
+    env_layers, alg_layers = read_named("envs", env), read_named("algs", alg)
     preset = next((v["preset"] for _, v in reversed(env_layers) if "preset" in v), None)
-    known = {str(name) for source, values in alg_layers for name in _mapping(values, "presets", source)}
+    known = {str(name) for source, values in alg_layers for name in mapping_in(values, "presets", source)}
     for source, values in [*alg_layers, (said, overrides)]:
         if "preset" in values:
             preset = values["preset"]
             if preset is not None and not (isinstance(preset, str) and preset in known):
                 listed = ", ".join(sorted(known)) or "it has none"
                 raise ConfigError(f"{source}: preset = {shown(preset)} is none of {alg}'s: {listed}")
-    layers = [(DEFAULT, _read_mapping(FOLDER / "default.yaml")), *env_layers]
+    layers = [(DEFAULT, defaults()), *env_layers]
     for source, values in alg_layers:
-        presets = _mapping(values, "presets", source)
+        presets = mapping_in(values, "presets", source)
         layers.append((source, {k: v for k, v in values.items() if k != "presets"}))
         if isinstance(preset, str):  # what is none is told with the other keys
-            layers.append((f"{source} [{preset}]", _mapping(presets, preset, f"{source}: presets")))
+            layers.append((f"{source} [{preset}]", mapping_in(presets, preset, f"{source}: presets")))
     return _assemble([*layers, (said, overrides)], readers, {source for source, _ in env_layers} | {DEFAULT})
 
 
@@ -160,7 +143,7 @@ def load_from(path: str | Path, overrides: Values, readers: Readers) -> Config:
     the one that made it."""
     if os.path.isdir(path):
         path = os.path.join(path, "config.yaml")
-    own = _read_mapping(path)
+    own = read_mapping(path)
     if own.keys().isdisjoint(CHOICES):
         raise ConfigError(f"{path} is no configuration of a run; give the run's folder, or its config.yaml")
     if "preset" in overrides and overrides["preset"] != own.get("preset"):
@@ -210,7 +193,7 @@ def parse_overrides(words: Iterable[str]) -> Values:
             told = short(without_passwords(word))
             raise ConfigError(f"command line: {told!r} names no key: a part of it is empty; write env_args.KEY=VALUE")
         _set(values, name, _literal(name, value.strip()))
-    return _flatten(values)
+    return flatten(values)
 
 
 def _set(values: Values, name: str, value: Any) -> None:
@@ -249,20 +232,6 @@ def _literal(name: str, text: str) -> Any:
     return value
 
 
-def told(problems: list[str]) -> str:
-    """Problems as the lines of one message; of many, the first ones."""
-    rest = len(problems) - MOST_TOLD
-    return "\n  ".join(problems[:MOST_TOLD] + ([f"and {rest} more"] if rest > 0 else []))
-
-
-def shown(value: object) -> str:
-    """A value in a message: its beginning, where it is long, and no password."""
-    try:
-        return short(without_passwords(repr(value)), 200)
-    except ValueError:  # a number of more digits than Python writes
-        return f"a {type(value).__name__} with too many digits"
-
-
 def import_sacred() -> Any:
     """The package sacred, without the warning that its 0.8.7 gives: it imports pkg_resources, which the
     pin of setuptools in requirements.txt keeps alive. The import takes half a second, so it is done late."""
@@ -275,7 +244,7 @@ def import_sacred() -> Any:
 def explain(config: Config) -> list[tuple[str, Any, str, str, str]]:
     """Rows (key, value, set by, read by, meaning) of every key, sorted by reader."""
     rows = []
-    for name, value in _flatten(config.values).items():
+    for name, value in flatten(config.values).items():
         d = config.schema[name]
         meaning = d.meta["doc"] + (f" [{d.meta['unit']}]" if d.meta["unit"] else "") + _allowed(d.meta)
         rows.append((name, value, config.sources[name], d.reader, meaning))
@@ -307,7 +276,7 @@ def task_folder(values: dict) -> str:
 def _assemble(layers: Sequence[Layer], readers: Readers, for_all: Collection[str] = ()) -> Config:
     """The Config of [(source, values)], later ones first in rank. for_all: the sources whose keys are for all
     algorithms: those that the chosen classes do not read are left out."""
-    layers = [(source, _flatten(values, source)) for source, values in layers]
+    layers = [(source, flatten(values, source)) for source, values in layers]
     flat, sources = _merge(layers, {})
     last = layers[-1][0]
     own_modules.search(flat.get("modules_path"))
@@ -322,7 +291,7 @@ def _assemble(layers: Sequence[Layer], readers: Readers, for_all: Collection[str
     if not unknown:
         for name in unread:
             # Only what an environment's file sets may be a key that nobody has.
-            if sources[name] in (DEFAULT, BEFORE) or name in _keys_for_some():
+            if sources[name] in (DEFAULT, BEFORE) or name in keys_for_some():
                 del flat[name], sources[name]
     secrets = _take_passwords(flat)
     if flat.get("seed", 0) is None:
@@ -343,9 +312,9 @@ def _assemble(layers: Sequence[Layer], readers: Readers, for_all: Collection[str
         problems.append(f"missing key {name!r}, which {d.reader} reads: {d.meta['doc']}{_chosen(sources, flat, last)}")
     if not unknown:  # else some keys belong to a class that could not be named
         unknown_keys = flat.keys() - schema.keys()
-        owners = _owners() if unknown_keys else {}
+        readers_of = owners() if unknown_keys else {}
         for name in unknown_keys:
-            hint = _hint(name, schema, classes, owners)
+            hint = _hint(name, schema, classes, readers_of)
             hint += _chosen(sources, flat, last) if sources[name] != last else ""
             problems.append(f"{sources[name]}: unknown key {shown(name)} (value {shown(flat[name])}){hint}")
     problems += [problem for cls in classes for problem in _cross_checks(cls, flat, sound)]
@@ -408,24 +377,16 @@ def _cross_checks(cls: Any, flat: Values, sound: Collection[str]) -> list[str]:
     return list(config.problems()) if hasattr(config, "problems") else []
 
 
-def _flatten(values: Mapping[str, Any], where: str = "command line") -> Values:
-    """{dotted key: value}; only env_args is nested, so payoffs and other mappings stay whole. where: for a message."""
-    flat = {k: v for k, v in values.items() if k != "env_args"}
-    env_args = values.get("env_args") or {}
-    if not isinstance(env_args, dict):
-        told = f"env_args = {shown(env_args)} must be a mapping, such as env_args.key=climbing"
-        raise ConfigError(f"{where}: {told}")
-    return flat | {f"env_args.{k}": v for k, v in env_args.items()}
-
-
 def _chosen(sources: dict, flat: dict, last: str) -> str:
     """Which choices of classes the `last` layer makes, where it makes any: others read other keys."""
     chosen = [f"{key} = {shown(flat[key])}" for key in CHOICES if sources.get(key) == last]
     return f"; {last}: {', '.join(chosen)}, which decides what is read" if chosen else ""
 
 
-def _hint(name: str, schema: Mapping[str, Declaration], classes: Iterable[Any], owners: Mapping[str, list[str]]) -> str:
-    """What an unknown key may mean. owners: see `_owners`."""
+def _hint(
+    name: str, schema: Mapping[str, Declaration], classes: Iterable[Any], readers_of: Mapping[str, list[str]]
+) -> str:
+    """What an unknown key may mean. readers_of: what `owners` gives."""
     expected = {
         ("env_args." if getattr(cls, "reads_env_args", False) else "") + k: v
         for cls in classes
@@ -440,10 +401,10 @@ def _hint(name: str, schema: Mapping[str, Declaration], classes: Iterable[Any], 
         return f"; EPyMARL's: {EPYMARL[bare]}"
     if f"env_args.{name}" in schema:
         return f"; did you mean 'env_args.{name}'?"
-    if name in owners:
-        return f"; it belongs to {', '.join(owners[name])}"
-    if f"env_args.{name}" in owners:
-        return f"; env_args.{name} belongs to {', '.join(owners[f'env_args.{name}'])}"
+    if name in readers_of:
+        return f"; it belongs to {', '.join(readers_of[name])}"
+    if f"env_args.{name}" in readers_of:
+        return f"; env_args.{name} belongs to {', '.join(readers_of[f'env_args.{name}'])}"
     if str(name).lower() == "env_args":
         return "; did you mean 'env_args'?"
     nested = str(name).startswith("env_args.")  # compared without the prefix, which makes all look alike
@@ -452,119 +413,9 @@ def _hint(name: str, schema: Mapping[str, Declaration], classes: Iterable[Any], 
     return f"; did you mean {others[close[0]]!r}?" if close else ""
 
 
-def _owners() -> dict[str, list[str]]:
-    """{key: the files of config/algs (but for _ns) and config/envs that set it, or extend one that does}."""
-    owners: dict[str, list[str]] = {}
-    for kind in ("algs", "envs"):
-        for file in names(kind):
-            if not file.endswith("_ns"):
-                for name in _keys_of(kind, file) - {"presets"}:
-                    owners.setdefault(name, []).append(file)
-    return owners
-
-
-def _keys_for_some() -> set[str]:
-    """The keys that default.yaml or some file of config/algs sets: some class reads them."""
-    own = {name for alg in names("algs") for name in _keys_of("algs", alg)}
-    return own | _flatten(_read_mapping(FOLDER / "default.yaml")).keys()
-
-
-def _keys_of(kind: str, name: str) -> set[str]:
-    """The keys of config/kind/name.yaml and of what it extends; none where it cannot be read: it is not in use."""
-    try:
-        return {key for _, values in _read_named(kind, name) for key in _flatten(values)}
-    except ConfigError:
-        return set()
-
-
 def _allowed(meta: Mapping[str, Any]) -> str:
     if meta["choices"]:
         return f" ({' | '.join(map(str, meta['choices']))})"
     words = list(meta["words"])
     bounds = [f"{sign} {meta[k]}" for k, sign in (("low", "≥"), ("above", ">"), ("high", "≤")) if meta[k] is not None]
     return f" ({', '.join(bounds + words)})" if bounds or words else ""
-
-
-def check_choices(*choices: tuple[str, str, str | None]) -> None:
-    """ConfigError unless each (flag, kind, name) names a YAML file of its kind."""
-    problems = []
-    for flag, kind, name in choices:
-        known = names(kind)
-        if not name:
-            problems.append(f"missing --{flag}=NAME; known: {', '.join(known)}")
-        elif is_path(name):
-            if not os.path.isfile(name):
-                problems.append(f"--{flag}={name}: there is no such file")
-        elif name not in known:
-            problems.append(f"--{flag}={name}: unknown; known: {', '.join(known)}{nearest(name, known)}")
-    if problems:
-        raise ConfigError("\n  ".join(problems))
-
-
-def _path(kind: str, name: str) -> Path:
-    return Path(name) if is_path(name) else FOLDER / kind / f"{name}.yaml"
-
-
-def is_path(name: object) -> bool:
-    """Whether --config or --env-config names a file of the user's own."""
-    return str(name).endswith((".yaml", ".yml"))
-
-
-def own_files(kind: str, name: str) -> list[Path]:
-    """The user's own YAML files that --config or --env-config=name reads."""
-    ours = {f"config/{kind}/{known}.yaml" for known in names(kind)}
-    return [Path(source).absolute() for source, _ in _read_named(kind, name) if source not in ours]
-
-
-def _read_named(kind: str, name: str | None) -> list[Layer]:
-    """[(source, values)] of config/kind/name.yaml, after what it extends."""
-    layers, seen = [], {}  # seen: {the file, however it is spelled: its name}
-    while name is not None:
-        file = os.path.realpath(name) if is_path(name) else name
-        if file in seen:
-            raise ConfigError(f"config/{kind}: {' extends '.join([*seen.values(), name])}: a circle")
-        seen[file] = name
-        values, source = _read_mapping(_path(kind, name)), name if is_path(name) else f"config/{kind}/{name}.yaml"
-        if kind == "algs" and is_path(name):
-            values = {"name": Path(name).stem} | values
-        left_out = {"extends", "in_hosts", *_for_hosts_alone(values, source, is_path(name))}
-        layers.insert(0, (source, {k: v for k, v in values.items() if k not in left_out}))
-        before, name = name, values.get("extends")
-        if is_path(name):
-            # Beside the file that names it, else told from the working directory.
-            beside = Path(before).parent / str(name) if is_path(before) else Path(str(name))
-            name = str(beside) if beside.is_file() else str(name)
-            if not os.path.isfile(name):
-                raise ConfigError(f"{source}: extends = {shown(name)}: there is no such file")
-        elif name is not None and name not in names(kind):
-            known = ", ".join(names(kind))
-            raise ConfigError(f"{source}: extends = {shown(name)}: unknown; known: {known}{nearest(name, names(kind))}")
-    return layers
-
-
-def _for_hosts_alone(values: dict, source: str, own: bool) -> set[str]:
-    """The keys that `values` has from its `in_hosts`. own: it is a file of the user's: what it changes there would go
-    unheard, and is refused."""
-    block = _mapping(values, "in_hosts", source)
-    if own and block:
-        ours = [_mapping(_read_mapping(_path("algs", name)), "in_hosts", name) for name in names("algs")]
-        for key, value in block.items():
-            if all(there.get(key) != value for there in ours):
-                told = "is for an EPyMARL checkout alone; to set the key here, write it outside of in_hosts"
-                raise ConfigError(f"{source}: in_hosts: {key} = {shown(value)} {told}")
-    return {key for key, value in block.items() if values.get(key) == value}
-
-
-def _mapping(values: dict, key: str, where: str) -> dict:
-    """values[key], which is a mapping; an empty one where it is null or not there. where: for the message."""
-    value = values.get(key)
-    if value is not None and not isinstance(value, dict):
-        raise ConfigError(f"{where}: {key} = {shown(value)} must be a mapping, {{KEY: VALUE}}")
-    return value or {}
-
-
-def _read_mapping(path: str | Path) -> Values:
-    values = read_yaml(path)
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: must hold `key: value` lines, not {type(values).__name__}")
-    return values

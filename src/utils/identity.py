@@ -65,9 +65,3 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
 def text(value: object) -> str:
     """A value as text, the same after it has been through YAML (tuples become lists)."""
     return json.dumps(value, sort_keys=True, default=str)
-
-
-def short(value: object, most: int = 24) -> str:
-    """A configuration's value as a few characters."""
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return text if len(text) <= most else text[: most - 1] + "…"

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 import sys
 import time
@@ -19,6 +18,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from utils.args import ConfigError, key
+from utils.messages import brief, unwritable, without_user
 
 WINDOW = 5  # recent values of a key that the console line averages, as in EPyMARL
 COLUMNS = 4  # of the console's table, at most
@@ -41,8 +41,7 @@ class LoggingConfig:
 
     def __post_init__(self) -> None:
         if self.mongo_url and not self.mongo_db:
-            scheme, _, _, rest = _parts(without_password(self.mongo_url))
-            raise ConfigError(f"mongo_url is {scheme + rest!r} but mongo_db is not set; name a database")
+            raise ConfigError(f"mongo_url is {without_user(self.mongo_url)!r} but mongo_db is not set; name a database")
         if self.use_wandb and not (self.wandb_team and self.wandb_project):
             raise ConfigError("use_wandb needs both wandb_team and wandb_project")
 
@@ -77,12 +76,6 @@ class Outage:
             self.active = True  # before the message: the console may be what fails
             self.console.warning("%s: %s; %s", self.name, brief(error), self.consequence)
         return True
-
-
-def brief(error: BaseException, limit: int = 200) -> str:
-    """An exception as one short line: pymongo's and wandb's messages run to pages."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:limit]}{'…' if len(text) > limit else ''}"
 
 
 class Record(NamedTuple):
@@ -245,61 +238,3 @@ def _open_log_file(path: Path, mine: Callable[[], bool]) -> _LogFileHandler:
         return _LogFileHandler(path, mine)
     except OSError as error:
         raise unwritable(path, error) from error
-
-
-def unwritable(path: str | Path, error: BaseException) -> ConfigError:
-    """The ConfigError for a place that an OSError bars."""
-    return ConfigError(f"{path}: cannot be written: {error}; change local_results_path")
-
-
-def missing_package(wanted_by: str, requirement: str) -> ConfigError:
-    """The ConfigError for an optional package, with its pip line. wanted_by: the key that asks for it."""
-    package = requirement.split("==")[0]
-    return ConfigError(f"{wanted_by} needs {package}; install it with: pip install {requirement}")
-
-
-def without_password(url: str) -> str:
-    """A mongo_url as it may be saved and told: with the user's name, without a password of any kind.
-
-    Of a password that should be percent-encoded and is not, nothing stays either. An address that is none stays none.
-    """
-    scheme, user, password, rest = _parts(url)
-    user = "" if user is None else f"{user}@"
-    return _OPTIONS_WITH_SECRETS.sub(r"\1\2", scheme + user + rest)
-
-
-def split_password(url: str) -> tuple[str, str | None]:
-    """(a mongo_url without the password of its user, that password as it stands there or None)."""
-    scheme, user, password, rest = _parts(url)
-    return (scheme + rest if user is None else f"{scheme}{user}@{rest}"), password
-
-
-def without_passwords(text: str) -> str:
-    """A text without what may be a password in a URL in it; too much may go."""
-    text = re.sub(r"(://?[^:@/\s]*):.*@", r"\1:***@", text, flags=re.DOTALL)  # a Path has one slash
-    return _OPTIONS_WITH_SECRETS.sub(r"\1\2***", text)
-
-
-_HOST = r"(?:\[[^]@]*\]|[^][:@/?,]*)(?::[\d\s]*)?"
-_OPTION = r"\w+=[^&;]*"  # an @ in a value is no end of a password
-_MONGO_URL = re.compile(
-    r"([\w+.-]+://|(?!.*://))(?:([^:@/?]*)(?::([^@/?]*))?@)?"
-    rf"({_HOST}(?:,{_HOST})*(?:\?[^@]*|/[^@?]*(?:\?(?:[^@]*|{_OPTION}(?:[&;]{_OPTION})*))?)?)"
-)
-_OPTIONS_WITH_SECRETS = re.compile(r"([?&;]\w*password=)[^&;]*|(AWS_SESSION_TOKEN:)[^&;,]*", re.IGNORECASE)
-
-
-def _parts(url: str) -> tuple[str, str | None, str | None, str]:
-    """(scheme with ://, user, password, hosts and all behind them) of a mongo_url."""
-    found = _MONGO_URL.fullmatch(url)
-    if found and (found[1] or found[2] is None):
-        scheme, user, password, rest = found.groups()
-        return scheme, user, password, rest
-    scheme, there, rest = url.partition("://")
-    if there and "@" in rest:  # the password holds what should be percent-encoded
-        login, _, rest = rest.rpartition("@")
-        user, colon, password = login.partition(":")
-        return scheme + there, user, password if colon else None, rest
-    scheme, rest = (scheme + there, rest) if there else ("", url)
-    host, colon, _ = rest.partition(":")  # a port that is none, or a password without its host
-    return scheme, None, None, host + colon + ("***" if colon else "")

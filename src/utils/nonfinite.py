@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from utils.args import NotFinite, TrainingError
-from utils.logging import brief
+from utils.messages import brief
 
 IN_A_ROW = 10  # the most that may be left out one after the other, and of the first 1,000
 SHARE = 0.01  # of all, the most that may be left out

@@ -17,7 +17,7 @@ from typing import Any
 
 from utils import interrupts
 from utils.args import ConfigError
-from utils.logging import brief
+from utils.messages import brief
 from utils.registry import MissingPackage
 from utils.temporary_folders import temporary_folder
 

@@ -25,7 +25,7 @@ import torch
 from utils.args import ConfigError, key
 from utils.checkpoint import unpickled
 from utils.disk import sync_folder
-from utils.identity import short
+from utils.messages import short
 from utils.runs import LARGEST_JSON, Damaged, is_step, read_bytes
 
 FORMAT = 1

@@ -23,7 +23,8 @@ from utils.args import ConfigError
 from utils.checkpoint import is_step, read_meta, write_checksums, written_by
 from utils.claim import Claim, Held, take
 from utils.config import task_folder, task_name
-from utils.logging import Logger, unwritable
+from utils.logging import Logger
+from utils.messages import unwritable
 from utils.runs import read_bytes
 from utils.version import VERSION, commit
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from utils.args import ConfigError
-from utils.identity import short, text
+from utils.identity import text
+from utils.messages import short
 from utils.yaml_file import DEEPEST, read_yaml
 
 LARGEST, LARGEST_JSON = 2**32, 2**28  # bytes of a file that is read whole

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from utils.args import ConfigError
-from utils.identity import short
+from utils.messages import short
 
 MOST_BYTES = 2**20
 MOST_VALUES = 100_000  # with what aliases repeat

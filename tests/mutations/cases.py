@@ -23,7 +23,8 @@ from mutations.bases import GAMES, ROOT, RUNS, STATES, Bases, signed, tiny, word
 from mutations.forked import CANARY, Case
 from parts import readers
 from utils.checkpoint import write_checksums
-from utils.config import load, names
+from utils.config import load
+from utils.config_files import names
 from utils.runs import read_bytes
 
 HERE = f"../{CANARY}"  # from the working directory

@@ -240,7 +240,7 @@ def _sandbox(folder: Path, draw: bool) -> None:
         patch.setattr("tables.draw", lambda learned, path, title: path.touch())
         patch.setattr("reporting.figures.save", lambda figure: (b"", b""))
     if (folder / WORK / "config").is_dir():
-        patch.setattr("utils.config.FOLDER", folder / WORK / "config")
+        patch.setattr("utils.config_files.FOLDER", folder / WORK / "config")
     allowed = (str(folder) + "/", *DEVICES)
     told = os.open(folder / "elsewhere", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 

@@ -34,7 +34,8 @@ from recording.mongo_observer import PatientMongoObserver
 from recording.observers import file_observer, plain
 from recording.sinks import JsonlSink, SacredSink, cut_metrics
 from utils.args import ConfigError
-from utils.logging import Record, without_password, without_passwords
+from utils.logging import Record
+from utils.messages import without_password, without_passwords
 
 SRC = Path(__file__).parents[2] / "src"
 CONFIG = {

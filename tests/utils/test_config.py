@@ -7,9 +7,10 @@ import pytest
 import yaml
 
 from parts import readers
-from utils import config as configuration
+from utils import config_files
 from utils.args import ConfigError
-from utils.config import EPYMARL, explain, load, load_from, names, parse_overrides, task_folder, task_name
+from utils.config import EPYMARL, explain, load, load_from, parse_overrides, task_folder, task_name
+from utils.config_files import names
 
 
 def loaded(alg="qtran_alt", env="matrix_game", *words):
@@ -28,10 +29,10 @@ def folder(tmp_path, monkeypatch):
     for kind in ("algs", "envs"):
         (tmp_path / kind).mkdir()
         for name in names(kind):
-            text = (configuration.FOLDER / kind / f"{name}.yaml").read_text()
+            text = (config_files.FOLDER / kind / f"{name}.yaml").read_text()
             (tmp_path / kind / f"{name}.yaml").write_text(text)
-    (tmp_path / "default.yaml").write_text((configuration.FOLDER / "default.yaml").read_text())
-    monkeypatch.setattr(configuration, "FOLDER", tmp_path)
+    (tmp_path / "default.yaml").write_text((config_files.FOLDER / "default.yaml").read_text())
+    monkeypatch.setattr(config_files, "FOLDER", tmp_path)
     return lambda kind, name, text: (tmp_path / kind / f"{name}.yaml").write_text(text)
 
 
@@ -81,7 +82,7 @@ def test_a_run_s_file_takes_no_other_preset(tmp_path):
 
 def test_a_copy_of_qtran_s_file_keeps_what_is_added_to_it(tmp_path):
     """Its block for other checkouts is left out, and nothing else."""
-    text = (configuration.FOLDER / "algs" / "qtran_alt.yaml").read_text()
+    text = (config_files.FOLDER / "algs" / "qtran_alt.yaml").read_text()
     mine = tmp_path / "mine.yaml"
     mine.write_text(f"td_lambda: 0.8\nbuffer_size: 123\n{text}")
     values = loaded(str(mine), "two_step").values

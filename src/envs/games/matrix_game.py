@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from envs.games import pictures
 from envs.vector import ArrayEnv, EnvInfo, Observation, Seed, note_on_actions, observed
 from utils.args import ConfigError, key
-from utils.identity import short
+from utils.messages import short
 
 MOST_AGENTS = 31  # numpy broadcasts 32 axes, and one is the game state
 LARGEST = 1e15  # payoff: its square still is a number of single precision, which networks learn in

@@ -22,7 +22,7 @@ from envs.games import pictures
 from envs.vector import ArrayEnv, EnvInfo, Observation, Seed
 from utils import interrupts
 from utils.args import ConfigError, key
-from utils.logging import brief
+from utils.messages import brief
 
 SCENARIOS = (
     "3m", "8m", "25m", "2s3z", "3s5z", "5m_vs_6m", "10m_vs_11m", "27m_vs_30m", "3s_vs_5z", "3s5z_vs_3s6z", "6h_vs_8z",

@@ -22,7 +22,7 @@ from envs.gymma.keys import INSTALL
 from envs.vector import ArrayEnv, EnvInfo, GameError, Observation, Seed, checked_range, note_on_actions
 from utils.args import ConfigError
 from utils.args import key as declare  # `key` is one of the keys
-from utils.logging import brief
+from utils.messages import brief
 
 EXAMPLES = "lbforaging:Foraging-8x8-2p-3f-v3, rware:rware-tiny-2ag-v2, pz-mpe-simple-spread-v3, vmas-balance"
 PICTURES = "rgb_array"  # Gymnasium's and PettingZoo's render_mode for games that are asked for pictures

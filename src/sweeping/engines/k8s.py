@@ -15,7 +15,7 @@ import yaml
 from sweeping.plan import folder_name
 from sweeping.submission import Order, Submission
 from utils.args import ConfigError
-from utils.logging import unwritable
+from utils.messages import unwritable
 from utils.runs import read_bytes
 
 PASSWORD = "/secrets/mongo"  # folder of the pod with the entries of the Secret

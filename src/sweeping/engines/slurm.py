@@ -17,7 +17,7 @@ from sweeping.estimate import Estimate, duration
 from sweeping.submission import FOLDER, SPARE, Order, Submission
 from utils.args import ConfigError, nearest
 from utils.identity import identity
-from utils.logging import unwritable
+from utils.messages import unwritable
 from utils.runs import read_json
 
 INSTALL = "apt-get install slurm-wlm"
