@@ -23,6 +23,8 @@ from utils.words import Several, names, points, seeds, steps
 if TYPE_CHECKING:
     from reporting.grouping import Entry
     from reporting.ranges import Range
+    from reporting.results import Result
+    from reporting.selection import Selection
     from reporting.watch import Live, UnderWay
     from sweeping.study import Study
 DETAILS = """\
@@ -41,7 +43,7 @@ reads every run directory and every Sacred folder (EPyMARL's results/sacred) in 
 
 runs are grouped by algorithm and task; runs of one algorithm whose configurations differ are variants of their own.
 Only finished runs count; all others are listed with the reason, and how far they are. --watch goes on, and writes the
-page anew as runs go on, until Ctrl-C; the page in the browser loads itself again. Higher values of the metric are taken
+page anew as runs go on, until Ctrl-C; the browser reloads the page. Higher values of the metric are taken
 to be better.
 
 names are those of the configuration (qtran_alt) or those of the figures (QTRAN-alt); * stands for anything ("qmix*").
@@ -201,18 +203,22 @@ def read_studies(options: argparse.Namespace) -> dict[str, Study]:
     return plans
 
 
-def not_begun(plans: dict[str, Study], entries: list[Entry]) -> list[tuple[str, str, list[int]]]:
-    """[(algorithm, environment, [seed])] of the runs of studies that have no run directory."""
+def not_begun(plans: dict[str, Study], results: list[Result], chosen: Selection) -> list[tuple[str, str, list[int]]]:
+    """[(algorithm, environment, [seed])] of the runs of studies that are chosen and have no run directory. results: of
+    all runs that were found."""
     from sweeping.plan import folder_name
 
-    there = {(str(e.result.path.parents[2]), e.name, e.seed) for e in entries if len(e.result.path.parents) > 2}
+    there = {(r.path.resolve().parents[2], r.config.get("name"), r.config.get("seed")) for r in results if r.config}
     out = []
     for folder, study in plans.items():
-        for environment in study.environments:
-            for algorithm in study.algorithms:
-                place = str(Path(folder, folder_name(environment)))
-                seeds = [seed for seed in study.seeds if (place, algorithm, seed) not in there]
-                out += [(algorithm, environment, seeds)] if seeds else []
+        seeds = [seed for seed in study.seeds if chosen.seeds is None or seed in chosen.seeds]
+        for environment, (file, changes) in study.environments.items():
+            names = {environment, file, *(str(changes.get(f"env_args.{key}")) for key in ("map_name", "key"))}
+            place = Path(folder, folder_name(environment)).resolve()
+            for algorithm, (base, _) in study.algorithms.items():
+                left = [seed for seed in seeds if (place, algorithm, seed) not in there]
+                if left and chosen.keeps({algorithm, base}, names):
+                    out.append((algorithm, environment, left))
     return out
 
 
@@ -225,12 +231,17 @@ def report(options: argparse.Namespace, plans: dict[str, Study], live: Live | No
     chosen, folders = selection.of(options, plans if live else ())
     given = ranges.read_ranges(options.ranges) if options.ranges else {}
     results, copies = find_results(folders, [options.metric] if options.metric else grouping.JUDGED_BY)
+    waiting = not_begun(plans, results, chosen)
+    later = set()  # names of runs that may begin while the page is renewed
+    for study in plans.values() if live else ():
+        for named in (study.algorithms, study.environments):
+            later |= {name for label, (file, _) in named.items() for name in (label, file)}
     if results or not live:
-        results = selection.chosen(results, chosen)
+        results = selection.chosen(results, chosen, bool(live and waiting))
     entries = grouping.entries(results, options.metric)
     if entries:
-        entries = selection.narrow(entries, chosen)
-    under_way = watch.UnderWay(entries, not_begun(plans, entries))
+        entries = selection.narrow(entries, chosen, later)
+    under_way = watch.UnderWay(entries, waiting)
     if live:
         live.said = under_way.sentence()
     page = page_of(options)

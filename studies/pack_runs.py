@@ -101,7 +101,7 @@ def act(options: argparse.Namespace) -> int:
                     raise too_large(file, options.most)
     if packed.tell() > most:
         raise too_large(file, options.most)
-    partial = file.with_name(f"{file.name}.partial")
+    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         try:

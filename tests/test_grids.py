@@ -70,7 +70,7 @@ def test_the_best_setting_on_each_task_and_over_all(tmp_path, unpainted):
     assert "qtran_alt on two_step: the best of 3 settings is lr=0.2: 3.05 [3.00, 3.10], seeds 1001-1002" in said.out
     assert "; the intervals of 0 of the 2 others reach into its own; 1 setting without a run that counts" in said.out
     assert "qtran_alt on other: the best of 3 settings is lr=0.3" in said.out
-    assert "qtran_alt over 2 tasks: the best mean rank, 1.5 of 3, has lr=0.2\n" in said.out
+    assert "qtran_alt over 2 tasks: the best mean rank, 1.5 of 3, has lr=0.2; 1 of the 2 others has the same\n" in said.out
     assert [r["lr"] for r in said.rows("grid", task="two_step")] == ["0.2", "0.3", "0.1"]
     assert "qmix" not in "".join(r["algorithm"] for r in said.rows("grid"))
 
@@ -214,6 +214,30 @@ def test_a_study_that_has_not_begun(tmp_path, monkeypatch):
     said = Said(path, "--watch", out=page.parent)
     assert said.code == 130 and "0 of 2 runs finished; 2 not begun" in said.out
     assert "qmix" in said.html and "No run is finished yet" in said.html
+
+
+def test_runs_that_were_not_asked_for_are_not_missing(tmp_path, monkeypatch):
+    """A selection of a report is one of the study's runs too; what is finished has begun, chosen or not."""
+    path = study(tmp_path, algorithms="[qmix, vdn]", seeds="1-3")
+    for name, seeds in (("qmix", (1, 2, 3)), ("vdn", (1, 2))):
+        for seed in seeds:
+            ours(tmp_path / "results" / "two_step", name=name, seed=seed)
+
+    def sentence(*argv):
+        said = Said(path, *argv, out=tmp_path / "results" / "report")
+        assert said.code == 0, said.err
+        return re.findall(r"\d+ of \d+ runs? finished[^.]*", said.html)
+
+    assert sentence() == ["5 of 6 runs finished; 1 not begun"]
+    assert sentence("--seeds", "1,3") == ["3 of 4 runs finished; 1 not begun"]
+    assert sentence("--algorithms", "qmix") == sentence("--seeds", "2") == []  # all of them are finished
+
+    def ctrl_c(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("reporting.watch.time.sleep", ctrl_c)  # after the first page
+    said = Said(path, "--algorithms", "vdn", "--seeds", "3", "--watch", out=tmp_path / "results" / "report")
+    assert said.code == 130 and "0 of 1 run finished; 1 not begun" in said.out
 
 
 @pytest.mark.parametrize(

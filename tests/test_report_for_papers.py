@@ -65,6 +65,16 @@ def test_a_worked_example_of_the_score_over_all_tasks(tmp_path, unpainted):
     assert "win rates as they are" in run.html
 
 
+def test_a_task_with_more_runs_weighs_no_more_in_the_score_over_all_tasks(tmp_path):
+    """Middle, interval, mean and median are of the same weights: half of the weight is at 0, half at 1."""
+    for seed in range(1, 9):
+        flat(tmp_path, 0.0, seed=seed, env="smax", env_args={"map_name": "3m"}, metric=WON)
+    for seed in (1, 2):
+        flat(tmp_path, 8.0, seed=seed, env="matrix_game", env_args={"payoff": [[0, 0], [0, 8]]})
+    (row,) = said(tmp_path).rows("final", task="all tasks")
+    assert [float(row[key]) for key in ("iqm", "lower", "upper", "mean", "median")] == [0.5] * 5
+
+
 def test_a_bad_run_changes_nobody_elses_score(tmp_path):
     two_games(tmp_path)
     before = said(tmp_path).rows("final", task="all tasks", algorithm="qmix")
@@ -152,6 +162,16 @@ def test_until(tmp_path):
     run = said(tmp_path, "--until", "2e1")
     assert [int(r["step"]) for r in run.rows("learning_curves")] == [0, 10, 20]
     assert [r["final"] for r in run.rows("runs")] == ["3.0", "4.0", "5.0"]  # 2, and 1, 2, 3 of the seeds
+
+
+def test_until_does_not_make_a_diverged_run_count(tmp_path):
+    curves(tmp_path)
+    diverged = ours(tmp_path, {0: 0.0, 10: 9.0, 20: None, 30: None, 40: None}, seed=9)
+    for until, held in ((40, 3), (30, 2)):
+        (row,) = said(tmp_path, "--until", until).rows("runs", path=str(diverged))
+        assert row["counts"] == "no" and "are not finite" in row["left_out"] and row["nonfinite"] == str(held)
+    (row,) = said(tmp_path, "--until", 10).rows("runs", path=str(diverged))
+    assert row["counts"] == "yes" and row["nonfinite"] == "0"
 
 
 # ---- which runs

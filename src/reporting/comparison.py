@@ -239,15 +239,15 @@ def _tell(task: Task, algorithms: Algorithms) -> None:
         )
     if len(task.steps) == 1:
         task.warnings.append(f"only one evaluation point, {task.steps[0]:,.0f}, is common to all runs")
-    nulls = [e.result.nonfinite[task.metric] for e in entries]
+    nulls = [len(e.result.nonfinite[task.metric]) for e in entries]
     if any(nulls):
         task.warnings.append(
             f"{sum(nulls):,} values of {plain(task.metric)} in {sum(n > 0 for n in nulls)} runs are not finite: "
-            "those points are missing, the nearest others stand in"
+            "the nearest other points are used instead"
         )
     damaged = [e.result.damaged_lines for e in entries]
     if any(damaged):
-        task.warnings.append(f"{sum(damaged):,} damaged lines in {sum(n > 0 for n in damaged)} runs were passed over")
+        task.warnings.append(f"{sum(damaged):,} damaged lines in {sum(n > 0 for n in damaged)} runs were skipped")
 
 
 def _end(entry: Entry) -> int:
@@ -289,9 +289,9 @@ def _final(task: str, metric: str, strata: Strata, reps: int) -> Iterator[Row]:
         lower, upper = st.interval(st.pooled_iqm, *scores, reps=reps)
         runs = np.concatenate(scores)
         yield dict(
-            task=task, algorithm=algorithm, metric=metric, n=len(runs), iqm=float(st.iqm(runs)), lower=float(lower),
-            upper=float(upper), mean=float(runs.mean()), median=float(np.median(runs)), min=float(runs.min()),
-            max=float(runs.max()),
+            task=task, algorithm=algorithm, metric=metric, n=len(runs), iqm=float(st.pooled_iqm(*scores)),
+            lower=float(lower), upper=float(upper), mean=st.pooled_mean(*scores), median=st.pooled_median(*scores),
+            min=float(runs.min()), max=float(runs.max()),
         )  # fmt: skip
 
 

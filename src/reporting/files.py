@@ -42,7 +42,7 @@ def _run_row(e: Entry) -> Row:
     row = dict(path=r.path, source=r.source, algorithm=e.algorithm, task=e.task, seed=e.seed, status=r.status)
     row |= dict(counts="no" if e.left_out else "yes", left_out=e.left_out, metric=e.metric, final=e.final)
     row |= dict(steps_to_threshold=e.steps_to_threshold, steps=r.t_env, t_max=e.keys.get("t_max"))
-    row |= dict(evaluations=len(r.series.get(e.metric, [[]])[0]), nonfinite=r.nonfinite.get(e.metric, 0))
+    row |= dict(evaluations=len(r.series.get(e.metric, [[]])[0]), nonfinite=len(r.nonfinite.get(e.metric, ())))
     row |= dict(damaged_lines=r.damaged_lines, wall_time_s=r.wall_time_s, updates_per_1000_steps=r.updates)
     row |= dict(parameters=r.parameters, commit=r.commit, qtran=r.versions.get("qtran"))
     return row | {name: r.versions.get(name) for name in ("python", "torch", "numpy")}
@@ -62,7 +62,8 @@ def write(out: Path, files: dict[str, bytes]) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
-            partial = out / f"{name}.partial"  # a browser that loads the page meanwhile gets a whole one
+            # A browser that loads the page meanwhile gets a whole one. Another report may write to the same folder.
+            partial = out / f"{name}.{os.getpid()}.partial"
             try:
                 partial.write_bytes(data)
                 os.replace(partial, out / name)

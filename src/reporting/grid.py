@@ -142,8 +142,10 @@ def choices(found: list[Search]) -> list[tuple[str, str]]:
         ranked = _by_mean_rank(of_base) if len(of_base) > 1 else []
         if ranked:
             rank, row = ranked[0]
+            same = sum(other == rank for other, _ in ranked) - 1
+            level = f"; {same} of the {len(ranked) - 1} others {'has' if same == 1 else 'have'} the same" if same else ""
             said = f"{base} over {len(of_base)} tasks: the best mean rank, {rank:.1f} of {len(ranked)}, has"
-            out.append((f"{said} {words(row['values'])}", _yaml(base, row)))
+            out.append((f"{said} {words(row['values'])}{level}", _yaml(base, row)))
     return out
 
 
@@ -154,15 +156,12 @@ def lacking(found: list[Search]) -> list[str]:
 
 
 def _by_mean_rank(of_base: list[Search]) -> list[tuple[float, dict]]:
-    """(mean rank over the tasks, a row) of the settings that are on all of them, best first."""
-    ranks, rows = {}, {}
-    for search in of_base:
-        for row in search.rows:
-            rank = 1 + sum(other["iqm"] > row["iqm"] for other in search.rows)
-            ranks.setdefault(text(row["values"]), []).append(rank)
-            rows[text(row["values"])] = row
-    everywhere = [(sum(r) / len(r), key) for key, r in ranks.items() if len(r) == len(of_base)]
-    return [(rank, rows[key]) for rank, key in sorted(everywhere)]
+    """(mean rank over the tasks, a row) of the settings that are on all of them, among these alone, best first."""
+    tasks = [{text(row["values"]): row for row in search.rows} for search in of_base]
+    everywhere = set.intersection(*(set(rows) for rows in tasks))
+    ranks = {key: [1 + sum(rows[o]["iqm"] > rows[key]["iqm"] for o in everywhere) for rows in tasks] for key in everywhere}
+    ordered = sorted((sum(ranks[key]) / len(tasks), key) for key in everywhere)
+    return [(rank, tasks[-1][key]) for rank, key in ordered]
 
 
 def words(values: dict) -> str:

@@ -60,7 +60,7 @@ def entries(results: list[Result], metric: str | None = None) -> list[Entry]:
     out = [_entry(result) for result in results]
     _name_labelled(out)
     for e in counting(out):  # a run that says nothing must not take the place of another
-        held = [name for name in JUDGED_BY if name in e.result.last_step]
+        held = [name for name in JUDGED_BY if name in e.result.nonfinite]
         names = [metric] if metric else held or ["test_return_mean"]
         reasons = [_says_nothing(e.result, name) for name in names]
         if all(reasons):
@@ -185,9 +185,8 @@ def _metric_of(group: list[Entry]) -> str:
 def _says_nothing(result: Result, name: str) -> str | None:
     """Why a metric does not tell how good a run is, or None."""
     if name not in result.series:
-        held = result.nonfinite.get(name)
-        return f"no value of {plain(name)} is finite" if held else f"has no metric {plain(name)}"
-    if result.series[name][0][-1] < 0.95 * result.last_step[name]:  # it diverged, before the last 5 % of its steps
+        return f"no value of {plain(name)} is finite" if len(result.nonfinite.get(name, ())) else f"has no metric {plain(name)}"
+    if result.series[name][0][-1] < 0.95 * result.last_step(name):  # it diverged, before the last 5 % of its steps
         return f"its last values of {plain(name)} are not finite"
     return None
 

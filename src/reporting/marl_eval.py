@@ -92,7 +92,10 @@ def _run(entry: Any, steps: np.ndarray, metrics: list[str]) -> dict:
     that tested best came to (absolute_metric=True), else the best evaluation, as BenchMARL has it."""
     series = entry.result.series
     values = {m: st.nearest(series[m][0], series[m][1], steps)[0] for m in reversed(metrics)}
-    best = {m: entry.result.absolute.get(m.removeprefix("test_"), float(v.max())) for m, v in values.items()}
+    so_far = {m: series[m][1][series[m][0] <= steps[-1]] for m in values}  # all evaluations, also between `steps`
+    best = {
+        m: entry.result.absolute.get(m.removeprefix("test_"), float(max([*v, *so_far[m]]))) for m, v in values.items()
+    }
     out: dict[str, dict] = {
         f"step_{k}": {"step_count": int(step)} | {_name(m): [float(v[k])] for m, v in values.items()}
         for k, step in enumerate(steps)

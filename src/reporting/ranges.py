@@ -25,6 +25,8 @@ class Range(NamedTuple):
 
 
 WON = Range(0.0, 1.0, "win rates as they are")
+BEST = "returns: random play is 0, best play 1"
+FOOD = "returns: no food is 0, all food 1"
 
 
 def of_task(entries: list[Entry], metric: str, given: dict[str, Range]) -> Range | None:
@@ -39,7 +41,8 @@ def of_task(entries: list[Entry], metric: str, given: dict[str, Range]) -> Range
     if metric not in RETURNS or e.keys.get("reward_scalarisation") == "mean" and e.keys.get("env") == "gymma":
         return None  # of a mean over agents, whose number is not known here, nothing is declared
     known = _declared(e) or _noted(entries)
-    return None if known is None else Range(*known, "returns: random play is 0, best play 1")
+    forages = str(e.keys.get("env_args.key")).startswith("lbforaging")  # no random play is declared of it
+    return None if known is None else Range(*known, FOOD if forages else BEST)
 
 
 def _declared(entry: Entry) -> tuple[float, float] | None:

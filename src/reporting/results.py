@@ -43,11 +43,14 @@ class Result:
     commit: str | None = None
     series: dict = field(default_factory=dict)
     damaged_lines: int = 0  # of metrics.jsonl, the last one not counted
-    nonfinite: dict = field(default_factory=dict)  # {metric: points that hold no finite number}
-    last_step: dict = field(default_factory=dict)  # {metric: step of its last point, finite or not}
+    nonfinite: dict = field(default_factory=dict)  # {metric: steps [P] of its points that hold no finite number}
     label: str = ""  # of PATH=LABEL
     absolute: dict = field(default_factory=dict)  # {metric without test_: what the weights that tested best came to}
     score_range: Any = None  # what a game of the user's own declares, as it was found
+
+    def last_step(self, name: str) -> int:
+        """The step of the last point of a metric that is there, finite or not."""
+        return int(max(steps[-1] for steps in (self.nonfinite[name], self.series.get(name, [()])[0]) if len(steps)))
 
 
 def find_results(roots: Iterable[str | Path], metrics: Collection[str]) -> tuple[list[Result], int]:
@@ -203,10 +206,10 @@ def _add_series(result: Result, name: str, by_step: dict[int, Any]) -> None:
     steps = sorted(by_step)
     values = np.array([_number(by_step[step]) for step in steps], dtype=float)  # None is NaN
     finite = np.isfinite(values)
-    result.last_step[name] = steps[-1]
-    result.nonfinite[name] = int((~finite).sum())
+    steps = np.array(steps, dtype=float)
+    result.nonfinite[name] = steps[~finite]
     if finite.any():
-        result.series[name] = np.array(steps, dtype=float)[finite], values[finite]
+        result.series[name] = steps[finite], values[finite]
 
 
 # ---- Sacred's folders

@@ -27,6 +27,13 @@ class Selection:
     skip_shorter: bool = False
     labels: dict[Path, str] = field(default_factory=dict)
 
+    def keeps(self, algorithm: set[str], environment: set[str]) -> bool:
+        """Whether a run of these names is chosen."""
+        return all(
+            words is None or any(_matches(word, names) for word in words)
+            for words, names in ((self.algorithms, algorithm), (self.environments, environment))
+        )
+
 
 def of(options: argparse.Namespace, later: Collection[str] = ()) -> tuple[Selection, list[str]]:
     """(Selection, the folders) of the command line. later: folders that need not be there yet. ConfigError where
@@ -80,9 +87,10 @@ def check_paths(paths: Iterable[str | Path]) -> None:
 # ---- before runs have their names
 
 
-def chosen(results: list[Result], selection: Selection) -> list[Result]:
+def chosen(results: list[Result], selection: Selection, more: bool = False) -> list[Result]:
     """The results that the selection keeps, as far as their configuration tells. A run without a readable configuration
-    stays, and is told as one that does not count. ConfigError where a word keeps nothing."""
+    stays, and is told as one that does not count. more: whether chosen runs of a study have not begun. ConfigError where
+    a word keeps nothing."""
     for words, names in ((selection.environments, _environments), (selection.algorithms, _algorithms)):
         plain_words = [w for w in words or () if any(_matches(w, names(r)) for r in results)]
         if words is not None and len(plain_words) == len(words):  # else some name a variant: later
@@ -90,7 +98,7 @@ def chosen(results: list[Result], selection: Selection) -> list[Result]:
     if selection.seeds is not None:
         known = sorted({r.config["seed"] for r in results if type(r.config.get("seed")) is int})
         results = [r for r in results if not r.config or r.config.get("seed") in selection.seeds]
-        if known and not any(r.config for r in results):
+        if known and not more and not any(r.config for r in results):
             raise ConfigError(
                 f"--seeds={','.join(map(str, selection.seeds))}: no run has one of these seeds; there are: "
                 f"{', '.join(map(str, known[:30]))}{', …' if len(known) > 30 else ''}"
@@ -126,12 +134,9 @@ def _cut(results: list[Result], until: int) -> None:
     """Leave out what came after step `until`. ConfigError where nothing was before."""
     first = min((int(steps[0]) for r in results for steps, _ in r.series.values()), default=None)
     for r in results:
-        for name, (steps, values) in list(r.series.items()):
-            early = steps <= until
-            r.series[name] = steps[early], values[early]
-            r.last_step[name] = min(r.last_step[name], int(steps[early][-1]) if early.any() else 0)
-            if not early.any():
-                del r.series[name]
+        r.nonfinite = {name: steps[steps <= until] for name, steps in r.nonfinite.items()}
+        early = {name: (steps, values, steps <= until) for name, (steps, values) in r.series.items()}
+        r.series = {name: (steps[at], values[at]) for name, (steps, values, at) in early.items() if at.any()}
     if first is not None and not any(r.series for r in results):
         raise ConfigError(f"--until={until}: no run has a test so early; the first is at step {first:,}")
 
@@ -139,9 +144,9 @@ def _cut(results: list[Result], until: int) -> None:
 # ---- when they have
 
 
-def narrow(entries: list, selection: Selection) -> list:
+def narrow(entries: list, selection: Selection, later: Collection[str] = ()) -> list:
     """The entries that the selection keeps by their names, variants among them; sets `left_out` of those that are too
-    short. ConfigError where a word of the selection is nobody's name."""
+    short. later: names of a study whose runs may begin. ConfigError where a word of the selection names no run."""
     for option, words, names in (
         ("environments", selection.environments, lambda e: _environments(e.result) | {e.task, e.shown_task}),
         ("algorithms", selection.algorithms, lambda e: {e.name, e.algorithm, e.shown_algorithm}),
@@ -149,7 +154,7 @@ def narrow(entries: list, selection: Selection) -> list:
         if words is None:
             continue
         for word in words:
-            if not any(_matches(word, names(e)) for e in entries):
+            if not _matches(word, set(later)) and not any(_matches(word, names(e)) for e in entries):
                 known = sorted(set().union(*(names(e) for e in entries)) - {""})
                 raise ConfigError(
                     f"--{option}={word}: no run has it{nearest(word, known)}; known: {', '.join(known) or 'none'}"
@@ -180,5 +185,5 @@ def none_left(entries: list) -> str | None:
     short = [e for e in entries if "(--skip-shorter)" in (e.left_out or "")]
     if not short:
         return None
-    furthest = max(int(e.result.last_step[e.metric]) for e in short)
+    furthest = max(e.result.last_step(e.metric) for e in short)
     return f"--skip-shorter: leaves none of {count(len(short), 'run')}; the longest ends at step {furthest:,}"

@@ -4,7 +4,7 @@ The last axis of an array is that of the runs of one algorithm on one task. A li
 task, is a list of strata: runs are resampled within each of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
@@ -27,14 +27,31 @@ def pooled_iqm(*strata: np.ndarray) -> np.ndarray:
     Where tasks have different numbers of runs, a run of a task with n runs weighs 1/n, and a quarter of the weight is
     cut at either end. Else whoever has more seeds on a hard task would seem to play worse.
     """
-    scores = np.concatenate(strata, axis=-1)
     if len({s.shape[-1] for s in strata}) == 1:
-        return iqm(scores)
+        return iqm(np.concatenate(strata, axis=-1))
+    scores, weight, end = _weighted(strata)
+    kept = np.clip(end, 0.25, 0.75) - np.clip(end - weight, 0.25, 0.75)
+    return (scores * kept).sum(axis=-1) / 0.5
+
+
+def pooled_median(*strata: np.ndarray) -> float:
+    """The median of all runs [n_k] of all tasks together, each task with the same weight."""
+    scores, _, end = _weighted(strata)
+    beside = np.searchsorted(end, [0.5 - 1e-9, 0.5 + 1e-9])  # two runs where half of the weight ends between them
+    return float(scores[beside].mean())
+
+
+def pooled_mean(*strata: np.ndarray) -> float:
+    """The mean of the means of the runs [n_k] of each task."""
+    return float(np.mean([s.mean() for s in strata]))
+
+
+def _weighted(strata: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(scores of all runs of all tasks, ascending, their weights, the weight up to each run, itself included)."""
+    scores = np.concatenate(strata, axis=-1)
     weight = np.concatenate([np.full(n, 1 / (n * len(strata))) for n in (s.shape[-1] for s in strata)])
     order = np.argsort(scores, axis=-1)
-    end = np.cumsum(weight[order], axis=-1)  # the weight up to each run, itself included
-    kept = np.clip(end, 0.25, 0.75) - np.clip(end - weight[order], 0.25, 0.75)
-    return (np.take_along_axis(scores, order, axis=-1) * kept).sum(axis=-1) / 0.5
+    return np.take_along_axis(scores, order, axis=-1), weight[order], np.cumsum(weight[order], axis=-1)
 
 
 def share_above(*strata: np.ndarray) -> np.ndarray:
@@ -50,8 +67,9 @@ def improvement(*strata: np.ndarray) -> np.ndarray:
 
 
 def _one_improvement(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    x, y = x[..., :, None], y[..., None, :]
-    return ((x > y) + 0.5 * (x == y)).mean(axis=(-2, -1))
+    """x [..., n], y [..., m]. One run of x at a time, so that no array is larger than those given."""
+    won = sum(((run > y) + 0.5 * (run == y)).mean(axis=-1) for run in np.moveaxis(x[..., None], -2, 0))
+    return won / x.shape[-1]
 
 
 def median(steps: np.ndarray) -> np.ndarray:
@@ -118,7 +136,7 @@ def _percentiles(values: np.ndarray, size: float, numbers: np.ndarray | None = N
     numbers: how often each counts; None: once.
     """
     reps = values.shape[-1] if numbers is None else int(numbers.sum())
-    low = max(0, int(np.ceil((1 - size) / 2 * reps)) - 1)
+    low = round((1 - size) / 2 * (reps - 1))  # the one nearest to numpy's percentile
     if numbers is not None and len(numbers) < reps:
         order = np.argsort(values, axis=-1)
         values, counted = np.take_along_axis(values, order, axis=-1), np.cumsum(numbers[order], axis=-1)

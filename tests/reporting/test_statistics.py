@@ -200,3 +200,5 @@ def test_tasks_weigh_the_same_whatever_their_numbers_of_runs():
     assert st.share_above(strong[0] > 0.5, strong[1] > 0.5) == 0.5
     lower, upper = st.interval(st.pooled_iqm, *strong, reps=200)
     assert lower == upper == pytest.approx(0.47)
+    assert st.pooled_mean(np.array([1.0, 1.0]), np.array([0.0] * 4)) == st.pooled_median(np.ones(2), np.zeros(4)) == 0.5
+    assert st.pooled_median(np.array([1.0]), np.array([2.0, 3.0, 4.0])) == 1.5  # half of the weight is at 1
