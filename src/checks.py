@@ -155,7 +155,7 @@ def installed_by(name: str) -> str:
 
 
 def protobuf(needed: bool) -> Check:
-    """pysc2 bears old ones only."""
+    """pysc2 works only with old ones."""
     from envs.starcraft.installation import protobuf_problem
 
     problem = protobuf_problem()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils import command
-from utils.words import Several, names, points, seeds, steps
+from utils.words import add_list, points, seeds, steps
 
 if TYPE_CHECKING:
     from reporting.grouping import Entry
@@ -115,10 +115,6 @@ def parser() -> argparse.ArgumentParser:
         help="write the page anew as runs go on, at most each so many seconds (30), until Ctrl-C",
     )  # fmt: skip
     return p
-
-
-def add_list(group: argparse._ArgumentGroup, option: str, metavar: str, text: str) -> None:
-    group.add_argument(option, metavar=metavar, nargs="+", type=names, action=Several, help=f"{text}: A,B or A B")
 
 
 def number(text: str) -> float:

@@ -10,12 +10,12 @@ from utils.claim import Holder, holder
 from utils.disk import expanded
 from utils.runs import Run, find_runs, records
 
-STUCK_SECONDS = 600  # a process that lives and has ended no round, of training or of a test, for so long
+SILENT_SECONDS = 600  # a process that lives and has ended no round, of training or of a test, for so long
 TAIL = 8192  # bytes of metrics.jsonl that surely hold a record
 
 
 class Status(NamedTuple):
-    """state: alive, stuck, interrupted, finished, failed or broken. idle: seconds since the run last wrote a file.
+    """state: running, silent, killed, interrupted, finished, failed or broken, as in a report. idle: seconds since the run last wrote a file.
     state_bytes: size of its resumable state."""
 
     run: Run
@@ -36,11 +36,11 @@ def status_of(run: Run) -> Status:
     if held is not None and held.state == "dead":
         held = None
     if held is not None:
-        state = "stuck" if held.state == "frozen" or idle > STUCK_SECONDS else "alive"
+        state = "silent" if held.state == "frozen" or idle > SILENT_SECONDS else "running"
     elif run.problem:
         state = "broken"
     else:
-        state = "interrupted" if run.status == "running" else str(run.status)  # a process that was killed says nothing
+        state = "killed" if run.status == "running" else str(run.status)  # a process that was killed wrote no end
     return Status(run, state, t_env, run.config.get("t_max"), idle, held, _size(run.path / "state"))
 
 
@@ -69,7 +69,7 @@ def show_status(path: str) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from sweeping.estimate import duration
+    from utils.messages import duration
 
     folder = expanded(path)
     if not folder.is_dir():

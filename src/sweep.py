@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils import command
-from utils.words import at_least
+from utils.words import add_list, at_least
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from sweeping.estimate import Sample
-    from sweeping.plan import Lying, Plan, PlannedRun
+    from sweeping.plan import Existing, Plan, PlannedRun
+    from sweeping.submission import Order
     from utils.runs import Run
 
 PROBE_SECONDS = 20
@@ -70,9 +71,9 @@ They are for all algorithms, or stand in one of them: qtran_alt: {grid: {opt_los
 src/report.py draws the result over the settings and prints the best one. The study of the results then says
 tuned_on: studies/TUNING.yaml, and is refused where it has one of the seeds of that study.
 
-A run is complete when a run directory in the results folder has its configuration and is `finished`; nothing else
-is kept. So the same command goes on after Ctrl-C, a crash or a failure: runs that were stopped are resumed from their
-last state, in their directories, and what a study adds is all that is begun.
+A run is complete when a run directory in the results folder has its configuration and is `finished`; there is no
+other record. So the same command goes on after Ctrl-C, a crash or a failure: runs that were stopped are resumed from
+their last state, in their directories, and only runs that do not exist yet are started.
 
 Several sweeps may work on one study at once, on one machine or on many that share the results folder. Each run is
 claimed by one of them; the others leave it alone, and go on with it when its process is dead.
@@ -106,8 +107,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--dry-run", action="store_true", help="show the plan, what is complete and the time it takes")
     p.add_argument("--workers", metavar="N", type=at_least(1), help="runs at a time (default: cores / num_threads)")
     p.add_argument("--retries", metavar="N", type=at_least(0), default=1, help="restarts of a failed run (default: 1)")
-    p.add_argument("--algorithms", metavar="LABEL", nargs="+", help="only these of the study")
-    p.add_argument("--environments", metavar="LABEL", nargs="+", help="only these of the study")
+    add_list(p, "--algorithms", "LABEL", "only these of the study")
+    add_list(p, "--environments", "LABEL", "only these of the study")
     p.add_argument("--seeds", metavar="SEEDS", help="only these of the study, such as 1-3,7")
     p.add_argument("--results", metavar="DIR", help="results folder in place of the study's")
     p.add_argument("--gpus-per-run", metavar="N", type=float, help="GPUs of a run; 0.25: four runs share one")
@@ -147,33 +148,35 @@ def act(options: argparse.Namespace, argv: list[str]) -> int:
         received.place(runs)
     render = options.render is not None
     action = "render" if render else "status" if options.status else "cancel" if options.cancel else "start"
-    elsewhere = cluster.engine != "local" and not options.dry_run
+    elsewhere = cluster.engine != "local"
     engine: Any = engines.find(cluster.engine, action) if elsewhere or action != "start" else local
     # Where a script is printed, it alone is on the standard output.
     console = Console(highlight=False, emoji=False, stderr=render)
     workers, cards, said = local.places(runs, cluster, options.workers) if not elsewhere else (0, Cards(), [])
     for line in said:
         say(console, line)
-    if options.dry_run:
+    if options.dry_run and not elsewhere:
         with interruptions() as signals:
             return dry_run(plan, runs, workers, console, signals)
-    if action in ("start", "render"):
+    if action in ("start", "render") and not options.dry_run:
         refuse_another_plan(runs, plan.results)
         writable(plan.results)
-    lying = tell_plan(plan, runs, console)
+    existing = tell_plan(plan, runs, console)
     order = Order(
         study=Path(options.study),
         plan=plan,
         runs=runs,
-        left=[run for run in runs if run not in lying.complete],
+        left=[run for run in runs if run not in existing.complete],
         cluster=cluster,
         retries=options.retries,
-        samples=paces(lying),
+        samples=paces(existing),
         memory=memory_of,
         say=lambda text: say(console, text),
         again=command_line("sweep.py", *argv),
         report=command_line("report.py", plan.results),
     )
+    if options.dry_run:
+        return dry_run_elsewhere(order)
     if not elsewhere:
         return local.start(order, workers, cards, received, console)
     return engine.render(order, options.render) if render else getattr(engine, action)(order)
@@ -183,13 +186,10 @@ def memory_of(run: PlannedRun, device: str) -> float | None:
     """GiB of main memory that a run takes which learns on the device, without Python and torch themselves; None where
     its game cannot be made here."""
     from checks import needed_memory
-    from utils.args import ConfigError
 
     try:
         needed, _ = needed_memory(run.values, device)
-    except ConfigError:
-        return None
-    except Exception:  # the game's own
+    except Exception:  # a package that is not here, or the game's own
         return None
     return sum(part.nbytes for part in needed.on().get("cpu", [])) / 2**30
 
@@ -207,15 +207,18 @@ def command_line(script: str, *words: object) -> str:
 
 
 def dry_run(plan: Plan, runs: list[PlannedRun], workers: int, console: Console, received: list[int]) -> int:
-    from sweeping.estimate import Estimate, duration, makespan, probe
+    from sweeping.estimate import Estimate, makespan, probe
+    from utils.messages import duration
 
-    lying = tell_plan(plan, runs, console)
-    left = [run for run in runs if run not in lying.complete]
-    samples = paces(lying)
-    known = {run.base for run, _ in samples}
-    firsts = {run.base: run for run in reversed(left) if run.base not in known}
+    existing = tell_plan(plan, runs, console)
+    left = [run for run in runs if run not in existing.complete]
+    samples = paces(existing)
+    known = {(run.base, run.environment) for run, _ in samples}
+    firsts = {(run.base, run.environment): run for run in reversed(left)}
+    firsts = {key: run for key, run in firsts.items() if key not in known}
     if firsts:
-        say(console, f"no finished run to go by of {', '.join(firsts)}: {PROBE_SECONDS} s of each, once it plays")
+        named = ", ".join(f"{base} on {environment}" for base, environment in firsts)
+        say(console, f"no finished run of {named} to estimate from: running each for {PROBE_SECONDS} s")
         probed, problems = probe(firsts.values(), workers, PROBE_SECONDS, lambda: bool(received))
         if received:
             return 128 + received[0]
@@ -224,22 +227,38 @@ def dry_run(plan: Plan, runs: list[PlannedRun], workers: int, console: Console, 
         samples += probed
     estimate = Estimate(samples)
     seconds = makespan([], [estimate(run) for run in left], workers)
-    basis = ", a rough estimate" if firsts else f", going by {len(lying.complete)} that are complete"
+    basis = ", a rough estimate" if firsts else f", estimated from {len(existing.complete)} that are complete"
     time = duration(seconds) + (basis if seconds is not None else "")
     say(console, f"to do: {len(left)} of {len(runs)} runs, {workers} at a time; time: {time}")
     return 0
 
 
-def tell_plan(plan: Plan, runs: list[PlannedRun], console: Console) -> Lying:
+def dry_run_elsewhere(order: Order) -> int:
+    """Of a cluster: nothing is tried out, for this machine is not one of its nodes."""
+    from sweeping.estimate import Estimate, makespan
+    from utils.messages import duration
+
+    estimate = Estimate(order.samples)
+    places = order.cluster.jobs and order.cluster.jobs * order.runs_per_job
+    seconds = makespan([], [estimate(run) for run in order.left], places or 1)
+    at_a_time = f"{places} at a time" if places else "as many at a time as the cluster gives"
+    time = "not known until a run has finished" if seconds is None else duration(seconds)
+    if seconds is not None:
+        time += " of computing, beside waiting in the queue" if places else " of computing, all runs together"
+    order.say(f"to do: {len(order.left)} of {len(order.runs)} runs, {at_a_time}; time: {time}")
+    return 0
+
+
+def tell_plan(plan: Plan, runs: list[PlannedRun], console: Console) -> Existing:
     """Show the plan, and return what lies in its results folder."""
     from rich.table import Table
     from rich.text import Text
 
     from reporting import grouping
-    from sweeping.plan import Lying
+    from sweeping.plan import Existing
     from utils.runs import find_runs
 
-    lying = Lying(plan.runs, find_runs(plan.results))
+    existing = Existing(plan.runs, find_runs(plan.results))
     say(console, plan.title)
     if plan.question:
         say(console, plan.question)
@@ -251,15 +270,14 @@ def tell_plan(plan: Plan, runs: list[PlannedRun], console: Console) -> Lying:
     for e in environments:
         table.add_column(Text(e))
     for a in algorithms:
-        cells = [
-            [run in lying.complete for run in runs if (run.algorithm, run.environment) == (a, e)] for e in environments
-        ]
-        table.add_row(Text(a), *(f"{sum(cell)} of {len(cell)}" for cell in cells))
+        cells = [[run for run in runs if (run.algorithm, run.environment) == (a, e)] for e in environments]
+        done = [sum(run in existing.complete for run in cell) for cell in cells]
+        table.add_row(Text(a), *(f"{n} of {len(cell)}" for n, cell in zip(done, cells)))
     console.print(table)
-    done = sum(run in lying.complete for run in runs)
+    done = sum(run in existing.complete for run in runs)
     say(console, f"{done} of {len(runs)} runs complete; seeds {grouping.seeds(runs)}; results: {plan.results}")
-    tell_leftovers(plan, lying, console)
-    return lying
+    tell_leftovers(plan, existing, console)
+    return existing
 
 
 def tell_settings(plan: Plan, console: Console) -> None:
@@ -272,15 +290,15 @@ def tell_settings(plan: Plan, console: Console) -> None:
         say(console, f"{base}: {len(points)} settings of {', '.join(points[0])}")
 
 
-def tell_leftovers(plan: Plan, lying: Lying, console: Console) -> None:
+def tell_leftovers(plan: Plan, existing: Existing, console: Console) -> None:
     """Say what lies in the results folder and is not counted."""
-    going_on = list(lying.resumable.values())
+    going_on = list(existing.resumable.values())
     tell_unfinished(going_on, "unfinished runs, which a sweep goes on with", console)
-    others = [run for run in lying.unfinished if run not in going_on]
+    others = [run for run in existing.unfinished if run not in going_on]
     tell_unfinished(others, "run directories not counted, unfinished or damaged", console)
-    if lying.other:
-        say(console, f"run directories not counted, finished with other settings: {len(lying.other)}")
-        for run in lying.other[:3]:
+    if existing.other:
+        say(console, f"run directories not counted, finished with other settings: {len(existing.other)}")
+        for run in existing.other[:3]:
             say(console, f"  {run.path}: {what_differs(run, plan)}")
 
 
@@ -306,11 +324,11 @@ def what_differs(run: Run, plan: Plan) -> str:
     return "; ".join(least[:3]) + (" …" if len(least) > 3 else "")
 
 
-def paces(lying: Lying) -> list[Sample]:
+def paces(existing: Existing) -> list[Sample]:
     """Samples for an Estimate from runs that are complete."""
     return [
         (planned, run.summary["wall_time_s"] / planned.values["t_max"])
-        for planned, run in lying.complete.items()
+        for planned, run in existing.complete.items()
         if isinstance(run.summary.get("wall_time_s"), (int, float)) and run.summary["wall_time_s"] < 1e12
     ]
 

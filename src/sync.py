@@ -32,7 +32,7 @@ ENDS = {"finished": "COMPLETED", "failed": "FAILED", "interrupted": "INTERRUPTED
 
 DETAILS = """\
 A run does not wait for MongoDB: metrics.jsonl is its record. This brings what MongoDB lacks of it, because it was away,
-slow or refused, or because the run was told of none. The run's document and metrics are then those that a run with a
+slow or refused, or because the run had no mongo_url. The run's document and metrics are then those that a run with a
 server at hand would have left. Call it as often as you like. In the run's directory nothing changes but claims/.
 
   python src/sync.py results/qmix/two_step/seed1_...
@@ -41,8 +41,8 @@ server at hand would have left. Call it as often as you like. In the run's direc
 Without mongo_url and mongo_db those of the run are taken. No file of a run holds the password: give it in mongo_url, or
 name a file that holds it in the environment, QTRAN_MONGO_PASSWORD_FILE=FILE.
 
-exit status: 0 MongoDB has all of the run; 1 it was not reached, or refused; 2 bad input, or the run still lives;
-128 + its number after a signal
+exit status: 0 MongoDB has all of the run; 1 it was not reached, or refused; 2 bad input, or a process still works on
+the run; 128 + its number after a signal
 """
 
 
@@ -90,7 +90,7 @@ def act(options: argparse.Namespace, words: list[str]) -> int:
 def sync(run_dir: str, url: str, database: str) -> int:
     """Deliver the run and say what was delivered; returns the exit status."""
     from utils.config import import_sacred
-    from utils.messages import brief, without_password
+    from utils.messages import brief, count, without_password
 
     import_sacred()
     from bson.errors import BSONError
@@ -111,17 +111,13 @@ def sync(run_dir: str, url: str, database: str) -> int:
         return 1
     finally:
         claim.release()
-    amounts = f"{counted(done.changed, 'document')}, {counted(done.metrics, 'metric')}, {counted(done.points, 'point')}"
+    amounts = f"{count(done.changed, 'document')}, {count(done.metrics, 'metric')}, {count(done.points, 'point')}"
     missing = done.changed or done.metrics
     print(f"{where}, run {done.run}{' (new)' if done.new else ''}: ", end="")
     print(f"delivered {amounts}" if missing else "nothing was missing")
     for what, why in done.left_out.items():
         print(f"error: {where}: {what} is left out: {why}", file=sys.stderr)
     return 1 if done.left_out else 0
-
-
-def counted(n: int, what: str) -> str:
-    return f"{n:d} {what}{'' if n == 1 else 's'}"
 
 
 # ---- what is asked for
@@ -236,8 +232,9 @@ def utc(seconds: float) -> datetime:
 
 
 def read_records(run: Run) -> list:
-    """The Records of metrics.jsonl. Lines that are none are left out, which is said."""
+    """The Records of metrics.jsonl. Damaged lines are left out, and counted in a message."""
     from utils.logging import Record
+    from utils.messages import count
     from utils.runs import read_bytes, records
 
     path = run.path / "metrics.jsonl"
@@ -249,7 +246,7 @@ def read_records(run: Run) -> list:
             found.append(Record(line["key"], value, line["t_env"], line["episode"], line["time"]))
     damaged = read_bytes(path).count(b"\n") - len(found) if path.exists() else 0
     if damaged > 0:
-        print(f"{path}: {counted(damaged, 'line')} cannot be read and left out", file=sys.stderr)
+        print(f"{path}: {count(damaged, 'line')} cannot be read and left out", file=sys.stderr)
     return found
 
 

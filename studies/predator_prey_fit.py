@@ -90,7 +90,8 @@ def fit(algorithm: str, *words: str) -> int:
                 f"{name} {game.policy_return(u, own.penalty, 100):.2f}" for name, u in policies(learner, scheme, game)
             ]
             print(f"{algorithm} {' '.join(words)}: {update} updates: {', '.join(scores)}", flush=True)
-        learner.train(draw(game, scheme, own, rng), update, update)
+        if update < own.updates:
+            learner.train(draw(game, scheme, own, rng), update, update)
     return 0
 
 

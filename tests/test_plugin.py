@@ -39,6 +39,35 @@ def starts_really():
     pass
 
 
+def test_a_disk_that_is_full_in_the_middle(host, run, monkeypatch):
+    """What was there before is brought back; where there is no room for that either, the message says so, and what
+    helps."""
+    before, write, left = state(host), manifest._write, [0]  # left: files that are there already and can be written
+
+    def full(path, content):
+        left[0] -= path.exists()
+        if left[0] < 0:
+            raise OSError(28, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(manifest, "_write", full)
+    said = run("install", host)
+    assert said.code == 2 and "the checkout is as it was without the plugin" in said.err and state(host) == before
+    left[0] = 1
+
+    def no_room(*paths, copy=manifest.shutil.copy2):
+        if str(paths[1]).endswith(".partial"):
+            raise OSError(28, "No space left on device")
+        return copy(*paths)
+
+    monkeypatch.setattr(manifest.shutil, "copy2", no_room)
+    said = run("install", host)
+    assert said.code == 2 and f"make room, then: python src/plugin.py uninstall {host}" in said.err
+    assert state(host) != before
+    monkeypatch.undo()
+    assert run("uninstall", host).code == 0 and state(host) == before
+
+
 # ---- in and out
 
 

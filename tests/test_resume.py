@@ -718,7 +718,7 @@ def test_a_living_run_is_refused_and_latest_passes_it_by(tmp_path, capsys):
         other = here(capsys, ["--resume=latest", *argv])
         assert other.code == 0 and other.path != path and str(run.pid) in other.out
         status = here(capsys, ["--status", path]).out
-        assert "alive" in status and f"{run.pid} on {os.uname().nodename}" in status
+        assert "running" in status and f"{run.pid} on {os.uname().nodename}" in status
         assert contents(path) == before
         os.kill(run.pid, signal.SIGCONT)
         assert run.wait() == 0
@@ -746,7 +746,7 @@ def test_a_frozen_run_is_taken_over_and_writes_nothing_more(never_stopped, tmp_p
         path = run_in(results)
         refused(capsys, ["--resume", path], path, str(first.pid))
         time.sleep(1.2)
-        assert "stuck" in here(capsys, ["--status", path]).out
+        assert "silent" in here(capsys, ["--status", path]).out
         resumed(capsys, path)
         before, sacred = contents(path), contents(results / "sacred")
         os.kill(first.pid, signal.SIGCONT)
@@ -798,12 +798,12 @@ def test_status_lists_runs_of_all_kinds(halfway, tmp_path, capsys, monkeypatch):
     for path, state, steps in (
         (halfway, "interrupted", "12 of 24"),
         (finished, "finished", "24 of 24"),
-        (gone, "interrupted", "of 24"),
+        (gone, "killed", "of 24"),
         (broken, "broken", "0 of 24"),
     ):
         (row,) = (line for line in out.splitlines() if f"{path} " in line)
         assert state in row and steps in row, row
-    assert "5 runs" in out and "1 failed" in out and "2 interrupted" in out and "MiB" in out
+    assert "5 runs" in out and "1 failed" in out and "1 interrupted" in out and "1 killed" in out and "MiB" in out
     assert "the game's engine has stopped" in out and "summary.json is missing" in out
 
 
@@ -813,12 +813,12 @@ def test_status_of_what_holds_no_run(tmp_path, capsys):
     assert run.code == 0 and "no runs" in run.out
 
 
-def test_a_living_process_that_writes_nothing_is_stuck(halfway, capsys, monkeypatch):
+def test_a_living_process_that_writes_nothing_is_silent(halfway, capsys, monkeypatch):
     claim = take(halfway)
     try:
-        assert " alive " in here(capsys, ["--status", halfway]).out
-        monkeypatch.setattr("status.STUCK_SECONDS", -1)
-        assert " stuck " in here(capsys, ["--status", halfway]).out
+        assert " running " in here(capsys, ["--status", halfway]).out
+        monkeypatch.setattr("status.SILENT_SECONDS", -1)
+        assert " silent " in here(capsys, ["--status", halfway]).out
     finally:
         claim.release()
 

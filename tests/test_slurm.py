@@ -254,7 +254,7 @@ def test_without_slurm_the_script_is_printed_and_nothing_is_submitted(tmp_path, 
 def test_memory_and_time_are_derived(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     done = [(SimpleNamespace(algorithm=a, base=a, environment="two_step"), s) for a, s in (("vdn", 3), ("qmix", 600))]
-    monkeypatch.setattr("sweep.paces", lambda lying: done)
+    monkeypatch.setattr("sweep.paces", lambda existing: done)
     run = swept(capsys, study(tmp_path, buffer_size=10**7), "--engine", "slurm", "--render", "--set", "jobs=1")
     mem, time = (
         int(line.rpartition("=")[2].strip("M"))

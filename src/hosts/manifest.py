@@ -74,7 +74,8 @@ def originals(root: Path, installed: Installed) -> dict[str, bytes | None]:
 
 
 def apply(root: Path, changes: Sequence[Change], version: str, with_games: bool) -> None:
-    """Write the Changes; on an error everything is as it was, and ConfigError says why."""
+    """Write the Changes. On an error, what was there is brought back, and ConfigError says why; and where that failed
+    too, what to do."""
     links = [change.path for change in changes if (root / change.path).is_symlink()]
     if links:
         raise ConfigError(f"symbolic links are not written through: {', '.join(links)}")
@@ -92,11 +93,14 @@ def apply(root: Path, changes: Sequence[Change], version: str, with_games: bool)
             (root / change.path).parent.mkdir(parents=True, exist_ok=True)
             _write(root / change.path, change.content)
     except BaseException as error:  # Ctrl-C too
-        with contextlib.suppress(OSError):
+        state = "the checkout is as it was without the plugin"
+        try:
             restore(root, installed)
+        except OSError as second:  # a full disk has no room for what was there before either
+            state = f"the checkout is half changed ({second}); make room, then: python src/plugin.py uninstall {root}"
         if not isinstance(error, OSError):
             raise
-        raise ConfigError(f"cannot write into {root}: {error}; the checkout is as it was without the plugin") from error
+        raise ConfigError(f"cannot write into {root}: {error}; {state}") from error
 
 
 def restore(root: Path, installed: Installed, changed_since: Mapping[str, bytes] | None = None) -> None:
@@ -110,12 +114,15 @@ def restore(root: Path, installed: Installed, changed_since: Mapping[str, bytes]
             target.unlink(missing_ok=True)
             for compiled in target.parent.glob(f"__pycache__/{target.stem}.*.pyc"):
                 compiled.unlink()
-        elif saved.is_file():
+        elif saved.is_file() and (_hash(content(target)) != old or path in (changed_since or {})):
             partial = target.with_name(f"{target.name}.partial")
-            shutil.copy2(saved, partial)
-            if changed_since and path in changed_since:
-                partial.write_bytes(changed_since[path])
-            os.replace(partial, target)
+            try:
+                shutil.copy2(saved, partial)
+                if changed_since and path in changed_since:
+                    partial.write_bytes(changed_since[path])
+                os.replace(partial, target)
+            finally:
+                partial.unlink(missing_ok=True)
     for folder in reversed(installed.folders):
         with contextlib.suppress(OSError):  # holds something else by now
             (root / folder / "__pycache__").rmdir()

@@ -31,7 +31,7 @@ class Host:
     step_values: int  # how many values an environment's step returns: 3, or gymnasium's 5
 
     def __str__(self) -> str:
-        era = " with gymnasium" if self.step_values == 5 else " of gym's days" if self.layout == "EPyMARL" else ""
+        era = " with gymnasium" if self.step_values == 5 else " with the old gym" if self.layout == "EPyMARL" else ""
         return f"{self.layout}{era}"
 
 

@@ -1,6 +1,6 @@
 """A run's entry in MongoDB, its document and its metrics: find it, bring what it lacks of the run. And how to connect.
 
-Nothing here is patient: errors come out. `mongo_observer.py` has the observer that bears them, src/sync.py calls
+Nothing here tries again: errors come out. `mongo_observer.py` has the observer that handles them, src/sync.py calls
 `deliver`.
 """
 
@@ -24,7 +24,7 @@ PASSWORD_FILE = "QTRAN_MONGO_PASSWORD_FILE"  # environment variable: a file with
 HOW_TO_GIVE_IT = f"give it by {PASSWORD_FILE}=FILE in the environment, or in mongo_url"
 NO_PASSWORD_NEEDED = re.compile(r"[?&;]authMechanism=(MONGODB-X509|MONGODB-OIDC|GSSAPI)\b", re.IGNORECASE)
 MOST_BYTES = 15 * 2**20  # of the run's document
-TOO_LARGE = {10334, 17419, 17420}  # the server's codes: of the document, behind the update, behind the insertion
+TOO_LARGE = {10334, 17419, 17420}  # the server's codes: of the document, after the update, after the insertion
 AT_THE_END = ("stop_time", "fail_trace", "result")  # fields of a run's document that it does not have from the start
 
 
@@ -244,7 +244,7 @@ def deliver(
 
     seconds: the longest that each of the few steps may take; look: called before each. began: when the run began, where
     that is known better than the server knows it. ConfigError as PatientMongoObserver, and where the password is not
-    known; pymongo's errors, behind which it can be called again.
+    known; pymongo's errors, after which it can be called again.
     """
     observer, lacks_password = connect(url, db_name, seconds, run_id)
     try:

@@ -316,7 +316,7 @@ class WandbSink(Sink):
     config: the run's whole configuration. run_id: names the run at W&B, where its later processes find it by that
     name. Raises ConfigError when wandb is missing or refuses.
 
-    W&B takes no value of a step before the last one that it has. So a resumed run goes on behind that one: of steps
+    W&B takes no value of a step before the last one that it has. So a resumed run goes on after that one: of steps
     that it repeats, W&B keeps what it got first. Offline, each process of a run writes a folder of its own that holds
     all of the run, and of several with one run_id that `wandb sync` uploads the later replaces the earlier.
     """
@@ -328,7 +328,7 @@ class WandbSink(Sink):
             raise missing_package("use_wandb", "wandb==0.31.0") from error
         group = group_name(config)
         again: dict[str, Any] = {} if run_id is None else {"id": run_id}
-        if run_id is not None and mode == "online":  # offline, `wandb sync` would put the folder behind the former one
+        if run_id is not None and mode == "online":  # offline, `wandb sync` would append the folder to the former one
             again["resume"] = "allow"
         try:
             self._run = wandb.init(entity=team, project=project, config=config, group=group, mode=mode, **again)
@@ -338,7 +338,7 @@ class WandbSink(Sink):
         self._values = {}  # of step _t_env, not sent yet
 
     def resume(self, kept: Sequence[Record]) -> None:
-        """Sends only what W&B does not have yet: the steps behind its last one; offline it has none."""
+        """Sends only what W&B does not have yet: the steps after its last one; offline it has none."""
         for record in kept:
             if record.t_env >= self._run.starting_step:
                 self.write(record)

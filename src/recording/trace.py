@@ -10,7 +10,7 @@ ROUNDS = 10  # that are traced, after the first one in which something was learn
 
 
 class Trace:
-    """Call `round` behind each round of training, and `close` at the end. path: of the file, trace.json."""
+    """Call `round` after each round of training, and `close` at the end. path: of the file, trace.json."""
 
     def __init__(self, path: Path, log: logging.Logger) -> None:
         self.path, self.log = path, log

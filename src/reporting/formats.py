@@ -25,10 +25,6 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def count(n: int, word: str) -> str:
-    return f"{n:,} {word}{'' if n == 1 else 's'}"
-
-
 def decimals(values: Iterable[float]) -> int:
     """How many decimals show three digits of the largest of `values`."""
     largest = max((abs(v) for v in values if math.isfinite(v)), default=0)
@@ -47,11 +43,6 @@ def steps(value: float) -> str:
     if math.isnan(value):
         return "–"
     return "not reached" if math.isinf(value) else f"{value:,.0f}"
-
-
-def duration(seconds: float) -> str:
-    hours, minutes = seconds / 3600, seconds / 60
-    return f"{hours:.1f} h" if hours >= 1 else f"{minutes:.1f} min" if minutes >= 1 else f"{seconds:.0f} s"
 
 
 def commit(text: str | None) -> str:

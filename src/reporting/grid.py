@@ -12,10 +12,11 @@ import yaml
 
 from reporting import grouping
 from reporting.comparison import Row
-from reporting.formats import count, decimals, plain, with_interval
+from reporting.formats import decimals, plain, with_interval
 from reporting.grouping import Entry, Groups
 from reporting.html import bullets, picture, table
 from utils.identity import text
+from utils.messages import count
 from utils.settings import read_back, told
 
 MOST_COMPARED = 12  # algorithms and settings that a figure can tell apart
@@ -143,7 +144,7 @@ def choices(found: list[Search]) -> list[tuple[str, str]]:
         if ranked:
             rank, row = ranked[0]
             same = sum(other == rank for other, _ in ranked) - 1
-            level = f"; {same} of the {len(ranked) - 1} others {'has' if same == 1 else 'have'} the same" if same else ""
+            level = f"; settings with the same: {same}" if same else ""
             said = f"{base} over {len(of_base)} tasks: the best mean rank, {rank:.1f} of {len(ranked)}, has"
             out.append((f"{said} {words(row['values'])}{level}", _yaml(base, row)))
     return out
@@ -159,8 +160,11 @@ def _by_mean_rank(of_base: list[Search]) -> list[tuple[float, dict]]:
     """(mean rank over the tasks, a row) of the settings that are on all of them, among these alone, best first."""
     tasks = [{text(row["values"]): row for row in search.rows} for search in of_base]
     everywhere = set.intersection(*(set(rows) for rows in tasks))
-    ranks = {key: [1 + sum(rows[o]["iqm"] > rows[key]["iqm"] for o in everywhere) for rows in tasks] for key in everywhere}
-    ordered = sorted((sum(ranks[key]) / len(tasks), key) for key in everywhere)
+    ranks = dict.fromkeys(everywhere, 0)
+    for rows in tasks:
+        for key in everywhere:
+            ranks[key] += 1 + sum(rows[other]["iqm"] > rows[key]["iqm"] for other in everywhere)
+    ordered = sorted((total / len(tasks), key) for key, total in ranks.items())
     return [(rank, tasks[-1][key]) for rank, key in ordered]
 
 

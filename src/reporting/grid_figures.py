@@ -45,7 +45,7 @@ def _values(search: Search, key: str) -> list:
 
 
 def _ascending(value: Any) -> tuple:
-    """Sorts numbers by size, and words behind them."""
+    """Sorts numbers by size, and words after them."""
     return (0, value, "") if _is_number(value) else (1, 0, text(value))
 
 

@@ -185,7 +185,8 @@ def _metric_of(group: list[Entry]) -> str:
 def _says_nothing(result: Result, name: str) -> str | None:
     """Why a metric does not tell how good a run is, or None."""
     if name not in result.series:
-        return f"no value of {plain(name)} is finite" if len(result.nonfinite.get(name, ())) else f"has no metric {plain(name)}"
+        there = len(result.nonfinite.get(name, ()))
+        return f"no value of {plain(name)} is finite" if there else f"has no metric {plain(name)}"
     if result.series[name][0][-1] < 0.95 * result.last_step(name):  # it diverged, before the last 5 % of its steps
         return f"its last values of {plain(name)} are not finite"
     return None

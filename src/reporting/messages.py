@@ -9,12 +9,13 @@ from rich.text import Text
 
 from reporting import grouping, selection
 from reporting.comparison import ALL_TASKS, Comparison
-from reporting.formats import count, decimals, plain, with_interval
+from reporting.formats import decimals, plain, with_interval
 from reporting.grouping import Entry, Groups
 from reporting.labels import Names
 from reporting.page import labelled
 from reporting.results import metric_names
 from utils.args import ConfigError, nearest
+from utils.messages import count
 
 MOST_ROWS = 40  # of the table on the console
 MOST_LEFT_OUT = 20  # runs told on the console

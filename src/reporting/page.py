@@ -6,10 +6,11 @@ from html import escape
 
 from reporting import grouping
 from reporting.comparison import ALL_TASKS, Comparison, Row, Task
-from reporting.formats import commit, count, decimals, duration, metric_label, plain, steps, with_interval
+from reporting.formats import commit, decimals, metric_label, plain, steps, with_interval
 from reporting.grouping import Entry, Groups
 from reporting.html import bullets, page, picture, table
 from reporting.labels import Names
+from utils.messages import count, duration
 
 
 def report_page(
@@ -32,8 +33,8 @@ def report_page(
     n_used = sum(e.left_out is None for e in entries)
     summary = (
         f"<p>{count(n_used, 'run')} of {count(len(algorithms), 'algorithm')} on {count(len(groups), 'task')}. "
-        "Intervals are 95 % bootstrap intervals over runs; how each number is made stands under "
-        '<a href="#method">Method</a>.</p>'
+        "Intervals are 95 % bootstrap intervals over runs; "
+        '<a href="#method">Method</a> says how each number is computed.</p>'
     )
     n = _numbers_of_seeds(groups)
     shown = {name: picture(name, png, f"{CAPTIONS[name]} {n}") for name, png in pictures.items()}
@@ -112,8 +113,8 @@ def method(comparison: Comparison, reps: int, copies: int) -> list[str]:
         f"Intervals: percentile bootstrap with {reps:,} resamples of the runs, within each task (stratified), fixed "
         "random seed; none is given where an algorithm has only one run on a task. With fewer than about ten runs they "
         "are rough, and mostly too narrow; one of no width, [1.00, 1.00] say, is no certainty.",
-        "Evaluation points of a task: those of the run that is evaluated most rarely. Of each run the evaluation "
-        "nearest to a point stands there; nothing is interpolated or extrapolated. A curve goes on as far as at least "
+        "Evaluation points of a task: those of the run that is evaluated most rarely. For each run the evaluation "
+        "nearest to a point is used; nothing is interpolated or extrapolated. A curve goes on as far as at least "
         "half of the algorithm's runs do, and is then of these.",
         f"Final performance: the mean of a run's evaluations in the last {100 * comparison.final_share:g} % of the "
         "steps up to the last point that at least half of the runs of every algorithm reach; the last evaluation at "

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from reporting import grouping
-from reporting.formats import count, plain
+from reporting.formats import plain
 from reporting.results import Result
 from utils.args import ConfigError, nearest
+from utils.messages import count
 
 
 @dataclass
@@ -89,8 +90,8 @@ def check_paths(paths: Iterable[str | Path]) -> None:
 
 def chosen(results: list[Result], selection: Selection, more: bool = False) -> list[Result]:
     """The results that the selection keeps, as far as their configuration tells. A run without a readable configuration
-    stays, and is told as one that does not count. more: whether chosen runs of a study have not begun. ConfigError where
-    a word keeps nothing."""
+    stays, and is listed as one that does not count. more: whether chosen runs of a study have not begun. ConfigError
+    where a word keeps nothing."""
     for words, names in ((selection.environments, _environments), (selection.algorithms, _algorithms)):
         plain_words = [w for w in words or () if any(_matches(w, names(r)) for r in results)]
         if words is not None and len(plain_words) == len(words):  # else some name a variant: later

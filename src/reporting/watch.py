@@ -15,13 +15,14 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from reporting import figures, palette
-from reporting.formats import count, duration, metric_label, plain
+from reporting.formats import metric_label, plain
 from reporting.grouping import Entry
 from reporting.html import page, picture, table
 from reporting.layout import legend_of_lines, panels
 from reporting.palette import STYLE
 from utils.claim import holder
 from utils.identity import JUDGED_BY
+from utils.messages import count, duration
 from utils.runs import folders, is_run
 
 MOST_LISTED = 100  # runs in the table

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from sweeping.estimate import duration
+from utils.messages import duration
 
 SECONDS_BETWEEN_LINES = 30  # of progress, where there is no terminal to draw in
 SECONDS_BETWEEN_DRAWINGS = 1

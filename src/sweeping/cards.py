@@ -9,7 +9,8 @@ MOST_RUNS_A_CARD = 4  # by default: small networks leave most of a card idle, bu
 
 
 class Cards:
-    """cards: names as CUDA_VISIBLE_DEVICES has them. share: of a card a run, such as 0.25; or a number of cards."""
+    """cards: names as CUDA_VISIBLE_DEVICES has them. share: of a card a run, such as 0.25; or a number of cards. 0: runs see
+    none."""
 
     def __init__(self, cards: list[str] | None = None, share: float = 1.0):
         self.cards, self.share = cards or [], share
@@ -17,6 +18,8 @@ class Cards:
 
     def take(self, run: Hashable) -> dict[str, str]:
         """Variables that show a run the cards that the fewest others have; none where there are no cards."""
+        if self.share == 0:
+            return {"CUDA_VISIBLE_DEVICES": ""}
         if not self.cards:
             return {}
         used = [card for taken in self._taken.values() for card in taken]
@@ -28,7 +31,7 @@ class Cards:
 
     @property
     def room(self) -> int:
-        """How many runs they bear at a time."""
+        """How many runs they take at a time."""
         if self.share < 1:
             return len(self.cards) * round(1 / self.share)
         return len(self.cards) // round(self.share)
@@ -56,9 +59,11 @@ def check_share(share: float, where: str) -> None:
 def shared_out(workers: int | None, share: float | None, by_cores: int, wanted: bool) -> tuple[int, Cards, str]:
     """(runs at a time, the Cards, a line that says how they are shared or an empty one).
 
-    workers, share: as given, or None. by_cores: runs at a time that the cores bear. wanted: whether some run would
+    workers, share: as given, or None. by_cores: runs at a time that the cores allow. wanted: whether some run would
     learn on a GPU. ConfigError for what is not there.
     """
+    if share == 0:
+        return workers or by_cores, Cards(share=0.0), ""
     cards = visible() if wanted or share is not None else []
     if share is not None:
         check_share(share, "--gpus-per-run")
@@ -78,8 +83,8 @@ def shared_out(workers: int | None, share: float | None, by_cores: int, wanted: 
     shared = Cards(cards, share)
     if workers is not None and workers > shared.room:
         raise ConfigError(
-            f"--workers {workers}, --gpus-per-run {share:g}: the GPUs here ({len(cards)}) bear {shared.room} runs at a "
-            f"time; give --workers {shared.room} or a smaller --gpus-per-run"
+            f"--workers {workers}, --gpus-per-run {share:g}: the GPUs here ({len(cards)}) can take {shared.room} runs at "
+            f"a time; give --workers {shared.room} or a smaller --gpus-per-run"
         )
     at_a_time = workers or max(1, min(by_cores, shared.room))
     each = f"{round(1 / share)} runs on each" if share < 1 else f"{round(share)} a run"

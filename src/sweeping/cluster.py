@@ -109,21 +109,29 @@ def read_cluster(
         raw = {} if raw is None else raw
         if not isinstance(raw, dict):
             raise ConfigError(f"{source} holds {type(raw).__name__}, not `key: value` lines")
-    problems: list[str] = []
     merged = _merged(read_yaml(DEFAULTS), raw)
+    _checked(merged, str(source))  # by itself, so that the place of a problem is known
     given = {name: value for name, value in flags.items() if value is not None}
+    where = [*(["--set"] if words else []), *(f"--{name.replace('_', '-')}" for name in given)]
     for name, value in (parse_overrides(words) | given | _flags_of_sbatch(sbatch)).items():
         for part in reversed(name.split(".")):
             value = {part: value}
         merged = _merged(merged, value)
-    values = _read(Cluster, merged, "", problems)
-    if problems:
-        where = str(source or "--set")
-        raise ConfigError(f"{where}:\n  " + "\n  ".join(problems))
+    values = _checked(merged, ", ".join([*where, *(["--sbatch"] if sbatch else [])]))
+    values["slurm"] = {str(name).lstrip("-"): value for name, value in values["slurm"].items()}
     cluster = Cluster(**values)
     if cluster.gpus_per_run:
         check_share(cluster.gpus_per_run, "gpus_per_run")
     return cluster
+
+
+def _checked(merged: dict[str, Any], where: str) -> dict[str, Any]:
+    """The values of a Cluster. ConfigError with every problem; where: who gave them."""
+    problems: list[str] = []
+    values = _read(Cluster, merged, "", problems)
+    if problems:
+        raise ConfigError(f"{where}:\n  " + "\n  ".join(problems))
+    return values
 
 
 def _merged(lower: Any, upper: Any) -> Any:
@@ -190,6 +198,8 @@ def _wrong_flags(flags: dict) -> list[str]:
     for name, value in flags.items():
         if not re.fullmatch(r"(--)?[A-Za-z][\w-]*", str(name), re.ASCII):
             problems.append(f"slurm: {shown(name)} is no flag of sbatch; write {{partition: gpu, exclusive: true}}")
+        elif len(str(name).lstrip("-")) == 1:
+            problems.append(f"slurm: {shown(name)}: write the flag's long name: partition, not p")
         elif str(name).lstrip("-") in ours:
             hint = ours[str(name).lstrip("-")]
             problems.append(f"slurm.{name}: is set by the sweep" + (f"; give {hint}" if hint else ""))

@@ -54,17 +54,6 @@ def makespan(seconds_left: list[float | None], seconds_waiting: list[float | Non
     return max(slots)
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds in words: 12 s, 4 min, 3 h 20 min, 2 d 5 h."""
-    if seconds is None:
-        return "unknown"
-    for unit, size, part, smaller in (("d", 86400, "h", 3600), ("h", 3600, "min", 60)):
-        if seconds >= size:
-            whole, rest = int(seconds // size), int(seconds % size // smaller)
-            return f"{whole} {unit}" + (f" {rest} {part}" if rest else "")
-    return f"{seconds / 60:.0f} min" if seconds >= 100 else f"{seconds:.0f} s"
-
-
 def probe(
     runs: Iterable[PlannedRun], workers: int, seconds: float, stopped: Callable[[], bool]
 ) -> tuple[list[Sample], list[str]]:

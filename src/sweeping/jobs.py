@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Job:
                 | {"PYTHONIOENCODING": "utf-8", ONE_STOP: "1"}
                 | (environment or {}),
                 start_new_session=True,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+                preexec_fn=partial(_end_with_parent, os.getpid()) if sys.platform == "linux" else None,
             )
 
     def poll(self) -> int | None:
@@ -153,6 +154,8 @@ if sys.platform == "linux":
     _prctl = ctypes.CDLL(None).prctl  # here: the child of a fork should not load a library
     _SET_PARENT_DEATH_SIGNAL = 1
 
-    def _end_with_parent() -> None:
-        """In the child: SIGTERM when the sweep dies, even by SIGKILL."""
+    def _end_with_parent(sweep: int) -> None:
+        """In the child: SIGTERM when the sweep dies, even by SIGKILL. sweep: its process."""
         _prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+        if os.getppid() != sweep:  # it died before the call
+            os.kill(os.getpid(), signal.SIGTERM)

@@ -300,7 +300,7 @@ def _unfair(study: Study, runs: list[PlannedRun]) -> list[str]:
 
 
 @dataclass
-class Lying:
+class Existing:
     """What the results folder holds of a plan. `resumable`: the newest unfinished run of each planned run that is not
     complete; `other`: finished, of no planned configuration."""
 

@@ -203,8 +203,10 @@ def _labelled(
             hint = f"known: {', '.join(known)}{nearest(name, known)}{own}"
             problems.append(f"{where}: {shown(name)} is no file of config/{kind}; {hint}")
             continue
-        if not label.strip(". ") or not label.isprintable() or re.search(r"[/\\]", label) or len(label) > 100:
-            problems.append(f"{where}: the label {shown(label)} names a folder: 1 to 100 characters, no / and no \\")
+        bad = not label.strip(". ") or not label.isprintable() or re.search(r"[/\\]|^-", label)
+        if bad or len(label.encode()) > 100:
+            rule = "1 to 100 bytes (a letter beyond ASCII has 2 to 4), no / and no \\, and no - at its beginning"
+            problems.append(f"{where}: the label {shown(label)} names a folder: {rule}")
         else:
             out[label] = name, changes
     return out

@@ -8,6 +8,7 @@ So an engine only has to start that command in as many places as it likes, and a
 
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -66,7 +67,9 @@ class Order:
     @property
     def gpus_per_job(self) -> int:
         share = self.cluster.gpus_per_run or 0
-        return int(-(-share * self.runs_per_job // 1)) if share else 0
+        if 0 < share < 1:
+            return math.ceil(self.runs_per_job / round(1 / share))  # 0.167 is a sixth
+        return round(share) * self.runs_per_job
 
     @property
     def cores_per_run(self) -> int:
@@ -106,7 +109,7 @@ class Order:
 
 @dataclass
 class Submission:
-    """A study as it was sent. folder: where; id: its name, which the jobs of the cluster bear too."""
+    """A study as it was sent. folder: where; id: its name, which the jobs of the cluster have too."""
 
     folder: Path
     id: str
@@ -204,7 +207,7 @@ def receive(folder: Path, plan: Plan) -> Received:
         told = read_json(folder / "submission.json")
         received = Received(folder, str(told["id"]), str(told.get("engine")))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"--submission {folder}: is none, or this node does not share the folder: {error}") from error
+        raise ConfigError(f"--submission {folder}: is not a submission, or this node cannot see the folder: {error}") from error
     with suppress(OSError):
         raise ConfigError((folder / "stopped").read_text(encoding="utf-8").strip())
     if told.get("gpus") and not visible():

@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from sweeping.plan import Lying, PlannedRun, differences, folder_name
+from sweeping.plan import Existing, PlannedRun, differences, folder_name
 from utils.args import ConfigError
 from utils.claim import Claim, Held, holder, take
 from utils.identity import counts, flat, text
@@ -88,11 +88,11 @@ def begin(run: PlannedRun, results: Path, sweep: str, retries: int) -> Turn:
         who = error.holder
         raise Elsewhere(f"process {who.pid} on {who.host}", who.age_seconds) from error
     try:
-        # What is complete is looked at behind the claim: before, another sweep may have been finishing it.
-        lying = Lying([run], find_runs(Path(run.values["local_results_path"], run.values["name"])))
-        if run in lying.complete:
+        # Look for what is complete only after the claim is taken: another sweep may have been finishing it before.
+        existing = Existing([run], find_runs(Path(run.values["local_results_path"], run.values["name"])))
+        if run in existing.complete:
             raise Complete
-        found, taken_over = lying.resumable.get(run), False
+        found, taken_over = existing.resumable.get(run), False
         if found is not None and (held := holder(found.path)) is not None and held.state != "dead":
             # The sweep that started it has lost its claim, or somebody resumed the run by hand.
             if held.state == "alive":

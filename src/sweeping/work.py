@@ -163,10 +163,7 @@ class Work:
     def state(self, done_before: int) -> dict[str, Any]:
         """For the Board."""
         paces = [(job, *job.pace()) for job in self.jobs]
-        going = [
-            (job.run, (job.elapsed + left) / job.run.values["t_max"]) for job, _, _, left in paces if left is not None
-        ]
-        estimate = Estimate(self.samples + going)
+        estimate = Estimate(self.samples + [(job.run, 1 / rate) for job, _, rate, _ in paces if rate is not None])
         jobs = [(job.run, t_env, rate, left) for job, t_env, rate, left in paces]
         lefts = [estimate(job.run) if left is None else left for job, _, _, left in paces]
         at_others = sum(run in self._first_look for run in self.waiting)

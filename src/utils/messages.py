@@ -1,5 +1,7 @@
 """What messages are made of: values and errors in one short line, without passwords."""
 
+from __future__ import annotations
+
 import json
 import re
 from pathlib import Path
@@ -96,3 +98,19 @@ def _parts(url: str) -> tuple[str, str | None, str | None, str]:
     scheme, rest = (scheme + there, rest) if there else ("", url)
     host, colon, _ = rest.partition(":")  # a port that is none, or a password without its host
     return scheme, None, None, host + colon + ("***" if colon else "")
+
+
+def count(n: int, word: str) -> str:
+    """`1 run`, `2,000 runs`."""
+    return f"{n:,} {word}{'' if n == 1 else 's'}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in words: 12 s, 4 min, 3 h 20 min, 2 d 5 h."""
+    if seconds is None:
+        return "unknown"
+    for unit, size, part, smaller in (("d", 86400, "h", 3600), ("h", 3600, "min", 60)):
+        if seconds >= size:
+            whole, rest = int(seconds // size), int(seconds % size // smaller)
+            return f"{whole} {unit}" + (f" {rest} {part}" if rest else "")
+    return f"{seconds / 60:.0f} min" if seconds >= 100 else f"{seconds:.0f} s"

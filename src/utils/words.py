@@ -60,3 +60,8 @@ class Several(argparse.Action):
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
         before = getattr(namespace, self.dest) or []
         setattr(namespace, self.dest, before + [x for word in values or () for x in word])
+
+
+def add_list(group: argparse._ActionsContainer, option: str, metavar: str, text: str) -> None:
+    """Add an option that takes names, as `A,B` or as `A B`."""
+    group.add_argument(option, metavar=metavar, nargs="+", type=names, action=Several, help=f"{text}: A,B or A B")

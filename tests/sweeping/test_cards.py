@@ -24,11 +24,16 @@ def test_runs_are_spread_and_cards_come_back():
     assert Cards().take("a") == {}
 
 
+def test_runs_that_are_given_no_card_see_none(two_cards):
+    at_a_time, shared, said = shared_out(None, 0, 5, wanted=True)
+    assert (at_a_time, shared.take("run"), said) == (5, {"CUDA_VISIBLE_DEVICES": ""}, "")
+
+
 @pytest.mark.parametrize(
     "workers, share, by_cores, expected",
     [
         (None, 0.25, 16, (8, 0.25)),  # four on each of two
-        (None, 0.25, 3, (3, 0.25)),  # the cores bear no more
+        (None, 0.25, 3, (3, 0.25)),  # the cores allow no more
         (None, None, 16, (8, 0.25)),  # by default
         (None, None, 4, (4, 0.5)),
         (2, None, 16, (2, 1)),
@@ -55,7 +60,7 @@ def test_what_learns_on_the_cpu_gets_no_card(two_cards):
         (None, 1.5, True, "or a whole number"),
         (None, 0.001, True, "at most 64"),
         (None, 3, True, "--gpus-per-run 3: this machine has 2; give 2 or less"),
-        (9, 0.25, True, "--workers 9, --gpus-per-run 0.25: the GPUs here (2) bear 8 runs at a time; give --workers 8"),
+        (9, 0.25, True, "--workers 9, --gpus-per-run 0.25: the GPUs here (2) can take 8 runs at a time; give --workers 8"),
         (None, 0.5, False, "every run of the study has use_cuda=False"),
     ],
 )

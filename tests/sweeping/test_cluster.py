@@ -1,11 +1,13 @@
 """cluster.yaml: read, replaced by flags, and refused."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 from command import ROOT
 
 from sweeping.cluster import DEFAULTS, Cluster, read_cluster
+from sweeping.submission import Order
 from utils.args import ConfigError
 from utils.yaml_file import read_yaml
 
@@ -61,6 +63,8 @@ def test_every_problem_is_told_at_once(beside):
         ("engine: lsf", "engine: 'lsf' is not one of local, slurm, ray, k8s"),
         ('slurm: {partition: "a\\nrm -r ."}', "must be text of one line"),
         ('slurm: {"part ition": gpu}', "slurm: 'part ition' is no flag of sbatch"),
+        ("slurm: {-p: gpu}", "slurm: '-p'"),
+        ("slurm: {p: gpu}", "slurm: 'p': write the flag's long name: partition, not p"),
         ("slurm: {1: 2}", "slurm: '1' is no flag of sbatch"),
         ("k8s: {node_selector: {a: [1]}}", "k8s.node_selector: {'a': [1]} must have text as keys"),
         ('python: "a\\nb"', "python: 'a\\nb' must be text of one line"),
@@ -72,6 +76,37 @@ def test_bad_files(text, said, beside):
     with pytest.raises(ConfigError, match="cluster.yaml|gpus_per_run") as error:
         read_cluster(beside(text), None, [], {})
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "words, flags, sbatch, where",
+    [
+        (["jobs=0"], {"engine": None}, None, "--set:\n  jobs: 0"),
+        ([], {"engine": "slrum"}, None, "--engine:\n  engine: 'slrum'"),
+        ([], {"engine": None}, "--array=3", "--sbatch:\n  slurm.array: is set by the sweep"),
+        (["hours=-1"], {"gpus_per_run": 0.5}, None, "--set, --gpus-per-run:\n  hours: -1"),
+    ],
+)
+def test_the_command_line_is_blamed_for_its_own(words, flags, sbatch, where, beside):
+    with pytest.raises(ConfigError) as error:
+        read_cluster(beside("jobs: 2\n"), None, words, flags, sbatch)
+    assert str(error.value).startswith(where)
+
+
+def test_a_flag_of_sbatch_is_one_key_with_dashes_or_without(beside):
+    assert read_cluster(beside("slurm: {--partition: gpu}"), None, [], {}).slurm == {"partition": "gpu"}
+
+
+@pytest.mark.parametrize(
+    "share, runs_per_job, gpus",
+    [(None, None, 0), (0, None, 0), (0.5, None, 1), (0.167, None, 1), (0.143, None, 1), (0.335, None, 1), (0.25, 6, 2)]
+    + [(1, None, 1), (1, 3, 3), (2, None, 2), (2, 2, 4)],
+)
+def test_the_gpus_of_a_job(share, runs_per_job, gpus):
+    """A share that is rounded, 0.167, asks for no second GPU."""
+    order = SimpleNamespace(cluster=SimpleNamespace(gpus_per_run=share, runs_per_job=runs_per_job))
+    order.runs_per_job = Order.runs_per_job.fget(order)
+    assert Order.gpus_per_job.fget(order) == gpus
 
 
 def test_defaults_are_whole():

@@ -7,8 +7,9 @@ from command import ROOT, SHORT
 
 from parts import readers
 from sweeping import estimate
-from sweeping.estimate import Estimate, duration, makespan, probe
+from sweeping.estimate import Estimate, makespan, probe
 from sweeping.plan import read_plan
+from utils.messages import duration
 
 
 def run(algorithm, environment, t_max=100, base=None):

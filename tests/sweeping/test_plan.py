@@ -8,7 +8,7 @@ import yaml
 from command import ROOT
 
 from parts import readers
-from sweeping.plan import Lying, differences, folder_name, literal, read_plan
+from sweeping.plan import Existing, differences, folder_name, literal, read_plan
 from utils.args import ConfigError
 from utils.config import load, parse_overrides
 from utils.runs import find_runs
@@ -177,20 +177,20 @@ def leave(run, status="finished", **changes):
     return path
 
 
-def lying(plan):
-    return Lying(plan.runs, find_runs(plan.results))
+def existing(plan):
+    return Existing(plan.runs, find_runs(plan.results))
 
 
 def test_a_run_is_complete_when_one_of_its_configuration_is_finished(tmp_path):
     plan = plan_of(tmp_path)
-    assert not lying(plan).complete
+    assert not existing(plan).complete
     leave(plan.runs[0], "interrupted")
     leave(plan.runs[0], "running")
     leave(plan.runs[1], label="mine", log_interval=1, local_results_path="/moved", num_threads=3)  # of no consequence
     leave(plan.runs[2])
     (leave(plan.runs[3]) / "summary.json").write_text('{"status": "fini')
     (leave(plan.runs[4]) / "config.yaml").write_text("name: qm")
-    got = lying(plan)
+    got = existing(plan)
     assert set(got.complete) == {plan.runs[1], plan.runs[2]}
     assert len(got.unfinished) == 4 and got.other == []
 
@@ -199,7 +199,7 @@ def test_finished_runs_with_other_settings_are_told(tmp_path):
     plan = plan_of(tmp_path)
     path = leave(plan.runs[0], gamma=0.1, a_key_of_old=3)
     leave(plan.runs[0], seed=9)  # a seed that the study has no more
-    got = lying(plan)
+    got = existing(plan)
     assert not got.complete and [run.path for run in got.other] == [path]
     assert differences(got.other[0].config, plan.runs[0].values) == [
         "a_key_of_old is 3, planned not set", "gamma is 0.1, planned 0.9",
@@ -210,7 +210,7 @@ def test_the_seed_and_the_label_count(tmp_path):
     plan = plan_of(tmp_path)
     leave(plan.runs[0])
     leave(plan.runs[1], name="another label")
-    assert set(lying(plan).complete) == {plan.runs[0]}
+    assert set(existing(plan).complete) == {plan.runs[0]}
 
 
 def test_configurations_are_compared_as_yaml_leaves_them(tmp_path):
@@ -218,7 +218,7 @@ def test_configurations_are_compared_as_yaml_leaves_them(tmp_path):
     plan = plan_of(tmp_path, text + "environments: [matrix_game]\n")
     plan.runs[0].values["env_args"]["payoff"] = ((1, 2), (3, 4.5))
     leave(plan.runs[0])
-    assert set(lying(plan).complete) == set(plan.runs)
+    assert set(existing(plan).complete) == set(plan.runs)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda path: path.stem)

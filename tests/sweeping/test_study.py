@@ -115,6 +115,8 @@ def test_no_study_at_all(text, said, tmp_path):
         ("[qmix]", "{qmix: {env_args: 3}}", "env_args: 3 must be a mapping"),
         ("[qmix]", "{a/b: {config: qmix}}", "the label 'a/b' names a folder"),
         ("[qmix]", "{..: {config: qmix}}", "the label '..' names a folder"),
+        ("[qmix]", "{-x: {config: qmix}}", "the label '-x' names a folder"),
+        ("[qmix]", f"{{{'ä' * 51}: {{config: qmix}}}}", "1 to 100 bytes"),
         ("1-2", "1-2\nallow_different: batch_size_run", "must be a list of keys"),
         ("1-2", "1-2\nallow_different: [batch_size_rum]", "did you mean 'batch_size_run'?"),
         ("1-2", "1-2\noverrides: 3", "overrides: 3 must be a mapping"),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import yaml
@@ -341,3 +342,32 @@ def test_a_results_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written"):
         writable(tmp_path / "file")
+
+
+def test_the_time_left_of_a_run_that_was_resumed(runs_of, tmp_path):
+    """Its speed counts, not the time of this attempt: 60,000 of 1 million steps are left, and one run waits."""
+    going, waiting = (replace(run, values=run.values | {"t_max": 1_000_000}) for run in runs_of("good", "fine"))
+    work = Work([waiting], 1, 0, tmp_path / "results", [])
+    work.jobs.append(SimpleNamespace(run=going, elapsed=40.0, pace=lambda: (940_000, 1000.0, 60.0)))
+    assert work.state(0)["left"] == pytest.approx(60 + 1000)
+
+
+def test_a_task_of_ray_waits_for_another_sweep_as_long_as_it_takes(runs_of, tmp_path, monkeypatch):
+    """It ends with 0 and the run is not complete: somebody else works on it. Only losses are counted."""
+    from sweeping.engines.ray_tasks import LOSSES, _Tasks
+
+    ray, said = ModuleType("ray"), iter([(0, "node", "")] * 3 * LOSSES + [(143, "node", "cut off")] * (LOSSES + 1))
+    ray.get = lambda reference: next(said)
+    ray.exceptions = ModuleType("ray.exceptions")
+    ray.exceptions.RayError = OSError
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.exceptions", ray.exceptions)
+    (run,) = runs_of("good")
+    order = SimpleNamespace(runs=[run], left=[run], say=lambda text: None)
+    tasks = _Tasks(order, SimpleNamespace(folder=tmp_path), [])
+    for n in range(4 * LOSSES + 1):
+        assert not tasks.failed, n
+        tasks.tries[run] += 1
+        tasks.going["reference"] = run, 0.0
+        tasks._end("reference")
+    assert tasks.failed == {run: "cut off"}

@@ -67,7 +67,7 @@ def _need(package: str) -> None:
 
 def gym_entry(name: str) -> Any:
     """What `name` means: the id of a registered environment, as gymnasium.make takes it, or what MODULE has of the name
-    behind the colon: a class or a factory. The module is imported first."""
+    after the colon: a class or a factory. The module is imported first."""
     import gymnasium
 
     package, _, bare = name.rpartition(":")

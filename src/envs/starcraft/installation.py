@@ -67,7 +67,7 @@ GAME_VERSIONS = {
 }  # fmt: skip
 REQUIREMENTS = "pip install -r requirements/sc2.txt"
 SMAC_GIT = "pip install git+https://github.com/oxwhirl/smac@d6aab33f76abc3849c50463a8592a84f59a5ef84"
-PROTOBUF = "protobuf==3.20.3"  # the last series that pysc2 bears
+PROTOBUF = "protobuf==3.20.3"  # the last series that works with pysc2
 INSTALL = "docker/install_sc2.sh installs the game and the maps"
 
 

@@ -106,7 +106,7 @@ class Worker:
         """The end of the last log that a game has left in the folder."""
         logs = sorted(Path(self.folder).rglob("*.log"), key=lambda file: file.stat().st_mtime)
         lines = logs[-1].read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_WORDS:] if logs else []
-        return "; the game's last words:\n  " + "\n  ".join(lines) if lines else ""
+        return "; the end of the game's log:\n  " + "\n  ".join(lines) if lines else ""
 
     def end(self) -> None:
         """Kill the process if it has not ended, and all that it or its game has started."""

@@ -64,8 +64,8 @@ def config_map(submission: Submission) -> dict[str, Any]:
     try:
         data = {key: read_bytes(path).decode() for key, path in _files(submission).items()}
     except UnicodeDecodeError as error:
-        raise ConfigError("modules: a file is no text, which no ConfigMap holds: put it into the image") from error
-    if sum(map(len, data.values())) > LARGEST:
+        raise ConfigError("modules: a ConfigMap holds only text, and a file is not: put it into the image") from error
+    if sum(len(text.encode()) for text in data.values()) > LARGEST:
         raise ConfigError(
             f"modules: the study and its modules have more than {LARGEST} bytes, and a ConfigMap holds no more: put "
             "the modules into the image"

@@ -49,7 +49,7 @@ def start(order: Order, workers: int, cards: Cards, received: Received | None, c
             if signals:
                 board.event("interrupted: waiting for the runs to save what they have")
         finally:
-            work.stop(lambda: signals.count(signal.SIGINT) > 1)  # a second Ctrl-C has no patience
+            work.stop(lambda: signals.count(signal.SIGINT) > 1)  # a second Ctrl-C ends them at once
     return _conclude(order, done, work, signals, bool(received))
 
 
@@ -59,7 +59,7 @@ def _conclude(order: Order, done: int, work: Work, signals: list[int], of_a_clus
     for run, reason in work.failed.items():
         order.say(f"failed: {run}: {reason}; its output: {work.log(run)}")
     if work.elsewhere:
-        order.say(f"{len(work.elsewhere)} are at work in other jobs, so nothing is left to begin here")
+        order.say(f"runs that other jobs work on: {len(work.elsewhere)}; nothing is left to start here")
     elif done < len(order.runs) and not of_a_cluster:
         order.say(f"{'interrupted' if signals else 'to try again'}; go on with: {order.again}")
     if not of_a_cluster:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeping.jobs import cores
-from sweeping.plan import Lying, PlannedRun
+from sweeping.plan import Existing, PlannedRun
 from sweeping.submission import SWEEP, Order, Submission
 from sweeping.work import interruptions
 from utils.args import ConfigError
@@ -94,7 +94,7 @@ class _Tasks:
                 time.sleep(LOOK)
 
     def stop(self) -> None:
-        """End what goes on; runs save first. A second signal has no patience."""
+        """End what goes on; runs save first. A second signal ends them at once."""
         import ray
 
         if not self.going:
@@ -154,14 +154,16 @@ class _Tasks:
             return
         if status == HOPELESS:
             self.stopped = said
-        elif run in Lying([run], find_runs(Path(run.values["local_results_path"], run.values["name"]))).complete:
+        elif run in Existing([run], find_runs(Path(run.values["local_results_path"], run.values["name"]))).complete:
             self.complete.add(run)
             count = f"{len(self.complete)} of {len(self.order.runs)}"
             self.order.say(f"done: {run} on {host}, {time.monotonic() - since:.0f} s since it was queued; {count}")
         elif status == 1 or self.tries[run] > LOSSES:
             self.failed[run] = said or f"exit status {status}"
             self.order.say(f"failed: {run} on {host}: {self.failed[run]}")
-        else:  # a process that is gone or frozen still has its claim, or the command was cut off
+        else:  # another sweep works on it, a process that is gone still has its claim, or the command was cut off
+            if status == 0:  # only losses count
+                self.tries[run] -= 1
             self.waiting[run] = time.monotonic() + (AGAIN if status == 0 else 0)
 
     def _output(self, run: PlannedRun) -> Path:

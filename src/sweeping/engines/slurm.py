@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from sweeping.estimate import Estimate, duration
+from sweeping.estimate import Estimate
 from sweeping.submission import FOLDER, SPARE, Order, Submission
 from utils.args import ConfigError, nearest
 from utils.identity import identity
-from utils.messages import unwritable
+from utils.messages import count, duration, unwritable
 from utils.runs import read_json
 
 INSTALL = "apt-get install slurm-wlm"
@@ -30,7 +30,7 @@ SCRIPT = """\
 {flags}
 
 folder={folder}
-# This job alone: the last one of an array bears the number of the whole array.
+# This job alone: the last one of an array has the number of the whole array.
 this=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}
 this=${{this:-$SLURM_JOB_ID}}
 
@@ -116,10 +116,10 @@ def status(order: Order) -> int:
 def cancel(order: Order) -> int:
     """End the jobs of this study; their runs save first, as far as Slurm's KillWait allows."""
     _need("scancel")
-    jobs = _queue(order)
-    for job, _, _, _ in jobs:
-        _ask("scancel", job)
-    order.say(f"cancelled: {len(jobs)} jobs")
+    jobs = [job for job, _, _, _ in _queue(order)]
+    for whole in dict.fromkeys(job.partition("_")[0] for job in jobs):  # an array in one call: it may have 1,000 jobs
+        _ask("scancel", whole)
+    order.say(f"cancelled: {count(len(jobs), 'job')}")
     return 0
 
 
@@ -128,7 +128,7 @@ def cancel(order: Order) -> int:
 
 def _checked_flags(order: Order, nodes: list["_Node"]) -> dict:
     """The flags of sbatch. ConfigError where no node of the cluster has what they ask for."""
-    wanted = str(order.cluster.slurm.get("partition") or order.cluster.slurm.get("p") or "")
+    wanted = str(order.cluster.slurm.get("partition") or "")
     known = list(dict.fromkeys(node.partition for node in nodes))
     for name in filter(None, wanted.split(",")):
         if name not in known:
@@ -163,7 +163,7 @@ def _flags(order: Order, nodes: list["_Node"]) -> dict:
     if order.gpus_per_job:
         kind = f"{order.cluster.gpu_type}:" if order.cluster.gpu_type else ""
         flags["gres"] = f"gpu:{kind}{order.gpus_per_job}"
-    own = {str(name).lstrip("-"): value for name, value in order.cluster.slurm.items()}
+    own = order.cluster.slurm
     if own.keys() & {"gpus", "gpus-per-node", "gpus-per-task"}:
         flags.pop("gres", None)
     if own.keys() & {"mem-per-cpu", "mem-per-gpu"}:
@@ -226,20 +226,20 @@ def _nodes() -> list[_Node]:
 
 def _check_gpus(flags: dict, nodes: list[_Node]) -> None:
     kinds = sorted({kind for node in nodes for kind, _ in node.gpus if kind})
-    most = max((count for node in nodes for _, count in node.gpus), default=0)
+    most = max((n for node in nodes for _, n in node.gpus), default=0)
     asked = gpus(str(flags.get("gres", "")))
     for flag in ("gpus", "gpus-per-node", "gpus-per-task"):
         asked += gpus(f"gpu:{flags[flag]}") if flag in flags else []
-    for kind, count in asked:
+    for kind, n in asked:
         if not most:
-            raise ConfigError(f"{count} GPUs a job are asked for, and no node of the partition has one, says `sinfo`")
+            raise ConfigError(f"{n} GPUs a job are asked for, and no node of the partition has one, says `sinfo`")
         if kind and kind not in kinds:
             has = ", ".join(kinds) or "GPUs without a kind: leave gpu_type out"
             raise ConfigError(f"GPU type {kind!r} is unknown; the partition has: {has}{nearest(kind, kinds)}")
         of_kind = max((n for node in nodes for k, n in node.gpus if not kind or k == kind), default=0)
-        if count > of_kind:
+        if n > of_kind:
             raise ConfigError(
-                f"{count} GPUs a job are asked for, and no node has more than {of_kind}: give gpus_per_run less"
+                f"{n} GPUs a job are asked for, and no node has more than {of_kind}: give gpus_per_run less"
             )
 
 
