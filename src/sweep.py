@@ -303,12 +303,13 @@ def tell_leftovers(plan: Plan, existing: Existing, console: Console) -> None:
 
 
 def tell_unfinished(runs: list[Run], title: str, console: Console) -> None:
+    from status import status_of
+
     if runs:
         say(console, f"{title}: {len(runs)}")
     for run in runs[:3]:
-        status = "running, or killed" if run.status == "running" else run.status
         reason = run.problem or run.summary.get("reason")
-        say(console, f"  {run.path}: {status}{f': {reason}' if reason else ''}")
+        say(console, f"  {run.path}: {status_of(run).state}{f': {reason}' if reason else ''}")
 
 
 def what_differs(run: Run, plan: Plan) -> str:
