@@ -56,14 +56,17 @@ class Game(NamedTuple):
 
 MATRIX, PREY = "reproduction/matrix_21x21_final.csv", "reproduction/predator_prey_final.csv"
 SQUEEZE, UNIFORM = "reproduction/squeeze_final.csv", "reproduction/squeeze_uniform_final.csv"
+SHORT = "reproduction/squeeze_short_final.csv"
 GAMES = (
     Game("21×21 game", MATRIX, "qtran_21x21", "matrix_game", {"key": "qtran_21x21"}),
     Game("predator-prey, P = 0.5", PREY, "predator_prey penalty=0.5", "predator_prey", {"penalty": 0.5}),
     Game("predator-prey, P = 1.0", PREY, "predator_prey penalty=1.0", "predator_prey", {"penalty": 1.0}),
     Game("predator-prey, P = 1.5", PREY, "predator_prey penalty=1.5", "predator_prey", {"penalty": 1.5}),
-    Game("squeeze, one peak", SQUEEZE, "gaussian_squeeze k=1", "gaussian_squeeze", {"k": 1}),
-    Game("squeeze, two peaks", SQUEEZE, "gaussian_squeeze k=2", "gaussian_squeeze", {"k": 2}),
-    Game("the same, uniform play", UNIFORM, "gaussian_squeeze", "gaussian_squeeze", {"k": 2}),
+    Game("squeeze, one peak, 10,000 steps", SHORT, "gaussian_squeeze k=1", "gaussian_squeeze", {"k": 1}),
+    Game("squeeze, two peaks, 10,000 steps", SHORT, "gaussian_squeeze k=2", "gaussian_squeeze", {"k": 2}),
+    Game("squeeze, one peak, 160,000 steps", SQUEEZE, "gaussian_squeeze k=1", "gaussian_squeeze", {"k": 1}),
+    Game("squeeze, two peaks, 160,000 steps", SQUEEZE, "gaussian_squeeze k=2", "gaussian_squeeze", {"k": 2}),
+    Game("squeeze, two peaks, uniform play", UNIFORM, "gaussian_squeeze", "gaussian_squeeze", {"k": 2}),
     Game("SMAX 3m", "smax/3m_final.csv", "3m"),
     Game("SMAX 2s3z", "smax/2s3z_final.csv", "2s3z"),
     Game("SMAX 5m_vs_6m", "smax/5m_vs_6m_final.csv", "5m_vs_6m"),
@@ -95,7 +98,7 @@ def draw(path: Path) -> None:
 
     found = shares()
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+        figure = Figure(figsize=(7.2, 5.2), layout="constrained")
         ax = figure.subplots()
         for row, values in enumerate(found.values()):
             for k, a in enumerate(ALGORITHMS):
