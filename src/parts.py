@@ -202,11 +202,11 @@ class Parts:
         self.mac = mac_class(args.mac)(self.scheme, self.groups, args)
         self.learner = learner_class(args.learner)(self.mac, self.scheme, self.logger, args)
         self._refuse_what_no_state_holds()
+        if self.device == "cuda":  # before the runner is made, which may keep hidden states on the agents' device
+            self.learner.cuda()
         self.runner = runner_class(args.runner, self.env.in_processes)(
             self.env, self.mac, self.scheme, self.groups, self.logger, args
         )
-        if self.device == "cuda":
-            self.learner.cuda()
         if self.experiment.checkpoint_path and self.start:
             self._load()
         elif self.experiment.init_from and self.start:

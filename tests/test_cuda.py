@@ -145,6 +145,13 @@ def test_a_run_with_its_replay_on_the_card_learns_the_same(run):
     assert same(learned(there), learned(run("memory")))
 
 
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_environments_in_worker_processes(run, staleness):
+    """Their hidden states are kept on the card."""
+    values = ("env_workers=True", f"max_staleness={staleness}", "epsilon_start=0.0", "epsilon_finish=0.0")
+    assert same(learned(run("a", *values)), learned(run("b", *values)))
+
+
 @pytest.mark.parametrize("replay", ["buffer_cpu_only=True", "buffer_cpu_only=False"])
 def test_a_resumed_run_ends_with_the_weights_of_one_that_never_stopped(run, replay, capsys):
     first, whole = run("stopped", replay), run("whole", replay, "t_max=48", without=("t_max",))

@@ -1,6 +1,7 @@
 """Whole runs: what each algorithm leaves on each environment, repeats and learns."""
 
 import json
+import logging
 import math
 import re
 import shutil
@@ -15,11 +16,14 @@ from PIL import Image
 
 import envs
 from envs import REGISTRY
+from learners.value_learner import ValueLearner
 from parts import Parts, readers
 from tables import draw
 from training import note_on_updates
+from utils.args import ConfigError
 from utils.config import load, parse_overrides
 from utils.config_files import environment_of, names
+from utils.logging import Logger
 from utils.resume_state import StateFolder
 from utils.version import VERSION
 
@@ -375,6 +379,24 @@ def test_too_much_that_is_not_finite_ends_the_run(toy, tmp_path, capsys):
     run = here(capsys, ["--from", toy_config(tmp_path / "c.yaml", "vdn", **changes)])
     assert run.code == 1 and "at most 10 in a row" in run.summary["reason"]
     assert len(list((run.path / "nonfinite").iterdir())) == 10
+
+
+def test_the_networks_are_on_the_gpu_before_the_runner_is_made(tmp_path, monkeypatch):
+    """A runner on worker processes makes the hidden states on the agents' device."""
+    values = load("qmix", "two_step", {"seed": 1, "local_results_path": str(tmp_path)}, readers).values
+    order = []
+
+    def runner(*_):
+        order.append("runner")
+        raise ConfigError("far enough")
+
+    monkeypatch.setattr("parts.Parts._device", lambda parts: "cuda")
+    monkeypatch.setattr("parts.free_memory", lambda device: None)
+    monkeypatch.setattr("parts.runner_class", lambda *_: runner)
+    monkeypatch.setattr(ValueLearner, "cuda", lambda learner: order.append("cuda"))
+    with pytest.raises(ConfigError, match="far enough"):
+        Parts(values, Logger(logging.getLogger("test")))
+    assert order == ["cuda", "runner"]
 
 
 # ---- what it costs
