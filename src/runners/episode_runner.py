@@ -152,7 +152,11 @@ class EpisodeRunner:
             data["obs"][rows, t], data["state"][rows, t] = obs[rows], state[rows]
             data["avail_actions"][rows, t], data["filled"][rows, t] = avail[rows], True
             clock.lap("storing")
-            actions = self.mac.select_actions(obs, avail, actions, self.t_env, test_mode)
+            shown = obs
+            if bad:  # the agents act there till the round ends, and must not read it
+                shown = obs.copy()
+                shown[list(bad)] = 0
+            actions = self.mac.select_actions(shown, avail, actions, self.t_env, test_mode)
             clock.lap("acting")
             step = self.env.step(actions)
             clock.lap("environment")
@@ -168,19 +172,16 @@ class EpisodeRunner:
             if render:
                 self._show_step(t, actions[0].tolist(), reward[0].tolist(), bool(live[0]))
             done = live & (step.terminated | step.truncated)
-            if not (done.any() or newly_bad):
+            bad = newly_bad | bad  # the first reason stays
+            if not (done.any() or live[list(bad)].any()):
                 continue
             for name, values in step.info.items():
                 ends.setdefault(name, np.full(n_envs, None))[done] = np.asarray(values, dtype=object)[done]
-            bad |= newly_bad
-            done[list(newly_bad)] = True
+            done[list(bad)] = live[list(bad)]
             # The true last observation: what a time limit bootstraps on.
             data["obs"][done, t], data["state"][done, t] = obs[done], state[done]
             data["avail_actions"][done, t], data["filled"][done, t] = avail[done], True
             live = rows = live & ~done
-            if bad:  # the agents act there till the round ends, and must not read it
-                obs = obs.copy()
-                obs[list(bad)] = 0
         clock.lap("storing")
         return Played(batch, returns, lengths, ends, bad)
 

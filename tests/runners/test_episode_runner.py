@@ -236,6 +236,28 @@ def test_an_episode_that_is_not_finite_is_left_out(field, runner, caplog, tmp_pa
     assert runner.run().batch_size == E and runner.tolerance.state_dict() == {"tried": 6, "left_out": 1, "in_a_row": 0}
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_an_environment_that_goes_on_showing_what_is_not_finite_is_left_out_alone(first, runner, caplog):
+    """From its observation `first` on. The agents read nothing of it."""
+    observe, select = runner.env.observe, runner.mac.select_actions
+
+    def poisoned():
+        seen = observe()
+        if runner.env.t[0] >= first:
+            seen.obs[0] = np.nan
+        return seen
+
+    def finite(obs, *args, **more):
+        assert np.isfinite(obs).all()
+        return select(obs, *args, **more)
+
+    runner.env.observe, runner.mac.select_actions, runner.tolerance.skip = poisoned, finite, True
+    batch = runner.run()
+    assert (batch["filled"].sum(dim=(1, 2)) - 1).tolist() == LENGTHS[1:].tolist()
+    (line,) = [record.message for record in caplog.records]
+    assert line.startswith("t_env 0, step 0 of training: the environment's obs is not finite (nan)")
+
+
 def test_where_no_episode_is_finite_the_run_ends(runner):
     runner.env.step = lambda actions, step=runner.env.step: step(actions)._replace(reward=np.full(E, np.nan))
     runner.tolerance.skip = True
