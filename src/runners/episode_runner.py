@@ -19,7 +19,7 @@ from utils.args import ConfigError, NotFinite, key, read
 from utils.clock import Clock
 from utils.film import Film
 from utils.logging import Logger
-from utils.nonfinite import Tolerance
+from utils.nonfinite import Tolerance, bad_episode
 from utils.seeding import ABSOLUTE, EXPLORATION, GAMES, GLOBALS, TEST, TRAINING, seed_globals, stream
 
 LARGE = 1000  # numbers beyond this are not what a network should read
@@ -304,9 +304,9 @@ class EpisodeRunner:
 
     def _not_finite(
         self, shown: Observation | Step, names: tuple[str, ...], live: np.ndarray, t: int, test_mode: bool
-    ) -> dict:
-        """{environment: NotFinite} of those `live` [E] in which one of the fields `names` of `shown` is not finite."""
-        bad, where = {}, "a test episode" if test_mode else "training"
+    ) -> dict[int, NotFinite]:
+        """{environment: why} of those `live` [E] in which one of the fields `names` of `shown` is not finite."""
+        bad: dict[int, NotFinite] = {}
         for name in names:
             values = getattr(shown, name)
             if np.isfinite(values).all() or np.isfinite(values[live]).all():
@@ -314,9 +314,7 @@ class EpisodeRunner:
             for i in np.flatnonzero(live).tolist():
                 odd = values[i][~np.isfinite(values[i])]
                 if odd.size and i not in bad:
-                    message = f"step {t} of {where}: the environment's {name} is not finite ({odd[0]})"
-                    file = f"{'test' if test_mode else 'episode'}_{self.t_env}_{i}"
-                    bad[i] = NotFinite(f"t_env {self.t_env}, {message}", file)
+                    bad[i] = bad_episode(name, odd[0], t, i, self.t_env, test_mode)
         return bad
 
 

@@ -20,6 +20,7 @@ from envs.vector import GameError
 from envs.workers.worker_env import EPISODES, WorkerEnv
 from utils.args import NotFinite
 from utils.clock import Clock
+from utils.nonfinite import bad_episode
 from utils.seeding import stream
 
 BLOCK = 8  # environments of one forward pass
@@ -189,7 +190,7 @@ class Seats:
             odd = own[~np.isfinite(own)]
             if odd.size and i not in play.bad:
                 t = max(0, int(self.t[i]) - (name != "reward"))
-                play.bad[i] = not_finite(name, odd[0], t, i, play.t_env, play.test)
+                play.bad[i] = bad_episode(name, odd[0], t, i, play.t_env, play.test)
 
     def _act(self, play: Play, rows: np.ndarray) -> None:
         selector, shown = self.mac.action_selector, self.env.arrays
@@ -214,10 +215,3 @@ class Seats:
         with torch.inference_mode():
             self.hidden[mine] = hidden[mine - first]
         return q[mine - first]
-
-
-def not_finite(name: str, value: float, t: int, i: int, t_env: int, test: bool) -> NotFinite:
-    """What is wrong with the episode of environment i, at its step t."""
-    where, file = ("a test episode", "test") if test else ("training", "episode")
-    message = f"t_env {t_env}, step {t} of {where}: the environment's {name} is not finite ({value})"
-    return NotFinite(message, f"{file}_{t_env}_{i}")

@@ -70,6 +70,13 @@ class Tolerance:
         self.tried, self.left_out, self.in_a_row = state["tried"], state["left_out"], state["in_a_row"]
 
 
+def bad_episode(name: str, value: float, t: int, i: int, t_env: int, test: bool) -> NotFinite:
+    """What is wrong with the episode of environment i, whose `name` has this value at its step t."""
+    where, file = ("a test episode", "test") if test else ("training", "episode")
+    message = f"t_env {t_env}, step {t} of {where}: the environment's {name} is not finite ({value})"
+    return NotFinite(message, f"{file}_{t_env}_{i}")
+
+
 def statistics(data: Mapping[str, torch.Tensor]) -> str:
     """The range of each field of floating point numbers where `filled`, and how many are not finite."""
     filled = data["filled"].bool().squeeze(-1)  # [B, T+1]
