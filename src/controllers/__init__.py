@@ -29,8 +29,8 @@ REGISTRY = {
     "non_shared_mac": "controllers.basic_controller:BasicMAC",
 }
 METHODS = (
-    "init_hidden", "select_actions", "step", "acting", "values", "unroll", "parameters", "cuda", "save_models",
-    "load_models",
+    "init_hidden", "select_actions", "step", "acting", "values", "refuse_not_finite", "unroll", "parameters", "cuda",
+    "save_models", "load_models",
 )  # fmt: skip
 
 

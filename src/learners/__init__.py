@@ -57,7 +57,10 @@ class Learner(Protocol):
     def load_state_dict(self, state: Mapping[str, Any], /) -> None: ...
 
 
-METHODS = ("update", "outcomes", "cuda", "save_models", "load_models", "state_dict", "load_state_dict", "values")
+METHODS = (
+    "update", "outcomes", "cuda", "save_models", "load_models", "load_weights", "state_dict", "load_state_dict",
+    "values",
+)  # fmt: skip
 
 
 def learner_class(name: str) -> Callable[..., Learner]:

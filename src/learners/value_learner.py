@@ -43,8 +43,9 @@ class ValueLearner:
         optimizer: str = key("gradient method", choices=("adam", "rmsprop"))
         lr: float = key("step size of the optimiser", above=0)
         lr_decay_start: int | None = key(
-            "from here on lr falls linearly, to 0 at t_max; null: it is constant", unit="environment steps", low=0
-        )
+            "from here on lr falls linearly, to 0 at t_max; null, or not below t_max: it is constant",
+            unit="environment steps", low=0,
+        )  # fmt: skip
         t_max: int = key("length of training", unit="environment steps", low=1)
         optim_alpha: float = key("smoothing constant of RMSprop", low=0, high=1)
         optim_eps: float = key("ε of RMSprop, added to the root of the squared gradients", above=0)
@@ -67,9 +68,12 @@ class ValueLearner:
     networks: dict[str, Any]
 
     def __init__(self, mac: MAC, scheme: Mapping[str, Any], logger: Log, args: SimpleNamespace) -> None:
+        added = set(vars(self))  # by a subclass
         self.config = read(type(self).Config, args, also=self.reads_too)
         self.args, self.mac, self.logger = args, mac, logger
+        before = set(vars(self))
         self.mixer = self.make_mixer(args)
+        added |= set(vars(self)) - before - {"mixer"}
         self.networks = self.make_networks(args)
         if taken := FILES.intersection(self.networks):
             raise ConfigError(f"{type(self).__name__}: make_networks: a network cannot be called {', '.join(taken)}")
@@ -85,7 +89,7 @@ class ValueLearner:
         self.last_target_update = 0  # in `target_update_unit`s
         self.log_stats_t = -self.config.learner_log_interval - 1
         self._unread = []  # of each update: (number, t_env, is it finite [], {name: scalar})
-        self._of_the_base = set(vars(self)) | {"_of_the_base"}
+        self._of_the_base = set(vars(self)) - added | {"_of_the_base"}
 
     def make_mixer(self, args: SimpleNamespace) -> nn.Module | None:
         """The module that joins the agents' values, or None."""
@@ -242,7 +246,7 @@ class ValueLearner:
 
     def _decay_lr(self, t_env: int) -> None:
         start, end = self.config.lr_decay_start, self.config.t_max
-        if start is not None and t_env > start:
+        if start is not None and start < end and t_env > start:
             for group in self.optimiser.param_groups:
                 group["lr"] = self.config.lr * max(0.0, (end - t_env) / (end - start))
 

@@ -7,7 +7,7 @@ from helpers import SilentLogger, groups, make_args, random_batch, same, scheme
 
 import envs
 from components.episode_buffer import make_scheme
-from controllers import mac_class
+from controllers import MAC, METHODS, mac_class
 from runners import runner_class
 from utils.args import ConfigError, TrainingError
 
@@ -118,3 +118,7 @@ def test_weights_go_to_disk_and_to_another_controller(tmp_path):
 def test_epymarls_names_of_controllers(name, agent):
     mac, args = make_mac(mac=name, agent=agent)
     assert mac.unroll(random_batch(np.random.default_rng(0), args))[0].shape == (4, 6, 3, 4)
+
+
+def test_a_controller_of_ones_own_is_asked_for_all_that_is_called():
+    assert {name for name, value in vars(MAC).items() if callable(value) and name[0] != "_"} == set(METHODS)

@@ -22,7 +22,7 @@ from helpers import (
 )
 from torch import nn
 
-from learners import learner_class
+from learners import METHODS, Learner, learner_class
 from learners.transitions import unroll
 from utils.args import ConfigError, TrainingError
 
@@ -114,6 +114,34 @@ def test_with_decay_the_first_steps_of_adam_are_as_long_as_what_is_left_of_train
         learner.train(*batches(learner, 1), t_env=t_env, episode_num=0)
         longest[t_env] = max((p - p_before).abs().max().item() for p, p_before in zip(learner.params, before))
     assert longest == pytest.approx({0: 0.01, 500: 0.01, 750: 0.005, 1000: 0.0, 1200: 0.0}, rel=1e-3)
+
+
+@pytest.mark.parametrize("start", [1000, 2000])
+def test_a_decay_that_would_begin_at_the_end_of_training_or_later_changes_no_step(start):
+    """The last round goes on beyond t_max."""
+    learner = make_learner("vdn", lr=0.01, lr_decay_start=start, t_max=1000)
+    for t_env in (1100, 2100):
+        learner.train(*batches(learner, 1), t_env=t_env, episode_num=0)
+        assert learner.optimiser.param_groups[0]["lr"] == 0.01
+
+
+def test_what_a_subclass_adds_while_it_makes_its_mixer_is_not_in_a_state():
+    class Adds(learner_class("q_learner")):
+        def __init__(self, mac, scheme, logger, args):
+            self.before = torch.zeros(1)
+            super().__init__(mac, scheme, logger, args)
+
+        def make_mixer(self, args):
+            self.second, self.number = nn.Linear(2, 2), 3
+            return super().make_mixer(args)
+
+    plain = make_learner("qmix")
+    added = Adds(plain.mac, scheme(plain.args), SilentLogger(), plain.args)
+    assert sorted(added.not_in_state()) == ["before", "second"] and plain.not_in_state() == []
+
+
+def test_a_learner_of_ones_own_is_asked_for_all_that_is_called():
+    assert {name for name, value in vars(Learner).items() if callable(value) and name[0] != "_"} == set(METHODS)
 
 
 @every_algorithm
