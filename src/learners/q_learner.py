@@ -8,10 +8,10 @@ from types import SimpleNamespace
 from torch import Tensor, nn
 
 from learners.qtran_loss import mean_square
-from learners.transitions import Batch, Transitions, at, chosen, greedy_actions, unroll
+from learners.transitions import Batch, Transitions, chosen, greedy_actions, unroll
 from learners.value_learner import ValueLearner
 from modules.mixers import mixer_class
-from utils.args import ConfigError, TrainingError
+from utils.args import ConfigError
 
 
 class QLearner(ValueLearner):
@@ -62,23 +62,6 @@ class QLearner(ValueLearner):
         else:
             u_greedy = greedy_actions(q, self.avail(batch, after))
         return self._mix(self.target_mixer, chosen(q, u_greedy), *self._seen(batch, after))
-
-    def _seen(self, batch: Batch, index: Tensor) -> list[Tensor]:
-        """What the mixer reads besides the agents' values at some steps: nothing, or state, or state and obs."""
-        names = () if self.mixer is None else getattr(self.mixer, "reads", ("state",))  # EPyMARL's read the state
-        return [self.state(batch, index) if name == "state" else at(batch[name], index) for name in names]
-
-    def _mix(self, mixer: nn.Module | None, q_agents: Tensor, *seen: Tensor) -> Tensor:
-        """[M, 1], or without a mixer [M, N]."""
-        if mixer is None:
-            return q_agents
-        q_tot = mixer(q_agents, *seen)
-        if q_tot.shape != (len(q_agents), 1):  # another shape would be spread over the targets without a word
-            raise TrainingError(
-                f"the mixer {type(mixer).__name__} gives values of the shape {list(q_tot.shape)} for agents' values of "
-                f"{list(q_agents.shape)}; it must be [{len(q_agents)}, 1]"
-            )
-        return q_tot
 
     def joint_value(self, batch: Batch, index: Tensor, q: Tensor, actions: Tensor) -> Tensor | None:
         return None if self.mixer is None else self._mix(self.mixer, chosen(q, actions), *self._seen(batch, index))

@@ -38,7 +38,7 @@ class ResQLearner(CentralLearner):
     def joint_loss(
         self, batch: Batch, tr: Transitions, q: Tensor, u_greedy: Tensor, y: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        q_tot = self.mixer(chosen(q, tr.actions), tr.state)  # [M, 1]
+        q_tot = self._mix(self.mixer, chosen(q, tr.actions), *self._seen(batch, tr.steps.now))  # [M, 1]
         q_jt = q_tot + self._weighted_residual(batch, tr.steps.now, tr.actions, u_greedy)
         loss = mean_square(q_jt - y, tr.mask)
         metrics = {

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from components.running_stats import RunningStats
 from learners.transitions import MAC, Batch, Transitions, at, lambda_target, learned_steps, transition_mask, unroll
-from utils.args import ConfigError, NotFinite, key, read
+from utils.args import ConfigError, NotFinite, TrainingError, key, read
 from utils.checkpoint import has_checksums, load_optimiser, load_weights, put_moments, save_weights, write_checksums
 
 FILES = {"agent", "mixer", "opt", "reward_stats", "meta", "checksums"}  # of a checkpoint
@@ -112,6 +112,23 @@ class ValueLearner:
         """The joint value [M, 1] of `actions` [M, N] at steps `index` [M], where the agents' values are q [M, N, A];
         None where there is none. For tables."""
         return None
+
+    def _seen(self, batch: Batch, index: Tensor) -> list[Tensor]:
+        """What the mixer reads besides the agents' values at some steps: nothing, or state, or state and obs."""
+        names = () if self.mixer is None else getattr(self.mixer, "reads", ("state",))  # EPyMARL's read the state
+        return [self.state(batch, index) if name == "state" else at(batch[name], index) for name in names]
+
+    def _mix(self, mixer: nn.Module | None, q_agents: Tensor, *seen: Tensor) -> Tensor:
+        """[M, 1], or without a mixer [M, N]."""
+        if mixer is None:
+            return q_agents
+        q_tot = mixer(q_agents, *seen)
+        if q_tot.shape != (len(q_agents), 1):  # another shape would be broadcast over the targets silently
+            raise TrainingError(
+                f"the mixer {type(mixer).__name__} gives values of the shape {list(q_tot.shape)} for agents' values of "
+                f"{list(q_agents.shape)}; it must be [{len(q_agents)}, 1]"
+            )
+        return q_tot
 
     @torch.no_grad()
     def values(self, batch: Batch) -> dict[str, Tensor]:

@@ -91,7 +91,7 @@ class CentralLearner(ValueLearner):
 
     def joint_value(self, batch: Batch, index: Tensor, q: Tensor, actions: Tensor) -> Tensor:
         """What the second loss trains: Q_tot."""
-        return self.mixer(chosen(q, actions), self.state(batch, index))
+        return self._mix(self.mixer, chosen(q, actions), *self._seen(batch, index))
 
 
 class WQMixLearner(CentralLearner):
@@ -109,7 +109,7 @@ class WQMixLearner(CentralLearner):
         self, batch: Batch, tr: Transitions, q: Tensor, u_greedy: Tensor, y: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         c = self.config
-        q_tot = self.mixer(chosen(q, tr.actions), tr.state)  # [M, 1]
+        q_tot = self._mix(self.mixer, chosen(q, tr.actions), *self._seen(batch, tr.steps.now))  # [M, 1]
         with torch.no_grad():
             if c.weighting == "ow":
                 w = optimistic_weight(q_tot, y, c.alpha)

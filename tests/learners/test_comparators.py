@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from helpers import make_learner, parameters, random_batch, real_transitions, stepped, targets_by_loops
+from torch import nn
 
 from learners.wqmix_learner import central_weight, optimistic_weight
 from modules.mixers.qplex import QPLEXMixer
 from parts import readers
-from utils.args import ConfigError
+from utils.args import ConfigError, TrainingError
 from utils.config import load, parse_overrides
 
 ALGORITHMS = ["qplex", "ow_qmix", "cw_qmix", "resq"]
@@ -295,6 +296,25 @@ def test_what_none_of_them_learns_from_is_refused(alg):
         make_learner(alg, common_reward=False)
     with pytest.raises(ConfigError, match="the game has one agent"):
         make_learner(alg, n_agents=1)
+
+
+@pytest.mark.parametrize("alg", ["ow_qmix", "resq"])
+def test_a_mixer_that_reads_nothing_and_one_with_values_of_another_shape(alg):
+    class Reads(nn.Module):
+        reads, keepdim = (), True
+
+        def forward(self, agent_qs):
+            return agent_qs.sum(dim=-1, keepdim=self.keepdim)
+
+    learner = make_learner(alg)
+    learner.mixer = learner.target_mixer = mixer = Reads()
+    batch = random_batch(np.random.default_rng(0), learner.args)
+    assert torch.isfinite(learner.loss(batch)[0]) and learner.values(batch)["q_jt"].shape[-1] == 1
+    mixer.keepdim = False
+    with pytest.raises(TrainingError, match="the mixer Reads gives values of the shape"):
+        learner.loss(batch)
+    with pytest.raises(TrainingError, match="the mixer Reads gives values of the shape"):
+        learner.values(batch)
 
 
 @pytest.mark.parametrize("mixer", [None, "qatten", "qplex"])
