@@ -38,6 +38,7 @@ class ParallelRunner(EpisodeRunner):
         self.staleness = self.config.max_staleness
         # Where a thread plays, its time is counted beside that of learning.
         self.playing = Clock() if self.staleness else self.clock
+        self.counted = dict(self.playing.seconds)  # of its seconds, those that are in `self.clock`
         self.seats = Seats(env, mac, self._next, self._reward)
         self.phases: dict[int, tuple[Any, int]] = {}  # {phase: (agent, t_env)}
         self.plays: dict[int, Play] = {}  # {round: Play}, of those that have begun
@@ -100,7 +101,9 @@ class ParallelRunner(EpisodeRunner):
             raise self.error
         self.clock.lap("waiting")
         for part in ("acting", "environment", "storing"):
-            self.clock.seconds[part] = self.playing.seconds[part]
+            seconds = self.playing.seconds[part]
+            self.clock.seconds[part] += seconds - self.counted[part]
+            self.counted[part] = seconds
         return self.plays[number]
 
     def _next(self, i: int) -> Play | None:

@@ -104,6 +104,16 @@ def test_a_round_is_played_with_the_weights_of_so_many_rounds_before(make):
     assert same(rounds(stale, 5), expected)
 
 
+def test_its_clock_goes_on_from_the_seconds_of_an_earlier_process(make):
+    runner = make(staleness=1)
+    runner.clock.begin({"acting": 100.0, "environment": 200.0, "storing": 300.0})
+    rounds(runner, 2)
+    for part, before in (("acting", 100.0), ("environment", 200.0), ("storing", 300.0)):
+        assert runner.clock.seconds[part] == pytest.approx(before + runner.playing.seconds[part], abs=1)
+        assert runner.clock.seconds[part] >= before
+    assert min(runner.clock.shares().values()) >= 0
+
+
 @pytest.mark.parametrize("staleness", [0, 1, 2])
 def test_it_goes_on_from_a_state_as_if_it_had_never_stopped(staleness, make):
     whole, first, second = (make(staleness=staleness) for _ in range(3))
