@@ -165,6 +165,7 @@ def _learn(
     updates: Tolerance,
     device: str,
 ) -> None:
+    left_out = updates.left_out
     for _ in range(config.updates_per_run):
         batch = buffer.sample(config.batch_size, config.batch_steps).to(device)
         runner.clock.lap("sampling")
@@ -178,7 +179,7 @@ def _learn(
     runner.clock.lap("learning")  # a GPU has done what it was asked
     if learner.log_stats_t == runner.t_env:  # the losses were logged
         learner.logger.log_stat("updates", learner.training_steps, runner.t_env)
-    if updates.left_out:
+    if updates.left_out > left_out:
         learner.logger.log_stat("updates_left_out", updates.left_out, runner.t_env)
 
 

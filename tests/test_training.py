@@ -132,6 +132,29 @@ def test_updates_per_run():
     assert trained(updates_per_run=3).at("learn") == [t for t in (20, 30, 40, 50) for _ in range(3)]
 
 
+def test_what_was_left_out_is_logged_where_it_has_changed():
+    class Bad(Recorder):
+        """The updates at t_env 30 are not finite."""
+
+        @property
+        def logger(self):
+            return self
+
+        def outcomes(self):
+            return [ValueError() if self.t_env == 30 else None]
+
+        def sample(self, n, steps=None):
+            return SimpleNamespace(to=lambda device: "a batch", data={})
+
+        def bad(self, error, batch):
+            self.left_out += 1
+
+    calls = trained(Bad()).calls
+    assert [call for call in calls if call[0] == "stat" and call[2] == "updates_left_out"] == [
+        ("stat", 30, "updates_left_out")
+    ]
+
+
 def test_it_plays_for_a_while_before_it_learns():
     assert trained(learning_starts=35).at("learn") == [40, 50]
 
