@@ -355,7 +355,11 @@ class EpisodeStats:
                 "episode": k,
                 **{name: float(value) for name, value in zip(names, returns[k])},
                 "length": int(lengths[k]),
-                **{name: float(values[k]) for name, values in ends.items() if len(values) == len(lengths)},
+                **{
+                    f"info_{name}" if name in ("episode", *names, "length") else name: float(values[k])
+                    for name, values in ends.items()
+                    if len(values) == len(lengths)
+                },
             }
             for k in range(len(lengths))
         ]
@@ -375,11 +379,11 @@ class EpisodeStats:
             figures |= {"return_mean": returns.mean(), "return_std": returns.std()}
         figures["ep_length_mean"] = np.concatenate(self.lengths).mean()
         for name, values in self.ends.items():
-            said = np.concatenate(values)
-            said = said[~np.isnan(said)]
-            if said.size:  # in some episode the game gave a number
-                own = f"{name}_mean" if f"{name}_mean" not in figures else f"info_{name}_mean"
-                figures[own] = said.mean()
+            numbers = np.concatenate(values)
+            numbers = numbers[~np.isnan(numbers)]
+            if numbers.size:  # in some episode the game gave a number
+                taken = f"{name}_mean" in figures or name.startswith(("test_", "absolute_"))  # by figures of tests
+                figures[f"info_{name}_mean" if taken else f"{name}_mean"] = numbers.mean()
         self.__init__()
         return {name: float(value) for name, value in figures.items()}
 

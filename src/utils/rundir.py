@@ -157,7 +157,7 @@ class RunDirectory:
             "seconds": {part: round(s, 3) for part, s in runner.clock.seconds.items()},
             "env_steps_per_s": round((runner.t_env - self.t_start) / wall, 1) if wall > 0 else None,
             "test": {k: v for k, v in logger.latest.items() if k.startswith("test_")},
-            **_absolute(logger.latest),
+            **(_absolute(logger.latest) if self.values.get("absolute_metric") else {}),
             "resumed": self.resumed,
             "versions": versions() | runner.env.versions,
             "game": dict(runner.env.facts),

@@ -348,6 +348,19 @@ def test_agents_paid_one_by_one_have_statistics_of_their_own():
     assert stats.take() == {}
 
 
+def test_figures_of_a_game_that_have_the_names_of_ours_are_told_apart():
+    stats, names = EpisodeStats(), ("return", "length", "episode", "points", "test_return", "absolute_return")
+    stats.add(np.array([[1.0], [2.0]]), np.array([3, 4]), {name: np.array([50.0, 60.0]) for name in names})
+    first, _ = stats.rows()
+    assert (first["return"], first["length"], first["episode"], first["points"]) == (1.0, 3, 0, 50.0)
+    assert first["info_return"] == first["info_length"] == first["info_episode"] == 50.0
+    taken = stats.take()
+    assert taken["return_mean"] == 1.5 and taken["points_mean"] == 55.0
+    for name in ("info_return_mean", "info_test_return_mean", "info_absolute_return_mean"):
+        assert taken[name] == 55.0
+    assert not any(name.startswith(("test_", "absolute_")) for name in taken)
+
+
 class Talking(Script):
     """What it says at the end is a number, or a word, or nothing."""
 

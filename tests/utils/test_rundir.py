@@ -125,6 +125,15 @@ def test_the_summary(make):
     assert summary["env_steps_per_s"] == pytest.approx(10, rel=0.05)  # without the 20 of the checkpoint
 
 
+def test_only_the_absolute_metric_is_named_so(make):
+    logger = SimpleNamespace(latest={"absolute_error_mean": 1.0, "absolute_return_mean": 2.0, "absolute_t_env": 8.0})
+    without, with_it = make(), make(absolute_metric=True)
+    for directory in (without, with_it):
+        directory.write_summary("running", RUNNER, logger)
+    assert "absolute" not in json.loads((without.path / "summary.json").read_text())
+    assert json.loads((with_it.path / "summary.json").read_text())["absolute"]["return_mean"] == 2.0
+
+
 def test_the_summary_takes_the_place_of_the_old_where_the_disk_has_no_room_for_two(make, monkeypatch):
     directory = make()
     directory.write_summary("running", RUNNER, LOGGER)
