@@ -252,7 +252,7 @@ class Parts:
         log = self.logger.console_logger
         wanted = getattr(args, "kernels", "plain")
         if not getattr(args, "use_rnn", False) or self.device != "cpu" or self.experiment.evaluate:
-            if wanted == "fast":
+            if wanted == "fast" and not self.experiment.evaluate:  # what plays a trained run learns nothing
                 raise ConfigError(
                     "kernels=fast is for learning on a CPU with agents that have a memory (use_rnn=True); "
                     "give kernels=auto"
@@ -300,7 +300,8 @@ class Parts:
     def _other_keys(self, folder: str) -> str:
         """Which keys of the networks and the game the run of a checkpoint had other values of, as far as it says."""
         try:
-            theirs, ours = flat(read_yaml(Path(folder).absolute().parents[1] / "config.yaml")), flat(self.values)
+            run = Path(folder).absolute().parent.parent  # a folder at the root has no parents[1]
+            theirs, ours = flat(read_yaml(run / "config.yaml")), flat(self.values)
         except (ConfigError, AttributeError):
             return ""
         names = {"env", "optimizer", *(name for name in ours if name.startswith("env_args."))}

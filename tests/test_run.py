@@ -6,6 +6,7 @@ import math
 import re
 import shutil
 import time
+from types import SimpleNamespace
 
 import matplotlib.image
 import pytest
@@ -233,6 +234,18 @@ def test_evaluate_plays_the_loaded_checkpoint(layout, trained, tmp_path, capsys)
     assert run.series["test_return_mean"][-1][1] == trained.series["test_return_mean"][-1][1]
     assert not (run.path / "checkpoints").exists()
     assert run.summary["env_steps_per_s"] == 0
+
+
+def test_a_run_that_was_trained_with_fast_kernels_can_be_played(tmp_path, capsys):
+    first = here(capsys, words("qmix", "two_step", tmp_path))
+    asked = ("evaluate=True", "kernels=fast", f"local_results_path={tmp_path / 'second'}")
+    run = here(capsys, ["--from", first.path, "with", *asked])
+    assert run.code == 0 and run.summary["kernels"] == "plain", run.err
+
+
+def test_a_checkpoint_in_a_folder_at_the_root_has_no_run_beside_it():
+    parts = SimpleNamespace(values={}, args=SimpleNamespace(agent="rnn", mixer=None))
+    assert Parts._other_keys(parts, "/ckpt") == ""
 
 
 def test_evaluation_says_what_it_does_not_do(trained, tmp_path, capsys):
