@@ -92,8 +92,7 @@ class EpisodeBatch:
         if isinstance(item, str):
             return scaled(self.data[item]) if self.scheme[item].get("pixels") else self.data[item]
         episodes, time = item if isinstance(item, tuple) else (item, slice(None))
-        if isinstance(episodes, int):
-            episodes = slice(episodes, episodes + 1)  # keep the axis
+        episodes, time = _kept(episodes, self.batch_size), _kept(time, self.max_seq_length)
         return self._with({k: v[:, time][episodes] for k, v in self.data.items()})
 
     def update(
@@ -221,6 +220,14 @@ class ReplayBuffer(EpisodeBatch):
                 v[place, :length] = episodes[k][end - length : end].to(self.device)
                 v[place, length:] = 0
         self._count(first + len(lengths))
+
+
+def _kept(index: Any, size: int) -> Any:
+    """An index of an axis of this size that keeps the axis: of a number, negative ones too, the slice of that place."""
+    if not isinstance(index, (int, np.integer)):
+        return index
+    place = range(size)[index]  # IndexError where there is none
+    return slice(place, place + 1)
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: str | torch.device) -> Tensor:

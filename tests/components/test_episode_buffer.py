@@ -58,6 +58,18 @@ def test_parts_of_a_batch():
     part = batch[1:3, :4]
     assert (part.batch_size, part.max_seq_length) == (2, 4)
     assert all(torch.equal(part[k], batch[k][1:3, :4]) for k in batch.data)
+
+
+@pytest.mark.parametrize("number, place", [(0, 0), (2, 2), (-1, 3), (np.int64(-4), 0)])
+def test_a_number_keeps_its_axis(number, place):
+    batch = episodes(4)
+    one, then = batch[number], batch[:, number - (1 if number < 0 else 0)]
+    assert (one.batch_size, one.max_seq_length, then.batch_size, then.max_seq_length) == (1, T + 1, 4, 1)
+    at = place + (1 if number < 0 else 0)  # T + 1 is 6: the last but one of times is 4
+    assert all(torch.equal(one[k], batch[k][place : place + 1]) for k in batch.data)
+    assert all(torch.equal(then[k], batch[k][:, at : at + 1]) for k in batch.data)
+    with pytest.raises(IndexError):
+        batch[4]
     assert torch.equal(batch[:, :2]["obs"], batch["obs"][:, :2])
     assert torch.equal(batch[torch.tensor([2, 0])]["obs"], batch["obs"][[2, 0]])
     assert batch[2:].max_t_filled() == max(lengths_of(batch)[2:]) + 1
