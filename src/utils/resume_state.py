@@ -105,8 +105,10 @@ class StateFolder:
         manifest |= {"parts": {"name": name, **self._replace(name, lambda f: torch.save(parts, f))}, "replay": replay}
         self._write_manifest(manifest)
         self.manifests = [*self.manifests, manifest][-KEPT:]
-        if _size(self.manifests) > 2 * _size(self.manifests[-1:]):
-            self.manifests = self.manifests[-1:]  # two replays without a common part would take too much
+        if len(self.manifests) > 1:
+            before, last = map(_replay_files, self.manifests)
+            if before and not before & last:
+                self.manifests = [manifest]  # two replays without a common part would take too much
         self._remove_but(self.manifests)
 
     def drop_replay(self) -> None:
@@ -349,9 +351,9 @@ def _files(manifests: list) -> list:
     return list({f["name"]: f for f in found}.values())
 
 
-def _size(manifests: list) -> int:
-    """Bytes of their files of episodes."""
-    return sum(f["bytes"] for f in _files(manifests) if "first" in f)
+def _replay_files(manifest: dict) -> set[str]:
+    """The names of its files of episodes."""
+    return {f["name"] for f in manifest["replay"] or []}
 
 
 def _digest(text: str) -> str:

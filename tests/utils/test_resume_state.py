@@ -143,6 +143,16 @@ def test_two_states_stay_and_at_most_twice_the_replay(size, most, tmp_path, monk
         assert oldest["last"] > buffer.inserted - size and oldest["last"] - oldest["first"] <= piece
 
 
+def test_a_state_that_shares_no_episode_with_the_one_before_is_alone(tmp_path):
+    """Also where the two are of the same size."""
+    states, buffer = StateFolder(tmp_path), Replay(6)
+    for _ in range(3):
+        buffer.insert_episode_batch(random_batch(np.random.default_rng(0), ARGS, B=6, T=5))
+        write(states, buffer)
+    assert [f for f in files(tmp_path) if f.startswith("manifest.")] == ["manifest.3.json"]
+    assert sum(b - a for a, b in spans(tmp_path)) == 6
+
+
 def test_a_state_appends_what_came_since_the_last(tmp_path):
     states, buffer = StateFolder(tmp_path), Replay(6)
     buffer.play(4)
