@@ -217,6 +217,11 @@ class Keeper:
         except Exception as error:  # a state that was changed can fail in any way
             raise StateError(
                 f"{self.states.folder}: the state does not fit this version of the program (it was written by "
+        except (OSError, MemoryError) as error:  # says nothing of what is in it
+            raise StateError(
+                f"{self.states.folder}: the state cannot be read: {brief(error)}; it stays as it is: resume the run "
+                "again when the disk and the memory allow it"
+            ) from error
                 f"{writer(saved.facts)}): {brief(error)}; resume the run with that version"
             ) from error
 

@@ -188,21 +188,27 @@ def _console() -> tuple[logging.Logger, MemoryHandler]:
 
 
 def _check_room(parts: Parts, states: Path | None = None) -> None:
-    """ConfigError where the disk cannot hold the replay of a resumable state. states: the folder of earlier ones."""
-    config = parts.resuming
-    if parts.buffer is None or not (config.resume_minutes or config.resume_interval):
+    """ConfigError where the disk cannot hold the replay of the resumable states. states: the folder of earlier ones.
+
+    A run without states on its way writes one at a signal and at its end. Where there are several, the one before stays
+    while one is written, and the two may have no episode in common.
+    """
+    config, buffer = parts.resuming, parts.buffer
+    if buffer is None:
         return
-    steps = min(parts.training.buffer_size * parts.buffer.max_seq_length, 2 * parts.training.t_max)  # observations
-    need = nbytes(parts.scheme, parts.groups, 1, steps)
+    several = states is not None or config.resume_minutes or config.resume_interval
+    steps = (2 if several else 1) * parts.training.buffer_size * buffer.max_seq_length  # observations
+    need = nbytes(parts.scheme, parts.groups, 1, min(steps, 2 * parts.training.t_max))  # no more than are played
     folder = Path(parts.values["local_results_path"] if states is None else states).absolute()
     there = next(f for f in (folder, *folder.parents) if f.exists())
-    have = sum(f.stat().st_size for f in there.glob("replay.*")) if states == there else 0
+    if states is not None and there == folder:
+        need -= sum(f.stat().st_size for f in there.glob("replay.*"))  # what is there is in place, or makes room
     free = shutil.disk_usage(there).free
-    if need > free + have:
+    if need > free:
+        other = ", or give local_results_path=FOLDER or a smaller buffer_size" if states is None else " on this disk"
         raise ConfigError(
-            f"the resumable state of this run needs up to {need / 2**30:.2f} GiB, and {there} has "
-            f"{free / 2**30:.2f} GiB free; make room, or give local_results_path=FOLDER, a smaller buffer_size, or "
-            "resume_minutes=0 for no states"
+            f"the resumable states of this run need up to {need / 2**30:.2f} GiB{' more' if states else ''}, and "
+            f"{there} has {free / 2**30:.2f} GiB free; make room{other}"
         )
 
 

@@ -646,13 +646,52 @@ def test_a_disk_without_room_for_the_state_is_said_before_training(start, halfwa
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=100))
     if start:
         new = tmp_path / "new"
-        refused(capsys, words(*GAME, new), new, "free")
-        assert not new.exists()
-        assert here(capsys, words(*GAME, new, "resume_minutes=0")).code == 0
+        for value in ("resume_minutes=1", "resume_minutes=0"):  # a state is written at the end in any case
+            refused(capsys, words(*GAME, new, value), new, "free", "local_results_path=FOLDER", "buffer_size")
+            assert not new.exists()
     else:
         for file in halfway.glob("state/*"):
             file.unlink()
-        refused(capsys, ["--resume", halfway], halfway, "free")
+        run = refused(capsys, ["--resume", halfway], halfway, "free; make room on this disk")
+        assert "buffer_size" not in run.err  # which a resumed run cannot change
+
+
+def test_how_much_room_is_asked_for(tmp_path, monkeypatch):
+    """Two whole replays where there are several states, no more than the run plays, less what is there already."""
+    args = make_args("qmix")
+    parts = SimpleNamespace(
+        scheme=scheme(args), groups=groups(args), buffer=SimpleNamespace(max_seq_length=11),
+        resuming=SimpleNamespace(resume_minutes=5.0, resume_interval=None), values={"local_results_path": "results"},
+        training=SimpleNamespace(buffer_size=10, t_max=1000),
+    )  # fmt: skip
+    usage = shutil.disk_usage("/")
+    monkeypatch.chdir(tmp_path)
+
+    def needed(size, states=None):
+        monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=size))
+        _check_room(parts, states)
+        monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=size - 1))
+        with pytest.raises(ConfigError, match="free; make room"):
+            _check_room(parts, states)
+
+    one = nbytes(parts.scheme, parts.groups, 10, 11)
+    needed(2 * one)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "replay.0-10.npy").write_bytes(bytes(one // 2))
+    needed(2 * one - one // 2, Path("state"))
+    parts.resuming.resume_minutes = 0
+    needed(one)
+    parts.training.t_max = 20
+    needed(nbytes(parts.scheme, parts.groups, 1, 40))
+
+
+def test_a_disk_that_fails_while_a_state_is_read_says_nothing_of_its_version(halfway, capsys, monkeypatch):
+    def fails(path, names):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("utils.resume_state._read_fields", fails)
+    run = refused(capsys, ["--resume", halfway], halfway, "the state cannot be read", "Input/output error")
+    assert "version" not in run.err
 
 
 @pytest.mark.parametrize(
