@@ -89,6 +89,7 @@ class OpenRun:
                 _remove_checkpoints_of_interruptions(path)
                 directory.write_config()
             self.kept = kept
+                _remove_half_written_files(path)
             self.summary("running")
         except (ConfigError, OSError) as error:  # a package is missing, the disk is full
             get_logger()  # closes log.txt
@@ -274,6 +275,13 @@ def _remove_checkpoints_of_interruptions(path: Path) -> None:
 
 def _save_film(parts: Parts, directory: RunDirectory) -> str | None:
     """The animation of `render`. Returns what could not be written, or None."""
+def _remove_half_written_files(path: Path) -> None:
+    """Of a process that was killed."""
+    for partial in path.glob("*.partial"):
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
     try:
         path = parts.runner.film.save(directory.path, parts.experiment.render_format)
     except (OSError, subprocess.CalledProcessError) as error:

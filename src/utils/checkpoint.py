@@ -13,6 +13,7 @@ import json
 import os
 import pickletools
 import stat
+import uuid
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -42,7 +43,7 @@ def save_weights(state_dict: Mapping[str, Any], path: str | os.PathLike) -> None
     """Write `state_dict` to `path`; a crash or a full disk (OSError) leaves the old file as it was."""
     data = io.BytesIO()  # torch would report a full disk as a RuntimeError about positions
     torch.save(state_dict, data)
-    _replace(path, data.getbuffer())
+    replace_file(path, data.getbuffer())
 
 
 def write_checksums(folder: str | os.PathLike) -> None:
@@ -53,13 +54,15 @@ def write_checksums(folder: str | os.PathLike) -> None:
         if name != CHECKSUMS and not name.endswith(".partial") and os.path.isfile(path):
             with open(path, "rb") as f:
                 sums[name] = hashlib.sha256(f.read()).hexdigest()
-    _replace(os.path.join(folder, CHECKSUMS), json.dumps({"sha256": sums}, indent=2).encode())
+    replace_file(os.path.join(folder, CHECKSUMS), json.dumps({"sha256": sums}, indent=2).encode())
 
 
-def _replace(path: str | os.PathLike, data: bytes | memoryview) -> None:
-    partial = f"{path}.partial"
+def replace_file(path: str | os.PathLike, data: bytes | memoryview) -> None:
+    """Write `data` to `path`, whole or not at all (OSError). Of several writers at the same time one has the last word:
+    none writes into the file of another."""
+    partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
     try:
-        with open(partial, "wb") as f:
+        with open(partial, "xb") as f:
             f.write(data)
         os.replace(partial, path)
     except OSError:
@@ -353,7 +356,7 @@ def find_checkpoint(
         names = os.listdir(path)
     except OSError as error:
         raise ConfigError(f"{says}: {path!r} cannot be read: {error}") from error
-    steps = sorted(int(name) for name in names if is_step(name) and os.path.isdir(os.path.join(path, name)))
+    steps = sorted(int(name) for name in names if is_step_name(name) and os.path.isdir(os.path.join(path, name)))
     if not steps:
         instead = "it is one itself: give its parent folder, and load_step" if "agent.th" in names else ""
         raise ConfigError(
@@ -363,7 +366,7 @@ def find_checkpoint(
     return os.path.join(path, str(step)), step
 
 
-def is_step(name: str) -> bool:
+def is_step_name(name: str) -> bool:
     """Whether it is a number as a checkpoint's name has it: 3000, not 03000."""
     return name.isascii() and name.isdecimal() and len(name) < 19 and str(int(name)) == name
 

@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from utils.args import ConfigError
-from utils.checkpoint import is_step, read_meta, write_checksums, written_by
+from utils.checkpoint import is_step_name, read_meta, replace_file, write_checksums, written_by
 from utils.claim import Claim, Held, take
 from utils.config import task_folder, task_name
 from utils.logging import Logger
@@ -128,8 +128,8 @@ class RunDirectory:
         """Remove the oldest checkpoints beyond the last `most`; the best one is not among them. None: keep all."""
         if most is None:
             return
-        steps = sorted((p for p in (self.path / "checkpoints").iterdir() if is_step(p.name)), key=lambda p: int(p.name))
-        for path in steps[:-most]:
+        paths = [path for path in (self.path / "checkpoints").iterdir() if is_step_name(path.name)]
+        for path in sorted(paths, key=lambda path: int(path.name))[:-most]:
             shutil.rmtree(path, ignore_errors=True)
 
     @property
@@ -241,15 +241,7 @@ def check_same_algorithm(folder: str | os.PathLike, values: Mapping[str, Any]) -
 
 def write_atomically(path: str | os.PathLike, text: str) -> None:
     """Write `text` to `path`, whole or not at all (OSError)."""
-    partial = f"{path}.partial"
-    try:
-        with open(partial, "w", encoding="utf-8") as f:
-            f.write(text)
-        os.replace(partial, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.remove(partial)
-        raise
+    replace_file(path, text.encode())
 
 
 def versions() -> dict[str, str]:

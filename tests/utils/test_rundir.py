@@ -150,6 +150,20 @@ def test_write_atomically_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch
     assert [f.name for f in tmp_path.iterdir()] == ["f"] and (tmp_path / "f").read_text() == "old"
 
 
+def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path, monkeypatch):
+    """The second one writes while the first one has not renamed its file yet."""
+    replace = os.replace
+
+    def later(*paths):
+        monkeypatch.setattr("os.replace", replace)
+        write_atomically(tmp_path / "f", "second")
+        replace(*paths)
+
+    monkeypatch.setattr("os.replace", later)
+    write_atomically(tmp_path / "f", "first")
+    assert [f.name for f in tmp_path.iterdir()] == ["f"] and (tmp_path / "f").read_text() == "first"
+
+
 def test_whose_weights_a_checkpoint_holds(make):
     directory = make()
     directory.save_checkpoint(Learner(), 10)
