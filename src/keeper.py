@@ -228,6 +228,10 @@ class Keeper:
     def _load(self, contents: dict) -> None:
         self.parts.learner.load_state_dict(contents["learner"])
         self.parts.runner.load_state_dict(contents["runner"])
+    def put_best(self) -> None:
+        """Make checkpoints/best what it was when the state that was loaded was written."""
+        self.directory.put_checkpoint(BEST, self.best_files)
+
         self.parts.logger.episode = self.parts.runner.episodes
         self.schedule.load_state_dict(contents["schedule"])
         if "updates" in contents:  # states of the version before have none
@@ -240,7 +244,6 @@ class Keeper:
             raise ValueError(f"best_files has {odd[0]}")
         self.best = best
         self.best_files = {name: bytes(values.numpy()) for name, values in contents["best_files"].items()}
-        self.directory.put_checkpoint(BEST, self.best_files)
         self.parts.runner.clock.begin(contents.get("seconds", {}))
         self.directory.wall_before, self.directory.t_start = contents["wall_s"], contents["t_start"]
         self._t_env = self.parts.runner.t_env

@@ -74,6 +74,8 @@ class OpenRun:
         try:
             self.sacred_run = _sacred(directory, secrets)
             optional = self._optional_sinks()  # all that may refuse comes before the first change of the directory
+            if saved is not None:
+                self.keeper.put_best()
             at = saved.metrics if saved else 0
             kept = cut_metrics(path / METRICS, at, path / BEYOND, claim.look) if resumed else None
             log = get_logger(path / "log.txt", claim.mine)

@@ -143,7 +143,9 @@ def _resume(directory: RunDirectory, run: Run, strict: bool, secrets: dict) -> i
                 )
         _check_room(parts, states.folder)
         _check_mongo(directory.values | secrets)
-        t_env = saved.parts["runner"]["t_env"] if saved else 0
+        if saved is None:
+            directory.t_start = parts.runner.t_env  # what checkpoint_path brought along; a state says it itself
+        t_env = saved.parts["runner"]["t_env"] if saved else directory.t_start
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         directory.resumed = [*(run.summary.get("resumed") or []), {"t_env": t_env, "time": now, "differs": differs}]
         experiment = OpenRun(parts, directory, states, saved, early, secrets)

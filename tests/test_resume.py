@@ -738,6 +738,22 @@ def test_a_refused_sink_leaves_the_run_as_it_was(halfway, capsys, monkeypatch):
 
 
 def frozen():
+    shutil.rmtree(halfway / "checkpoints" / "best")  # which a run that goes on puts back
+    refused(capsys, ["--resume", halfway, "with", *wandb], halfway, "wandb")
+    monkeypatch.undo()
+    resumed(capsys, halfway)
+    assert (halfway / "checkpoints" / "best" / "meta.json").exists()
+
+
+def test_the_speed_of_a_run_from_a_checkpoint_that_was_killed_before_its_first_state(never_stopped, tmp_path, capsys):
+    first = never_stopped(capsys, *GAME)
+    argv = words(*GAME, tmp_path / "results", *EXACT, f"checkpoint_path={first}", "t_max=40")
+    path = killed(argv, tmp_path / "results", 1)
+    (path / "config.yaml.0123abcd.partial").touch()
+    summary = resumed(capsys, path).summary
+    assert (summary["t_env"], summary["resumed"][0]["t_env"]) == (40, 24)
+    assert summary["env_steps_per_s"] * summary["wall_time_s"] == pytest.approx(40 - 24, rel=0.1)
+    assert not list(path.glob("*.partial"))
     """Stop this process, as Ctrl-Z or a virtual machine does."""
     os.kill(os.getpid(), signal.SIGSTOP)
 
