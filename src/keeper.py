@@ -84,15 +84,17 @@ class Keeper:
             return
         if self.best is not None and self.best["metric"] == metric and latest[metric] <= self.best["value"]:
             return
-        self.best = {"metric": metric, "value": latest[metric], "t_env": t_env}
+        best = {"metric": metric, "value": latest[metric], "t_env": t_env}
         if not (self.parts.training.save_model or self.parts.training.absolute_metric):
             return
+            self.best = best
 
         def write() -> None:
             self.directory.save_checkpoint(self.parts.learner, t_env, BEST, metric=metric, value=latest[metric])
             self.best_files = self.directory.checkpoint_files(BEST)
 
-        self._written_or_why(f"checkpoints/{BEST}", write)
+        if self._written_or_why(f"checkpoints/{BEST}", write) is None:
+            self.best = best  # else a later test that is better than the last one written is written
 
     @contextlib.contextmanager
     def best_weights(self) -> Iterator[int | None]:

@@ -984,6 +984,21 @@ def judge(monkeypatch, returns):
 
     def log_stat(logger, key, value, t):
         log(logger, key, returns.get(t, 0.0) if key == "test_return_mean" else value, t)
+def test_a_best_checkpoint_that_could_not_be_written_is_not_the_best_one(tmp_path, capsys, monkeypatch):
+    judge(monkeypatch, {4: 9, 16: 12, 24: 10})
+    save = RunDirectory.save_checkpoint
+
+    def refuses_one(directory, learner, t_env, name=None, **more):
+        if (name, t_env) == ("best", 16):
+            raise OSError(errno.EIO, "Input/output error")
+        save(directory, learner, t_env, name, **more)
+
+    monkeypatch.setattr(RunDirectory, "save_checkpoint", refuses_one)
+    run = here(capsys, words(*GAME, tmp_path, *EXACT, "test_interval=4"))
+    assert run.code == 0 and "checkpoints/best not written" in run.err
+    assert json.loads((run.path / "checkpoints/best/meta.json").read_text())["t_env"] == 24
+
+
 
     monkeypatch.setattr(Logger, "log_stat", log_stat)
 
