@@ -47,7 +47,10 @@ def brief(error: BaseException, limit: int = 200) -> str:
 
 def unwritable(path: str | Path, error: BaseException) -> ConfigError:
     """The ConfigError for a place that an OSError bars."""
-    return ConfigError(f"{path}: cannot be written: {error}; change local_results_path")
+    return ConfigError(
+        f"{path}: cannot be written: {error}; make room or allow writing there, or start a new run "
+        "with another local_results_path"
+    )
 
 
 def missing_package(wanted_by: str, requirement: str) -> ConfigError:
