@@ -55,6 +55,7 @@ def _launch(config: Config, profile: bool) -> tuple[Path, int]:
             console_logger.warning(note)
         with _closed_if_it_fails(parts):
             _check_room(parts)
+            _hide_passwords()
             _check_mongo(config.values | config.secrets)
             directory = None
             try:
@@ -142,6 +143,7 @@ def _resume(directory: RunDirectory, run: Run, strict: bool, secrets: dict) -> i
                     f"{run.path}: its replay was not kept, so it cannot be made longer; keep_replay=True keeps it"
                 )
         _check_room(parts, states.folder)
+        _hide_passwords()
         _check_mongo(directory.values | secrets)
         if saved is None:
             directory.t_start = parts.runner.t_env  # what checkpoint_path brought along; a state says it itself
@@ -215,10 +217,14 @@ def _check_room(parts: Parts, states: Path | None = None) -> None:
 
 
 def _check_mongo(values: dict) -> None:
-    """ConfigError for an address that is none. values: with the password, if it is known."""
-    sys.argv[1:] = map(without_passwords, sys.argv[1:])  # wandb keeps the command line
+    """ConfigError for an invalid mongo_url. values: with the password, if it is known."""
     if values["mongo_url"]:
         import_sacred()
         from recording.mongo_observer import PatientMongoObserver
 
         PatientMongoObserver(values["mongo_url"], values["mongo_db"]).close()
+
+
+def _hide_passwords() -> None:
+    """Take them out of the command line, which wandb keeps."""
+    sys.argv[1:] = map(without_passwords, sys.argv[1:])
