@@ -14,7 +14,8 @@ import torch
 from command import PROGRAM, as_in_the_foreground, files, full_disk, here, toy_config, words
 
 import main
-from envs import EXTRAS, REGISTRY
+from envs import REGISTRY
+from envs.games.two_step import TwoStep
 from utils.config_files import names
 
 QTRAN = ("qtran_alt", "matrix_game")
@@ -31,8 +32,8 @@ def test_help_needs_no_torch():
 
 
 def test_list_shows_every_file_and_what_is_installed(capsys, monkeypatch):
-    monkeypatch.setitem(REGISTRY, "two_step", "no_such_package.env:Env")
-    monkeypatch.setitem(EXTRAS, "no_such_package", "requirements/none.txt")
+    monkeypatch.setattr(TwoStep, "needs", ("no_such_package",))
+    monkeypatch.setattr(TwoStep, "install", "pip install -r requirements/none.txt")
     monkeypatch.setenv("COLUMNS", "300")
     run = here(capsys, ["--list"])
     assert run.code == 0 and "yes" in run.out and "pip install -r requirements/none.txt" in run.out
@@ -140,8 +141,8 @@ def test_what_only_a_game_can_refuse(tmp_path, capsys, monkeypatch):
 
 
 def test_a_missing_package_is_named_with_its_pip_line(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(REGISTRY, "two_step", "no_such_package.env:Env")
-    monkeypatch.setitem(EXTRAS, "no_such_package", "requirements/none.txt")
+    monkeypatch.setattr(TwoStep, "needs", ("no_such_package",))
+    monkeypatch.setattr(TwoStep, "install", "pip install -r requirements/none.txt")
     refused(capsys, tmp_path / "r", words("vdn", "two_step", tmp_path / "r"), "pip install -r requirements/none.txt")
 
 

@@ -19,13 +19,12 @@ REGISTRY = {
     "gymma": "envs.gymma.gymma:Gymma",
     "smaclite": "envs.gymma.smaclite:SMAClite",
 }
-EXTRAS: dict[str, str] = {}  # {top-level package: requirements file}
 MOST_OBJECTS = 1024  # environments that are objects or processes of their own
 PROCESS = 18 * 2**20  # bytes that a worker process takes at least
 
 
 def env_class(name: str) -> type[VectorEnv]:
-    return lookup("environment", REGISTRY, name, EXTRAS, methods=("reset", "step"))
+    return lookup("environment", REGISTRY, name, methods=("reset", "step"))
 
 
 def make(

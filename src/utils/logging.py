@@ -145,12 +145,6 @@ class Logger:
         header = f"Recent Stats | t_env: {self._t_env:>10} | Episode: {self.episode:>8}"
         self.console_logger.info("\n".join([header, *rows]))
 
-    def flush(self) -> None:
-        """Have the sinks write out what they hold."""
-        for sink, outage in self._sinks:
-            with outage:
-                sink.flush()
-
     def finish(self) -> None:
         """Close the sinks; what one of them lost is a console warning. A second call does nothing.
 

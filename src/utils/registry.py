@@ -16,14 +16,11 @@ class MissingPackage(ConfigError):
     """An optional package is not installed; the message holds the pip line that installs it."""
 
 
-def lookup(
-    kind: str, table: Mapping[str, str], name: str, extras: Mapping[str, str] | None = None, methods: Sequence[str] = ()
-) -> Any:
+def lookup(kind: str, table: Mapping[str, str], name: str, methods: Sequence[str] = ()) -> Any:
     """The object that `table[name]` ("module:attribute") names, or `name` itself, of a user's own module.
 
-    kind: what the table holds, for the message ("mixer"). extras: {top-level package: requirements
-    file} for packages that are optional. methods: what a user's own class must have.
-    Raises ConfigError for an unknown name, with the nearest one; MissingPackage with the pip line.
+    kind: what the table holds, for the message ("mixer"). methods: what a user's own class must have.
+    Raises ConfigError for an unknown name, with the nearest one.
     """
     if ":" in str(name) and name not in table:
         found = own_modules.load(kind, name)
@@ -37,13 +34,4 @@ def lookup(
             f"{nearest(name, table)}"
         )
     module, attribute = table[name].split(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        package = (error.name or "").split(".")[0]
-        if extras and package in extras:
-            raise MissingPackage(
-                f"{kind} {name!r} needs the package {package!r}, which is not installed; "
-                f"install it with: pip install -r {extras[package]}"
-            ) from error
-        raise
+    return getattr(importlib.import_module(module), attribute)

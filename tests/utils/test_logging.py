@@ -344,7 +344,7 @@ def test_nothing_is_written_once_another_process_has_the_run(logger, lines, tmp_
     taken.append(True)
     with pytest.raises(TakenOver):
         logger.log_stat("loss", 2, 2)
-    for call in (logger.flush, sink.position, logger.finish):
+    for call in (sink.flush, sink.position, logger.finish):
         with pytest.raises(TakenOver):
             call()
     assert path.read_bytes() == before and len(later.records) == 1 and lines.messages == []
