@@ -24,6 +24,7 @@ from runners.ray_env import RayEnv
 from training import Training
 from utils.args import ConfigError, declared, key, read
 from utils.checkpoint import find_checkpoint
+from utils.config import CHOICES
 from utils.film import FORMATS, check_format
 from utils.identity import flat
 from utils.logging import Logger
@@ -109,17 +110,11 @@ class Experiment:
 
 def readers(values: dict[str, Any]) -> tuple[list[Any], list[tuple[str, str]]]:
     """The classes that will read the configuration `values`, and [(key, problem)] of unknown choices."""
-    choices = (
-        ("env", envs.env_class),
-        ("runner", runner_class),
-        ("mac", mac_class),
-        ("agent", agent_class),
-        ("action_selector", selector_class),
-        ("learner", learner_class),
-        ("mixer", mixer_class),
-    )
+    find_each: tuple[Callable[[str], Any], ...] = (  # in the order of CHOICES
+        envs.env_class, runner_class, mac_class, agent_class, selector_class, learner_class, mixer_class,
+    )  # fmt: skip
     classes, problems = [Experiment, Training, Logger, StateFolder], []
-    for name, find in choices:
+    for name, find in zip(CHOICES, find_each, strict=True):
         if values.get(name) is not None:
             try:
                 classes.append(find(str(values[name])))
@@ -155,8 +150,7 @@ class Parts:
         torch.set_num_threads(self.experiment.num_threads)
         keep_freed_memory()
         args.device = self.device = self._device()
-        own = values["env_args"].get("seed")
-        args.game_seed = self.experiment.seed if own is None else own
+        args.game_seed = envs.game_seed(values["env_args"], self.experiment.seed)
         self.env = self._env(args.game_seed)
         try:
             args.kernels = self.kernels = self._kernels(args, kernels)
@@ -165,7 +159,8 @@ class Parts:
             self.env.close()
             raise
 
-    def _env(self, seed: int) -> envs.VectorEnv:
+    def _env(self, seed: int | None) -> envs.VectorEnv:
+        """The game. seed: its own, where it has one."""
         e, env_args, n_envs = self.experiment, self.values["env_args"], self.training.batch_size_run
         if e.runner != "ray":
             draw = e.evaluate and self.args.render
@@ -174,8 +169,7 @@ class Parts:
             if getattr(self.args, name):
                 raise ConfigError(f"{name}=True: with runner=ray actors play, which cannot; give runner=parallel")
         cls, config = envs.check_workers(e.env, env_args, n_envs, "runner=ray", here=e.ray_address is None)
-        own = env_args.get("seed")
-        return RayEnv(cls, config, n_envs, seed if own is None else own, e.ray_address, e.ray_actors)
+        return RayEnv(cls, config, n_envs, seed, e.ray_address, e.ray_actors)
 
     def _build(self, args: SimpleNamespace) -> None:
         info = self.env.env_info

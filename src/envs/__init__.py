@@ -46,7 +46,7 @@ def make(
     env_args = _defaults(name) | (env_args or {})
     cls, config = _checked(name, env_args, n_envs, workers, "env_workers=True")
     config = cls.drawn(config) if draw else config
-    seed = seed if env_args.get("seed") is None else env_args["seed"]  # of resets that are given none
+    seed = game_seed(env_args, seed)  # of resets that are given none
     if not (workers or cls.own_process):
         env: VectorEnv = cls(config, n_envs=n_envs, seed=seed)
     else:
@@ -57,6 +57,12 @@ def make(
         known = checked_range(cls.score_range(config), f"env = {name!r}")
         env.facts = env.facts | ({"score_range": list(known)} if known else {})
     return env
+
+
+def game_seed(env_args: dict[str, Any], seed: int | None) -> int | None:
+    """The game's own key `seed`, where it is given, takes the place of `seed`."""
+    own = env_args.get("seed")
+    return seed if own is None else own
 
 
 def score_range(name: str, env_args: dict) -> tuple[float, float] | None:
