@@ -89,9 +89,9 @@ class OpenRun:
             if kept is not None:
                 parts.logger.restore(kept)
                 _remove_checkpoints_of_interruptions(path)
+                _remove_half_written_files(path)
                 directory.write_config()
             self.kept = kept
-                _remove_half_written_files(path)
             self.summary("running")
         except (ConfigError, OSError) as error:  # a package is missing, the disk is full
             get_logger()  # closes log.txt
@@ -123,19 +123,19 @@ class OpenRun:
         return sinks
 
 
-def guarded(experiment: OpenRun) -> int:
+def guarded(open_run: OpenRun) -> int:
     """Train; whatever happens, say how it ended and write the summary. Returns the exit status."""
-    parts, directory = experiment.parts, experiment.directory
+    parts, directory = open_run.parts, open_run.directory
     logger, log = parts.logger, parts.logger.console_logger
 
     def leave(why: str) -> None:
-        experiment.summary("interrupted", why)
+        open_run.summary("interrupted", why)
         directory.claim.release()
 
     interrupts.on_leave(leave)
     status, reason, code = "failed", "it was left in an unknown way", 1
     try:
-        experiment.sacred_run(lambda run: _run(experiment, run))
+        open_run.sacred_run(lambda run: _run(open_run, run))
         status, reason, code = "finished", None, 0
     except TrainingError as error:
         status, reason, code = "failed", str(error), 1
@@ -152,9 +152,9 @@ def guarded(experiment: OpenRun) -> int:
         with interrupts.held(to_the_end=True):  # a first signal has nothing to end any more
             try:
                 logger.finish()
-                if (lost := experiment.lost_records()) and status in ("finished", "failed"):
+                if (lost := open_run.lost_records()) and status in ("finished", "failed"):
                     status, reason, code = "failed", f"{reason}; {lost}" if reason else lost, 1
-                experiment.summary(status, reason)
+                open_run.summary(status, reason)
                 interrupts.on_leave(lambda _: directory.claim.release())
             except OSError as error:
                 status, reason, code = "failed", reason or f"summary.json: {brief(error)}", code or 1
@@ -178,10 +178,10 @@ def close(runner: EpisodeRunner, log: logging.Logger) -> None:
         log.warning(f"closing the environment: {brief(error)}")
 
 
-def _run(experiment: OpenRun, sacred_run: Any) -> None:
-    parts, directory, keeper = experiment.parts, experiment.directory, experiment.keeper
+def _run(open_run: OpenRun, sacred_run: Any) -> None:
+    parts, directory, keeper = open_run.parts, open_run.directory, open_run.keeper
     logger, runner, learner = parts.logger, parts.runner, parts.learner
-    logger.add_sink(SacredSink(sacred_run, parts.training.t_max), experiment.kept)
+    logger.add_sink(SacredSink(sacred_run, parts.training.t_max), open_run.kept)
     if parts.experiment.evaluate:
         episodes = test(parts.training, runner, render=parts.args.render)
         lost = _write_episodes(directory.path / "episodes.csv", episodes)
@@ -194,7 +194,7 @@ def _run(experiment: OpenRun, sacred_run: Any) -> None:
         _refuse_losses([lost, film, _report_tables(parts, directory)])
         return
     assert parts.buffer is not None
-    beat, trace = _Beat(lambda: experiment.summary("running")), experiment.trace
+    beat, trace = _Beat(lambda: open_run.summary("running")), open_run.trace
 
     def each_round() -> None:
         beat()
@@ -206,7 +206,7 @@ def _run(experiment: OpenRun, sacred_run: Any) -> None:
         with progress:
             train(
                 parts.training,
-                experiment.schedule,
+                open_run.schedule,
                 runner,
                 parts.buffer,
                 learner,
@@ -275,8 +275,6 @@ def _remove_checkpoints_of_interruptions(path: Path) -> None:
                 shutil.rmtree(meta.parent, ignore_errors=True)
 
 
-def _save_film(parts: Parts, directory: RunDirectory) -> str | None:
-    """The animation of `render`. Returns what could not be written, or None."""
 def _remove_half_written_files(path: Path) -> None:
     """Of a process that was killed."""
     for partial in path.glob("*.partial"):
@@ -284,6 +282,8 @@ def _remove_half_written_files(path: Path) -> None:
             partial.unlink()
 
 
+def _save_film(parts: Parts, directory: RunDirectory) -> str | None:
+    """The animation of `render`. Returns what could not be written, or None."""
     try:
         path = parts.runner.film.save(directory.path, parts.experiment.render_format)
     except (OSError, subprocess.CalledProcessError) as error:

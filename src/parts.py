@@ -204,7 +204,7 @@ class Parts:
         if self.experiment.checkpoint_path and self.start:
             self._load()
         elif self.experiment.init_from and self.start:
-            self._init()
+            self._load_initial_weights()
         elif self.experiment.evaluate:
             raise ConfigError("evaluate=True needs checkpoint_path=FOLDER: what to evaluate")
         if self.experiment.evaluate and self.experiment.save_replay and not self._saves_replays():
@@ -274,7 +274,7 @@ class Parts:
         if other_keys:
             self.logger.console_logger.warning(f"checkpoint_path = {self.experiment.checkpoint_path}:{other_keys}")
 
-    def _init(self) -> None:
+    def _load_initial_weights(self) -> None:
         """The weights of `init_from` for a new run."""
         given, every = self.experiment.init_from, self.experiment.init_parts == "all"
         folder = os.path.expanduser(given)

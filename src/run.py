@@ -62,14 +62,14 @@ def _launch(config: Config, profile: bool) -> tuple[Path, int]:
                 with interrupts.held():
                     directory = RunDirectory.create(config.values, t_start=parts.runner.t_env)
                 print(f"run directory: {directory.path}", flush=True)
-                experiment = OpenRun(parts, directory, None, None, early, config.secrets)
+                open_run = OpenRun(parts, directory, None, None, early, config.secrets)
                 if profile:
-                    experiment.trace = Trace(directory.path / "trace.json", console_logger)
+                    open_run.trace = Trace(directory.path / "trace.json", console_logger)
             except BaseException:
                 if directory is not None:
                     directory.discard()
                 raise
-        return directory.path, guarded(experiment)
+        return directory.path, guarded(open_run)
 
 
 def resume(path: str, overrides: dict, strict: bool = False) -> int:
@@ -150,7 +150,7 @@ def _resume(directory: RunDirectory, run: Run, strict: bool, secrets: dict) -> i
         t_env = saved.parts["runner"]["t_env"] if saved else directory.t_start
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         directory.resumed = [*(run.summary.get("resumed") or []), {"t_env": t_env, "time": now, "differs": differs}]
-        experiment = OpenRun(parts, directory, states, saved, early, secrets)
+        open_run = OpenRun(parts, directory, states, saved, early, secrets)
         print(f"run directory: {run.path}", flush=True)
         if differs:
             console_logger.warning(
@@ -160,7 +160,7 @@ def _resume(directory: RunDirectory, run: Run, strict: bool, secrets: dict) -> i
             console_logger.warning("games are started anew: counts and weights go on, the same bits are not promised")
         where = f"t_env {parts.runner.t_env}" if saved else "the beginning, as no state was written yet"
         console_logger.info(f"resumed from {where}")
-    return guarded(experiment)
+    return guarded(open_run)
 
 
 @contextlib.contextmanager
