@@ -6,9 +6,9 @@
                                                      minimum over each agent's own action (2)
     Q'_jt(τ,u) = Σ_i Q_i(τ_i,u_i)
 
-Axes: B episodes, T transitions, N agents, A actions. Values of the joint action are [B, T, 1]. Alt has
-one head for each agent, so its `q_jt` may be [B, T, N]: the loss is then the mean over heads.
-`mask` [B, T, 1] is 1 on real transitions and 0 on padding; what stands in the padding, NaN included,
+Axes: N agents, A actions, after any others, such as M transitions. Values of the joint action are [..., 1]. Alt has
+one head for each agent, so its `q_jt` may be [..., N]: the loss is then the mean over heads.
+`mask` [..., 1] is 1 on real transitions and 0 on padding; what stands in the padding, NaN included,
 reaches neither a loss nor a gradient.
 
 A hat in the paper, Q̂_jt, is a value held fixed. The detach that is the hat stands inside the functions
@@ -23,7 +23,7 @@ from torch import Tensor
 def td_target(reward: Tensor, terminated: Tensor, q_jt_next: Tensor, gamma: float) -> Tensor:
     """y = r + γ Q_jt(τ',ū';θ⁻), and y = r at a terminal step.
 
-    reward, terminated: [B, T, 1]. q_jt_next: [B, T, 1], or [B, T, N] for the heads of alt.
+    reward, terminated: [..., 1]. q_jt_next: [..., 1], or [..., N] for the heads of alt.
     A time limit is not a terminal step.
     """
     return reward + gamma * torch.where(terminated.bool(), torch.zeros_like(q_jt_next), q_jt_next)
@@ -55,28 +55,28 @@ def nopt_min_loss(
 ) -> Tensor:
     """L_nopt-min = 1/N Σ_i (min_{u_i} D(τ,u_i,u_-i))², both signs penalised. A scalar.
 
-    Condition (7), which implies (4b). q_sum_cf, q_jt_cf: Q'_jt and Q_jt of (·, u_-i), [B, T, N, A].
-    avail: [B, T, N, A], nonzero where agent i may choose the action; the minimum is over those.
+    Condition (7), which implies (4b). q_sum_cf, q_jt_cf: Q'_jt and Q_jt of (·, u_-i), [..., N, A].
+    avail: [..., N, A], nonzero where agent i may choose the action; the minimum is over those.
     """
-    defect = q_sum_cf - _hat(q_jt_cf, fixed) + v_jt.unsqueeze(-1)  # [B, T, N, A]
+    defect = q_sum_cf - _hat(q_jt_cf, fixed) + v_jt.unsqueeze(-1)  # [..., N, A]
     # Padding goes before the minimum, whose gradient would be NaN where its value is.
     possible = avail.bool() & mask.bool().unsqueeze(-1)
     defect = torch.where(possible, defect, torch.full_like(defect, torch.inf))
-    return mean_square(defect.amin(dim=-1), mask)  # the minimum is [B, T, N]
+    return mean_square(defect.amin(dim=-1), mask)  # the minimum is [..., N]
 
 
 def counterfactual_sum(q: Tensor, q_taken: Tensor) -> Tensor:
-    """Q'_jt(τ,u_i,u_-i) = Q_i(τ_i,u_i) + Σ_{j≠i} Q_j(τ_j,u_j) for every agent i and every u_i: [B, T, N, A].
+    """Q'_jt(τ,u_i,u_-i) = Q_i(τ_i,u_i) + Σ_{j≠i} Q_j(τ_j,u_j) for every agent i and every u_i: [..., N, A].
 
-    q: Q_i(τ_i,·), [B, T, N, A]. q_taken: Q_i(τ_i,u_i), [B, T, N].
+    q: Q_i(τ_i,·), [..., N, A]. q_taken: Q_i(τ_i,u_i), [..., N].
     """
     q_taken = q_taken.reshape(q.shape[:-1])
-    others = q_taken.sum(dim=-1, keepdim=True) - q_taken  # Σ_{j≠i} [B, T, N]
+    others = q_taken.sum(dim=-1, keepdim=True) - q_taken  # Σ_{j≠i} [..., N]
     return q + others.unsqueeze(-1)
 
 
 def mean_square(error: Tensor, mask: Tensor) -> Tensor:
-    """Mean of error² [B, T, K] over the K values and over the real transitions."""
+    """Mean of error² [..., K] over the K values and over the real transitions."""
     error = torch.where(mask.bool(), error, torch.zeros_like(error))
     return error.square().mean(dim=-1).sum() / mask.sum().clamp(min=1)
 

@@ -37,7 +37,7 @@ class Saves(Protocol):
 
 
 class RunDirectory:
-    """A run directory that this process holds (`utils/claim.py`). Made by `create` or `reopen`.
+    """A run directory that this process holds (`utils/claim.py`). `create` makes a new one.
 
     path: where. t_start: steps that a loaded checkpoint brought along. wall_before: seconds that processes before this
     one worked on the run. resumed: [{"t_env", "time", "differs"}], one for each time that the run was resumed.

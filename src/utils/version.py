@@ -1,4 +1,4 @@
-"""Which version of this program runs: its number, which stands nowhere else, and the commit of its source tree."""
+"""Which version of this program runs: its number, which CITATION.cff has too, and the commit of its source tree."""
 
 import logging
 import subprocess

@@ -41,9 +41,9 @@ class QattenMixer(nn.Module):
         self.c = nn.Sequential(nn.Linear(s, d), nn.ReLU(), nn.Linear(d, 1))
 
     def forward(self, agent_qs: Tensor, state: Tensor, obs: Tensor) -> Tensor:
-        """Q_tot [B, T, 1] of agent_qs [B, T, N], state [B, T, S] and obs [B, T, N, O]."""
-        attention = self._logits(state, obs).softmax(dim=-1)  # λ [B, T, heads, N]
-        q_heads = (attention * agent_qs.unsqueeze(-2)).sum(dim=-1)  # [B, T, heads]
+        """Q_tot [..., 1] of agent_qs [..., N], state [..., S] and obs [..., N, O]."""
+        attention = self._logits(state, obs).softmax(dim=-1)  # λ [..., heads, N]
+        q_heads = (attention * agent_qs.unsqueeze(-2)).sum(dim=-1)  # [..., heads]
         if self.config.weighted_head:
             q_heads = q_heads * self.head_weight(state).abs()
         return q_heads.sum(dim=-1, keepdim=True) + self.c(state)
@@ -56,12 +56,12 @@ class QattenMixer(nn.Module):
         if self.config.attention_reg_coef == 0:
             return state.new_zeros(())
         d = self.config.attention_dim
-        squared = (d * self._logits(state, obs).square()).mean(dim=-1).sum(dim=-1, keepdim=True)  # [B, T, 1]
+        squared = (d * self._logits(state, obs).square()).mean(dim=-1).sum(dim=-1, keepdim=True)  # [..., 1]
         squared = torch.where(mask.bool(), squared, torch.zeros_like(squared))
         return self.config.attention_reg_coef * squared.sum() / mask.sum().clamp(min=1)
 
     def _logits(self, state: Tensor, obs: Tensor) -> Tensor:
         d, heads = self.config.attention_dim, self.config.n_attention_heads
-        query = torch.stack([query(state) for query in self.query], dim=-2)  # [B, T, heads, d]
-        keys = self.key(obs).unflatten(-1, (heads, d))  # [B, T, N, heads, d]
+        query = torch.stack([query(state) for query in self.query], dim=-2)  # [..., heads, d]
+        keys = self.key(obs).unflatten(-1, (heads, d))  # [..., N, heads, d]
         return torch.einsum("...hd,...nhd->...hn", query, keys) / d**0.5

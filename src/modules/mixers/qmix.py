@@ -38,8 +38,8 @@ class QMixer(nn.Module):
         self.V = nn.Sequential(nn.Linear(s, self.embed_dim), nn.ReLU(), nn.Linear(self.embed_dim, 1))
 
     def forward(self, agent_qs: Tensor, state: Tensor, obs: Tensor | None = None) -> Tensor:
-        """Q_tot [B, T, 1] of agent_qs [B, T, N] and state [B, T, S]. Observations are not used."""
-        w_1 = self.hyper_w_1(state).abs().unflatten(-1, (self.n_agents, self.embed_dim))  # [B, T, N, M]
-        hidden = F.elu(torch.einsum("...n,...nm->...m", agent_qs, w_1) + self.hyper_b_1(state))  # [B, T, M]
-        w_final = self.hyper_w_final(state).abs()  # [B, T, M]
+        """Q_tot [..., 1] of agent_qs [..., N] and state [..., S]. Observations are not used."""
+        w_1 = self.hyper_w_1(state).abs().unflatten(-1, (self.n_agents, self.embed_dim))  # [..., N, W]
+        hidden = F.elu(torch.einsum("...n,...nw->...w", agent_qs, w_1) + self.hyper_b_1(state))  # [..., W]
+        w_final = self.hyper_w_final(state).abs()  # [..., W]
         return (hidden * w_final).sum(dim=-1, keepdim=True) + self.V(state)

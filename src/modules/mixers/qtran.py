@@ -12,8 +12,8 @@ and from these
 
 Unlike VDN and QMIX, Q_jt is not built from the Q_i: the losses (`learners/qtran_loss.py`) bind them.
 
-Axes: B episodes, T steps, N agents, A actions, H hidden, S state, E = H + A, W mixing_embed_dim. Everything but
-the last axes may have any leading shape. Plugin file: imports torch, the standard library and `utils.args`.
+Axes: N agents, A actions, H hidden, S state, E = H + A, E8 = E padded to a multiple of 8, W mixing_embed_dim; before
+them any others, such as M transitions. Plugin file: imports torch, the standard library and `utils.args`.
 """
 
 import math
@@ -29,17 +29,17 @@ from utils.args import key, read
 
 
 class JointValues(NamedTuple):
-    q_jt: torch.Tensor  # Q_jt(τ,u), [B, T, 1]; for alt the mean over its heads
-    v_jt: torch.Tensor  # V_jt(τ), [B, T, 1]
-    q_jt_cf: torch.Tensor | None  # Q_jt(τ,·,u_-i), [B, T, N, A]; None for base
+    q_jt: torch.Tensor  # Q_jt(τ,u), [..., 1]; for alt the mean over its heads
+    v_jt: torch.Tensor  # V_jt(τ), [..., 1]
+    q_jt_cf: torch.Tensor | None  # Q_jt(τ,·,u_-i), [..., N, A]; None for base
 
 
 class Encoded(NamedTuple):
     """What Q_jt needs and no joint action changes: computed once, used for u and for ū."""
 
-    hidden: torch.Tensor  # the part of h_Q,i's first layer that reads τ_i: [B, T, N, E]
-    v_first: torch.Tensor | None  # h_V,i's first layer after its ReLU, [B, T, N, H]; alt's heads read h_V,i
-    first: torch.Tensor  # the part of f_r's first layer that reads the state and h_V,i: [B, T, N or 1, W], or its bias
+    hidden: torch.Tensor  # the part of h_Q,i's first layer that reads τ_i: [..., N, E8]
+    v_first: torch.Tensor | None  # h_V,i's first layer after its ReLU, [..., N, H]; alt's heads read h_V,i
+    first: torch.Tensor  # the part of f_r's first layer that reads the state and h_V,i: [..., N or 1, W], or its bias
 
 
 class JointValue(nn.Module):
@@ -77,7 +77,7 @@ class JointValue(nn.Module):
         self.f_v = _mlp(v_in, config.mixing_embed_dim, config.mixing_embed_dim, 1) if v_in else None
 
     def encode(self, state: Tensor, hidden: Tensor) -> Encoded:
-        """All that Q_jt needs besides the joint action. state [B, T, S], hidden [B, T, N, H]."""
+        """All that Q_jt needs besides the joint action. state [..., S], hidden [..., N, H]."""
         w_state, w_h_v, _ = self._weights_of_f_r()
         first, v_first = self.f_r[0].bias, None
         if self.config.joint_use_state:
@@ -95,7 +95,7 @@ class JointValue(nn.Module):
         return weight.split([s, weight.shape[1] - s - e, e], dim=1)
 
     def v_jt(self, state: Tensor, hidden: Tensor, v_first: Tensor | None = None) -> Tensor:
-        """V_jt(τ) = f_v(Σ_i h_V,i(τ_i)), [B, T, 1]; 0 where `v_input` is none (the authors' code).
+        """V_jt(τ) = f_v(Σ_i h_V,i(τ_i)), [..., 1]; 0 where `v_input` is none (the authors' code).
 
         v_first: as in Encoded, of the same `hidden`, where it is at hand already.
         """
@@ -105,23 +105,23 @@ class JointValue(nn.Module):
         if "hidden" in self.config.v_input:
             first: Tensor = self.encode_v[:2](hidden) if v_first is None else v_first
             pooled, count = self._pooled(first.sum(dim=-2), self.n_agents)
-            parts.append(F.linear(pooled, self.encode_v[2].weight) + count * self.encode_v[2].bias)  # [B, T, H]
+            parts.append(F.linear(pooled, self.encode_v[2].weight) + count * self.encode_v[2].bias)  # [..., H]
         return self.f_v(torch.cat(parts, dim=-1))
 
     def forward(self, state: Tensor, hidden: Tensor, actions: Tensor) -> JointValues:
-        """JointValues of the joint action `actions` [B, T, N]; state [B, T, S], hidden [B, T, N, H]."""
+        """JointValues of the joint action `actions` [..., N]; state [..., S], hidden [..., N, H]."""
         encoded = self.encode(state, hidden)
         q_jt, q_jt_cf = self.q_jt(encoded, actions)
         return JointValues(q_jt, self.v_jt(state, hidden, encoded.v_first), q_jt_cf)
 
     def _act(self, hidden: Tensor, actions: Tensor) -> Tensor:
-        """First layer of h_Q,i, after its ReLU: [B, T, N, E]. The one-hot product is a look-up."""
+        """First layer of h_Q,i, after its ReLU: [..., N, E8]. The one-hot product is a look-up."""
         first = self.encode_q[0]
         rows = first.weight[:, -self.n_actions :].t() + first.bias  # [A, E]
         return F.embedding(actions, _wide(rows)).add_(hidden).relu_()
 
     def _f_r(self, first: Tensor, pooled: Tensor, count: int) -> Tensor:
-        """f_r of the `first` that `encode` made and of the sum over `count` agents of `_act`, `pooled` [..., E]."""
+        """f_r of the `first` that `encode` made and of the sum over `count` agents of `_act`, `pooled` [..., E8]."""
         pooled, count = self._pooled(pooled, count)
         return self.f_r[1:](first + _composed(self._weights_of_f_r()[2], self.encode_q[2], pooled, count))
 
@@ -141,8 +141,8 @@ class QTranBase(JointValue):
         self.f_r = _mlp(joint_in, width, width, 1)
 
     def q_jt(self, encoded: Encoded, actions: Tensor) -> tuple[Tensor, None]:
-        """Q_jt(τ,u) [B, T, 1], and None in place of counterfactuals. actions: [B, T, N] int64."""
-        summed = self._act(encoded.hidden, actions).sum(dim=-2, keepdim=True)  # [B, T, 1, E]
+        """Q_jt(τ,u) [..., 1], and None in place of counterfactuals. actions: [..., N] int64."""
+        summed = self._act(encoded.hidden, actions).sum(dim=-2, keepdim=True)  # [..., 1, E8]
         return self._f_r(encoded.first, summed, self.n_agents).squeeze(-2), None
 
 
@@ -159,10 +159,10 @@ class QTranAlt(JointValue):
         self.f_r = _mlp(head_in, width, width, self.n_actions)
 
     def q_jt(self, encoded: Encoded, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean over heads of Q_jt(τ,u) [B, T, 1], and Q_jt(τ,·,u_-i) [B, T, N, A]."""
-        own = self._act(encoded.hidden, actions)  # [B, T, N, E]
-        others = own.sum(dim=-2, keepdim=True) - own  # Σ_{j≠i} [B, T, N, E]
-        q_jt_cf = self._f_r(encoded.first, others, self.n_agents - 1)  # [B, T, N, A]
+        """Mean over heads of Q_jt(τ,u) [..., 1], and Q_jt(τ,·,u_-i) [..., N, A]."""
+        own = self._act(encoded.hidden, actions)  # [..., N, E8]
+        others = own.sum(dim=-2, keepdim=True) - own  # Σ_{j≠i} [..., N, E8]
+        q_jt_cf = self._f_r(encoded.first, others, self.n_agents - 1)  # [..., N, A]
         return q_jt_cf.gather(-1, actions.unsqueeze(-1)).mean(dim=-2), q_jt_cf
 
 

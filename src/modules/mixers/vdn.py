@@ -14,5 +14,5 @@ class VDNMixer(nn.Module):
         super().__init__()
 
     def forward(self, agent_qs: Tensor, state: Tensor | None = None, obs: Tensor | None = None) -> Tensor:
-        """Q_tot [B, T, 1] of agent_qs [B, T, N]. State and observations are not used."""
+        """Q_tot [..., 1] of agent_qs [..., N]. State and observations are not used."""
         return agent_qs.sum(dim=-1, keepdim=True)
