@@ -41,8 +41,9 @@ class DiskFull(TrainingError):
 
 
 class Keeper:
-    """Writes them when they are due. parts: `parts.Parts`; schedule: `training.Schedule`; facts: see `resuming.py`.
+    """Writes checkpoints and states when they are due.
 
+    parts: `parts.Parts`. schedule: `training.Schedule`. facts: see `resuming.py`.
     metrics: the sink of metrics.jsonl, set by whoever opens it.
     """
 
@@ -86,8 +87,8 @@ class Keeper:
             return
         best = {"metric": metric, "value": latest[metric], "t_env": t_env}
         if not (self.parts.training.save_model or self.parts.training.absolute_metric):
-            return
             self.best = best
+            return
 
         def write() -> None:
             self.directory.save_checkpoint(self.parts.learner, t_env, BEST, metric=metric, value=latest[metric])
@@ -118,7 +119,7 @@ class Keeper:
     # ------------------------------------------------------------------ states
 
     def round_done(self) -> None:
-        """Call behind each round and its updates: writes a state if one is due.
+        """Call after each round and its updates: writes a state if one is due.
 
         Records that wait for room on the disk are a reason to stop or wait, as a state is.
         """
@@ -216,24 +217,24 @@ class Keeper:
             for first, episodes in saved.replay or []:
                 assert self.parts.buffer is not None
                 self.parts.buffer.put_back(first, episodes)
-        except Exception as error:  # a state that was changed can fail in any way
-            raise StateError(
-                f"{self.states.folder}: the state does not fit this version of the program (it was written by "
         except (OSError, MemoryError) as error:  # says nothing of what is in it
             raise StateError(
                 f"{self.states.folder}: the state cannot be read: {brief(error)}; it stays as it is: resume the run "
                 "again when the disk and the memory allow it"
             ) from error
+        except Exception as error:  # a state that was changed can fail in any way
+            raise StateError(
+                f"{self.states.folder}: the state does not fit this version of the program (it was written by "
                 f"{writer(saved.facts)}): {brief(error)}; resume the run with that version"
             ) from error
 
-    def _load(self, contents: dict) -> None:
-        self.parts.learner.load_state_dict(contents["learner"])
-        self.parts.runner.load_state_dict(contents["runner"])
     def put_best(self) -> None:
         """Make checkpoints/best what it was when the state that was loaded was written."""
         self.directory.put_checkpoint(BEST, self.best_files)
 
+    def _load(self, contents: dict) -> None:
+        self.parts.learner.load_state_dict(contents["learner"])
+        self.parts.runner.load_state_dict(contents["runner"])
         self.parts.logger.episode = self.parts.runner.episodes
         self.schedule.load_state_dict(contents["schedule"])
         if "updates" in contents:  # states of the version before have none

@@ -230,8 +230,8 @@ class Parts:
         networks = needed.networks[1]
         log.info(f"{networks.what}, {networks.nbytes / 2**30:.3f} GiB{networks.note} on {self.device}")
         game = envs.need(e.env, self.values["env_args"], c.batch_size_run, e.env_workers or e.runner == "ray")
-        told = [("cpu", game), *needed.batches] if game.nbytes else needed.batches  # of some games it is not known
-        log.info("; ".join(f"{part.what}, {part.nbytes / 2**30:.3f} GiB on {device}" for device, part in told))
+        parts = [("cpu", game), *needed.batches] if game.nbytes else needed.batches  # of some games it is not known
+        log.info("; ".join(f"{part.what}, {part.nbytes / 2**30:.3f} GiB on {device}" for device, part in parts))
 
     def _device(self) -> str:
         if self.experiment.use_cuda and not torch.cuda.is_available():
@@ -261,7 +261,7 @@ class Parts:
         check_same_algorithm(folder, self.values)
         if step >= self.training.t_max and not self.experiment.evaluate:
             raise ConfigError(
-                f"t_max = {self.training.t_max}: the checkpoint {folder} is that far already; "
+                f"t_max = {self.training.t_max}: the checkpoint {folder} is already at or beyond t_max; "
                 "give a larger t_max to train on, or evaluate=True"
             )
         other_keys = self._other_keys(folder)
@@ -301,12 +301,12 @@ class Parts:
         names = {"env", "optimizer", *(name for name in ours if name.startswith("env_args."))}
         for config in _configs([agent_class(self.args.agent), *_mixers(self.args)]):
             names |= config.keys()
-        told = [
+        differences = [
             f"{name} = {shown(theirs[name])}, here {shown(ours[name])}"
             for name in sorted(names & theirs.keys() & ours.keys())
             if theirs[name] != ours[name]
         ]
-        return f"\n  its run has other keys: {'; '.join(told[:6])}" if told else ""
+        return f"\n  its run has other keys: {'; '.join(differences[:6])}" if differences else ""
 
     def _saves_replays(self) -> bool:
         return envs.env_class(self.experiment.env).save_replay is not envs.VectorEnv.save_replay

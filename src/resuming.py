@@ -26,29 +26,30 @@ if TYPE_CHECKING:
 
 
 def find_latest(config: Config, but: set[Path]) -> tuple[Run | None, list[str]]:
-    """(the newest run with this configuration that nobody works on, or None; what is to be said of others).
+    """(the newest run with this configuration that nobody works on, or None; messages about others).
 
     but: runs to leave out. A configuration is the same if the keys agree that can change what is learned, and those
-    that can change its bits. Said is which runs another process works on, and which another version has left.
+    that can change its bits. The messages name the runs that another process works on, and those that another version
+    has left.
     """
     values = config.values
     if config.sources["seed"] == "chosen now":
         raise ConfigError("--resume=latest finds a run by its configuration and seed: give seed=N after `with`")
     folder = Path(values["local_results_path"], values["name"])
     older = folder / task_name(values)  # where runs of SMAX were before their folders said so
-    wanted, said = identity(values, also=MACHINE), []
+    wanted, messages = identity(values, also=MACHINE), []
     found = [run for run in find_runs(folder / task_folder(values), older) if run.config]
     same = [run for run in found if identity(run.config, also=MACHINE) == wanted]
     for run in found:
         if run not in same and run.status != "finished" and _of_another_version(run.config, values):
             by = maker(run.path / "summary.json") or "it is not known which"
-            said.append(f"{run.path}: not resumed: another version made it ({by})")
+            messages.append(f"{run.path}: not resumed: another version made it ({by})")
     for run in sorted((run for run in same if run.path not in but), key=_start, reverse=True):
         held = holder(run.path)
         if held is None or held.state == "dead":
-            return run, said
-        said.append(f"{run.path}: process {held.pid} on {held.host} works on it ({held.state})")
-    return None, said
+            return run, messages
+        messages.append(f"{run.path}: process {held.pid} on {held.host} works on it ({held.state})")
+    return None, messages
 
 
 def _of_another_version(config: dict, values: dict) -> bool:
@@ -59,7 +60,7 @@ def _of_another_version(config: dict, values: dict) -> bool:
 
 
 def _start(run: Run) -> tuple[str, int]:
-    """Sorts runs by their start: those of one second have a number behind it."""
+    """Sorts runs by their start: those of one second have a number after it."""
     stamp, _, number = run.path.name.rpartition("Z_")
     return (f"{stamp}Z", int(number)) if number.isdecimal() and stamp else (run.path.name, 0)
 
@@ -82,8 +83,8 @@ def changed_config(run: Run, overrides: dict, readers: Readers) -> Config:
     file = str(run.path / "config.yaml")
     before = flat(load_from(file, {}, readers).values)
     if overrides.get("evaluate") and not before["evaluate"]:
-        told = f"--from {run.path} with evaluate=True"
-        raise ConfigError(f"--resume goes on with training; to play the run's last checkpoint: {told}")
+        hint = f"--from {run.path} with evaluate=True"
+        raise ConfigError(f"--resume goes on with training; to play the run's last checkpoint: {hint}")
     config = load_from(file, overrides, readers)
     after, problems = flat(config.values), []
     for name in sorted(after):
@@ -118,7 +119,7 @@ def facts(parts: Parts, commit: str | None) -> dict:
     keys = {k: v for k, v in flat(parts.values).items() if counts(k) or k == "env_workers"}
     return {
         "keys": keys,
-        # Fields that came later are told where a game uses them: states from before have none.
+        # Fields that came later are only in it where a game uses them: states from before have none.
         "shapes": {f.name: v for f in fields(info) if (v := getattr(info, f.name)) != f.default},
         "machine": {
             "commit": commit,

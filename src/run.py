@@ -98,9 +98,9 @@ def resume_latest(config: Config, strict: bool = False) -> int:
     """Go on with the newest run of a Config that nobody works on, or start it; returns the exit status."""
     damaged = set()
     while True:
-        run, said = resuming.find_latest(config, damaged)
-        for line in said:
-            print(line, flush=True)
+        run, messages = resuming.find_latest(config, damaged)
+        for message in messages:
+            print(message, flush=True)
         if run is None:
             return launch(config)
         try:
@@ -157,7 +157,9 @@ def _resume(directory: RunDirectory, run: Run, strict: bool, secrets: dict) -> i
                 "the state was written elsewhere, the same bits are not promised: " + "; ".join(differs)
             )
         if parts.env.own_process:
-            console_logger.warning("games are started anew: counts and weights go on, the same bits are not promised")
+            console_logger.warning(
+                "the games start again: weights and counters continue, but results may differ in the last bits"
+            )
         where = f"t_env {parts.runner.t_env}" if saved else "the beginning, as no state was written yet"
         console_logger.info(f"resumed from {where}")
     return guarded(open_run)

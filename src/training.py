@@ -57,7 +57,7 @@ class Training:
         test_interval: int = key("time between two tests", unit="environment steps", low=1)
         test_nepisode: int = key("episodes of a test; rounded up to whole rounds", unit="episodes", low=1)
         absolute_metric: bool = key(
-            "behind training the weights that tested best play ten times `test_nepisode` new episodes: `absolute` in "
+            "after training the weights that tested best play ten times `test_nepisode` new episodes: `absolute` in "
             "summary.json (Gorsane et al. 2022); keeps checkpoints/best, also where save_model=False"
         )
         log_interval: int = key("time between two summaries on the console", unit="environment steps", low=1)
@@ -126,13 +126,13 @@ def train(
 ) -> None:
     """Train until t_max, from wherever the parts are: at the start, or where a state was taken.
 
-    config: Training.Config. updates: bears those that are not finite. keeper: writes checkpoints and states
-    (`keeper.py`). progress: see its file.
+    config: Training.Config. updates: decides what happens to updates that are not finite. keeper: writes
+    checkpoints and states (`keeper.py`). progress: shows progress (`recording/progress.py`).
     """
     clock = runner.clock
     clock.lap("other")
     while True:
-        if runner.rounds:  # behind a round, also when the run was resumed there
+        if runner.rounds:  # after a round, also when the run was resumed there
             _do_what_is_due(config, schedule, runner, logger, keeper, progress)
         if runner.t_env >= config.t_max:
             break

@@ -1,5 +1,6 @@
 """Runs that are stopped, killed or finished and go on: what comes out in the end, and what is refused."""
 
+import errno
 import hashlib
 import itertools
 import json
@@ -11,17 +12,22 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 from command import files, full_disk, here, toy_config, wait_until, words
+from helpers import groups, make_args, scheme
 from wire_mongo import WireMongo
 
 import main
+from components.episode_buffer import nbytes
 from envs import REGISTRY
 from modules.mixers.qmix import QMixer
+from run import _check_room
 from runners.episode_runner import EpisodeRunner
+from utils.args import ConfigError
 from utils.claim import take
 from utils.logging import Logger
 from utils.resume_state import FORMAT, StateFolder
@@ -725,19 +731,13 @@ def test_strict_alone_is_refused(capsys):
 
 
 def test_a_refused_sink_leaves_the_run_as_it_was(halfway, capsys, monkeypatch):
-    """A package that is missing, an address that is none: known only when the places of records are opened."""
+    """A package that is missing, an invalid address: known only when the places of records are opened."""
     refused(capsys, ["--resume", halfway, "with", "mongo_url=http://x", "mongo_db=x"], halfway, "mongo_url")
     monkeypatch.setitem(sys.modules, "wandb", None)
     wandb = ("use_wandb=True", "wandb_team=a", "wandb_project=b")
     refused(capsys, ["--resume", halfway, "with", *wandb], halfway, "wandb")
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     refused(capsys, ["--resume", halfway, "with", "use_tensorboard=True"], halfway, "tensorboard")
-
-
-# ---- one holder
-
-
-def frozen():
     shutil.rmtree(halfway / "checkpoints" / "best")  # which a run that goes on puts back
     refused(capsys, ["--resume", halfway, "with", *wandb], halfway, "wandb")
     monkeypatch.undo()
@@ -754,6 +754,12 @@ def test_the_speed_of_a_run_from_a_checkpoint_that_was_killed_before_its_first_s
     assert (summary["t_env"], summary["resumed"][0]["t_env"]) == (40, 24)
     assert summary["env_steps_per_s"] * summary["wall_time_s"] == pytest.approx(40 - 24, rel=0.1)
     assert not list(path.glob("*.partial"))
+
+
+# ---- one holder
+
+
+def frozen():
     """Stop this process, as Ctrl-Z or a virtual machine does."""
     os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -978,12 +984,6 @@ def test_best_of_a_longer_run_is_none_that_its_closing_test_made_before(tmp_path
     assert metas[0] == metas[1]
 
 
-def judge(monkeypatch, returns):
-    """Have tests at the t_env that `returns` names give that return, and all others 0."""
-    log = Logger.log_stat
-
-    def log_stat(logger, key, value, t):
-        log(logger, key, returns.get(t, 0.0) if key == "test_return_mean" else value, t)
 def test_a_best_checkpoint_that_could_not_be_written_is_not_the_best_one(tmp_path, capsys, monkeypatch):
     judge(monkeypatch, {4: 9, 16: 12, 24: 10})
     save = RunDirectory.save_checkpoint
@@ -999,6 +999,12 @@ def test_a_best_checkpoint_that_could_not_be_written_is_not_the_best_one(tmp_pat
     assert json.loads((run.path / "checkpoints/best/meta.json").read_text())["t_env"] == 24
 
 
+def judge(monkeypatch, returns):
+    """Have tests at the t_env that `returns` names give that return, and all others 0."""
+    log = Logger.log_stat
+
+    def log_stat(logger, key, value, t):
+        log(logger, key, returns.get(t, 0.0) if key == "test_return_mean" else value, t)
 
     monkeypatch.setattr(Logger, "log_stat", log_stat)
 

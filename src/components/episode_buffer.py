@@ -209,7 +209,7 @@ class ReplayBuffer(EpisodeBatch):
         return {"lengths": [torch.from_numpy(self.lengths[places])], **cut}
 
     def put_back(self, first: int, episodes: dict[str, torch.Tensor]) -> None:
-        """Store again what `episodes` gave, in the same places. {field: [observations of all, ...]}, one episode behind
+        """Store again what `episodes` gave, in the same places. {field: [observations of all, ...]}, one episode after
         the other, and "lengths"."""
         lengths = episodes["lengths"].tolist()
         ends = np.cumsum(lengths).tolist()

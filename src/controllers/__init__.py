@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 REGISTRY = {
     "basic_mac": "controllers.basic_controller:BasicMAC",
-    # Whether agents share weights is the business of the agent (`agent: rnn_ns`), not of the controller.
+    # Whether agents share weights is decided by the agent (`agent: rnn_ns`), not by the controller.
     "non_shared_mac": "controllers.basic_controller:BasicMAC",
 }
 METHODS = (

@@ -95,7 +95,7 @@ class BasicMAC:
 
     def unroll(self, batch: EpisodeBatch, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """q [R, N, A] and hidden [R, N, H] of a batch of episodes, in one call, at the steps `index`, int64 [R], which
-        counts all B·(T+1) one episode behind the other; without it q [B, T+1, N, A] and hidden [B, T+1, N, H]."""
+        counts all B·(T+1) one episode after the other; without it q [B, T+1, N, A] and hidden [B, T+1, N, H]."""
         actions = batch["actions"].squeeze(-1).long()
         none_yet = torch.full_like(actions[:, :1], self.n_actions)
         last_actions = torch.cat([none_yet, actions[:, :-1]], dim=1)

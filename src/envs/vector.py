@@ -233,8 +233,8 @@ class ArrayEnv(VectorEnv):
         self.t += live
         self.terminated |= live & over
         self.truncated |= live & ~over & (self.t >= self.env_info.episode_limit)
-        paid = live if reward.ndim == 1 else live[:, None]
-        reward = np.where(paid, reward, 0.0).astype(np.float32)
+        live_rewards = live if reward.ndim == 1 else live[:, None]
+        reward = np.where(live_rewards, reward, 0.0).astype(np.float32)
         seen, info = _shown(self, self._first_step), self._info()
         if self._first_step:
             _check_info(self, info)

@@ -38,7 +38,7 @@ class Learner(Protocol):
     logger: Log
 
     def update(self, batch: EpisodeBatch, t_env: int, episode_num: int, /) -> None:
-        """One gradient step on a batch of episodes; whether it was finite is told by `outcomes`."""
+        """One gradient step on a batch of episodes; `outcomes` says whether it was finite."""
         ...
 
     def outcomes(self) -> list[NotFinite | None]:

@@ -1,8 +1,8 @@
 """What learners read off a batch of episodes: transitions, values over time, TD(λ) targets.
 
 Axes: B episodes, T transitions (a batch has T+1 observations), N agents, A actions, H hidden, S state. A batch's
-B·(T+1) steps are counted one episode behind the other. Of those that were played, M transitions, all that learning
-reads stands one behind the other, without the padding between: [M, ...].
+B·(T+1) steps are counted one episode after the other. Of those that were played, M transitions, all that learning
+reads stands one after the other, without the padding between: [M, ...].
 Plugin file: imports torch, the standard library and other plugin files; the batch and the controller
 (MAC) may be this project's, EPyMARL's or PyMARL's.
 """
@@ -59,7 +59,7 @@ class Rollout(NamedTuple):
 class Steps(NamedTuple):
     """Which steps of a batch are learned from."""
 
-    now: torch.Tensor  # int64 [M]: the step t of each transition; t+1 is the one behind it
+    now: torch.Tensor  # int64 [M]: the step t of each transition; t+1 is the next one
     online: torch.Tensor  # int64 [R], what the online network is asked for: `now`; for double-Q then each last step
     after: torch.Tensor  # int64 [M]: where t+1 stands in `online`, for double-Q
     goes_on: torch.Tensor  # bool [M, 1]: t+1 begins the next transition of the same episode
@@ -127,7 +127,7 @@ def learned_steps(mask: Tensor, double_q: bool) -> Steps:
         last = torch.arange(t - 1, b * t, t, device=mask.device)
         goes_on = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], dim=1).flatten(end_dim=1).bool()
     else:
-        real = F.pad(mask.squeeze(-1).bool(), (0, 1)).flatten()  # behind the last transition there is no other
+        real = F.pad(mask.squeeze(-1).bool(), (0, 1)).flatten()  # after the last transition there is no other
         now = real.nonzero().squeeze(-1)
         goes_on = real[now + 1].unsqueeze(-1)
         last = (~goes_on).squeeze(-1).nonzero().squeeze(-1)
@@ -164,7 +164,7 @@ def lambda_target(
     if td_lambda == 0:
         return td_target(reward, terminated, next_value, gamma)
     y = td_target(reward, terminated, torch.where(goes_on, (1 - td_lambda) * next_value, next_value), gamma)
-    weight = gamma * td_lambda * (goes_on & ~terminated.bool()).to(y.dtype)  # of the y behind, in y
+    weight = gamma * td_lambda * (goes_on & ~terminated.bool()).to(y.dtype)  # of the next y, in y
     ahead = 1
     while ahead < longest:  # y and weight reach `ahead` steps, and twice as many after this
         follows = torch.where(weight[:-ahead] > 0, weight[:-ahead] * y[ahead:], torch.zeros_like(y[ahead:]))

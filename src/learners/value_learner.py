@@ -4,7 +4,7 @@ An algorithm is a subclass with one method, `loss(batch) -> (loss, metrics)`; wh
 and a mixer, `make_networks` makes them.
 
 Axes: B episodes, T transitions (a batch has T+1 observations), N agents, A actions, H hidden, S state; M transitions
-that were played, one behind the other.
+that were played, one after the other.
 Plugin file: imports torch, the standard library and other plugin files; the batch and the controller
 (MAC) may be this project's, EPyMARL's or PyMARL's.
 """
@@ -62,7 +62,7 @@ class ValueLearner:
         bootstrap_on_truncation: bool = key("a time limit is not an end: bootstrap past it")
         learner_log_interval: int = key("time between two records of the losses", unit="environment steps", low=1)
 
-    reads_too = ()  # the Configs of what `make_mixer` makes: a host's missing keys are told in one message
+    reads_too = ()  # the Configs of what `make_mixer` makes: a host's missing keys are in one message
     config: Any  # of the subclass's own Config
     mixer: Any  # of its own kind, or None
     networks: dict[str, Any]
@@ -150,8 +150,8 @@ class ValueLearner:
             raise error
 
     def update(self, batch: Batch, t_env: int, episode_num: int) -> None:
-        """The same, but what was not finite is told by `outcomes`: so no update waits for a GPU. There an update that
-        is not finite is counted, and the target networks move as after any other."""
+        """As `train`, but `outcomes` reports updates that are not finite, so that no update waits for a GPU. On a GPU
+        such an update is counted, and the target networks move as usual."""
         rewards_before = None
         if self.reward_stats is not None:
             rewards_before = copy.copy(self.reward_stats)

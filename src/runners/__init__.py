@@ -1,4 +1,4 @@
-"""Runners by name; EPyMARL's names. Who plays is the business of the environment (`env_workers`), so both names mean
+"""Runners by name; EPyMARL's names. Who plays is decided by the environment (`env_workers`), so both names mean
 the same: `episode` where environments are arrays, `parallel` where they are processes. `ray`: in actors of Ray."""
 
 from __future__ import annotations

@@ -205,9 +205,9 @@ class EpisodeRunner:
         cut = kept & batch.data["truncated"].numpy().any(axis=(1, 2)) & (lengths < limit)
         if cut.any():
             self.cut_told, steps = True, int(lengths[cut].max())
-            said = f"the game itself cut an episode off after {steps} steps, before the time limit of {limit}"
-            self.logger.console_logger.info(said)
-            self.env.facts = {**self.env.facts, "cuts": said}
+            message = f"the game itself cut an episode off after {steps} steps, before the time limit of {limit}"
+            self.logger.console_logger.info(message)
+            self.env.facts = {**self.env.facts, "cuts": message}
 
     def _show_step(self, t: int, actions: list, reward: list, live: bool = True) -> None:
         """Print the first environment, and film it while it is `live`."""
@@ -298,9 +298,9 @@ class EpisodeRunner:
             self.tolerance.load_state_dict(state["tolerance"])
         self.env.load_state_dict(state["env"])
 
-    def _reward(self, paid: NDArray[np.floating]) -> NDArray[np.floating]:
-        """[E, 1], or [E, N] where each agent learns from its own; paid: [E] or [E, N]."""
-        return learned_from(paid, self.config.common_reward, self.config.reward_scalarisation)
+    def _reward(self, rewards: NDArray[np.floating]) -> NDArray[np.floating]:
+        """[E, 1], or [E, N] where each agent learns from its own; rewards: [E] or [E, N]."""
+        return team_or_agent_rewards(rewards, self.config.common_reward, self.config.reward_scalarisation)
 
     def _not_finite(
         self, shown: Observation | Step, names: tuple[str, ...], live: np.ndarray, t: int, test_mode: bool
@@ -318,12 +318,12 @@ class EpisodeRunner:
         return bad
 
 
-def learned_from(paid: np.ndarray, common_reward: bool, scalarisation: str) -> np.ndarray:
-    """Of what environments pay, [E] or [E, N], what the learner learns from: [E, 1], or [E, N]. scalarisation: sum or
-    mean, of the agents."""
-    if paid.ndim == 2 and common_reward:
-        paid = getattr(paid, scalarisation)(axis=1)
-    return paid.reshape(len(paid), -1)
+def team_or_agent_rewards(rewards: np.ndarray, common_reward: bool, scalarisation: str) -> np.ndarray:
+    """What the learner learns from: [E, 1], or [E, N], of the rewards that environments give, [E] or [E, N].
+    scalarisation: sum or mean, of the agents."""
+    if rewards.ndim == 2 and common_reward:
+        rewards = getattr(rewards, scalarisation)(axis=1)
+    return rewards.reshape(len(rewards), -1)
 
 
 def _number(value: Any) -> float:

@@ -169,7 +169,7 @@ class ParallelRunner(EpisodeRunner):
             os.write(self.woken[1], b".")
 
     def _rest(self, discard: bool = False) -> None:
-        """Have the thread rest: behind the episodes that have begun, or, where they are not wanted, at once."""
+        """Have the thread rest: after the episodes that have begun end, or, where they are not wanted, at once."""
         if self.thread is None:
             return
         self._tell(pause=True, discard=discard)

@@ -21,7 +21,7 @@ import torch
 from components.episode_buffer import EpisodeBatch, Scheme
 from controllers import mac_class
 from envs.workers.worker_env import WorkerEnv
-from runners.episode_runner import learned_from
+from runners.episode_runner import team_or_agent_rewards
 from runners.seats import Play, Seats
 from utils.args import ConfigError, NotFinite, TrainingError
 
@@ -192,8 +192,8 @@ class Player:
         self.mac = mac_class(args.mac)(scheme, groups, args)
         self.seats = Seats(self.env, self.mac, self._next, self._reward, ended=self._ended)
 
-    def _reward(self, paid: np.ndarray) -> np.ndarray:
-        return learned_from(paid, self.args.common_reward, self.args.reward_scalarisation)
+    def _reward(self, rewards: np.ndarray) -> np.ndarray:
+        return team_or_agent_rewards(rewards, self.args.common_reward, self.args.reward_scalarisation)
 
     def _next(self, i: int) -> Play | None:
         return self.queues[i].popleft() if self.queues[i] else None

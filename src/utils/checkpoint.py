@@ -47,7 +47,7 @@ def save_weights(state_dict: Mapping[str, Any], path: str | os.PathLike) -> None
 
 
 def write_checksums(folder: str | os.PathLike) -> None:
-    """Write checksums.json: the SHA-256 of every file in `folder`. To be called behind the last change of them."""
+    """Write checksums.json: the SHA-256 of every file in `folder`. To be called after the last change of them."""
     sums = {}
     for name in sorted(os.listdir(folder)):
         path = os.path.join(folder, name)
@@ -284,9 +284,9 @@ def maker(path: str | os.PathLike) -> str:
     """`version …, commit …, torch …`: what made the run or checkpoint whose summary.json or meta.json `path` is; the
     empty string where that does not say."""
     try:
-        told = json.loads(_read_plain(path, LARGEST_TEXT))
-        versions = {"qtran": None} | told["versions"]
-        ours = [("version", versions.pop("qtran")), ("commit", told["commit"])]  # no commit: outside git
+        record = json.loads(_read_plain(path, LARGEST_TEXT))
+        versions = {"qtran": None} | record["versions"]
+        ours = [("version", versions.pop("qtran")), ("commit", record["commit"])]  # no commit: outside git
         text = ", ".join(f"{name} {value}" for name, value in [*ours, *versions.items()] if value)
         return f"{' '.join(text.split()):.200}"
     except Exception:  # only a hint, of another program's file perhaps

@@ -5,9 +5,9 @@ highest number is the claim that counts. The next number is made by link(2), whi
 too (where flock does not hold). A holder renews its file's time stamp, its lease; a claim is free for the next process
 once it is released, its process is seen to be dead, or its stamp is older than its lease.
 
-Ages are told by the file server's clock: the stamp of a fresh file minus that of the claim. A process that was frozen
-learns from `mine` or `look` that it was replaced: call one of them before each write that counts. What it had begun to
-write by then still lands. Do not delete the files to free a folder: its holder stops when it notices.
+Ages are measured by the file server's clock: the stamp of a fresh file minus that of the claim. A process that was
+frozen learns from `mine` or `look` that it was replaced: call one of them before each write that counts. What it had
+begun to write by then still lands. Do not delete the files to free a folder: its holder stops when it notices.
 """
 
 import errno
@@ -199,7 +199,7 @@ def take_idle(folder: Path) -> Claim:
 def holder(folder: Path) -> Holder | None:
     """Which process holds `folder`, in whatever state; None when none does, or what is there cannot be read.
 
-    Needs no right to write there, but without it the age is told by this machine's clock.
+    Needs no right to write there, but without it the age is measured by this machine's clock.
     """
     claims = Path(folder) / "claims"
     private = claims / f".{uuid.uuid4().hex}"

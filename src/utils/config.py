@@ -90,7 +90,7 @@ EPYMARL = {
 
 @dataclass
 class Config:
-    """values: nested, complete. sources: {dotted key: who set it}. schema: {dotted key: Declaration}.
+    """values: nested, complete. sources: {dotted key: the source of its value}. schema: {dotted key: Declaration}.
 
     secrets: {key: value} of those that hold a password: as they were given. In `values`, which go to files and records,
     they are without it. replaced: {dotted key: value} that the command line has put another one for.
@@ -133,7 +133,7 @@ def load(alg: str, env: str, overrides: Values, readers: Readers, said: str = "c
     for source, values in alg_layers:
         presets = mapping_in(values, "presets", source)
         layers.append((source, {k: v for k, v in values.items() if k != "presets"}))
-        if isinstance(preset, str):  # what is none is told with the other keys
+        if isinstance(preset, str):  # a preset that is not text is reported with the other problems
             layers.append((f"{source} [{preset}]", mapping_in(presets, preset, f"{source}: presets")))
     return _assemble([*layers, (said, overrides)], readers, {source for source, _ in env_layers} | {DEFAULT})
 
@@ -147,8 +147,8 @@ def load_from(path: str | Path, overrides: Values, readers: Readers) -> Config:
     if own.keys().isdisjoint(CHOICES):
         raise ConfigError(f"{path} is no configuration of a run; give the run's folder, or its config.yaml")
     if "preset" in overrides and overrides["preset"] != own.get("preset"):
-        told = "the file of a run has the values of its preset already; give the keys themselves, such as opt_loss=1"
-        raise ConfigError(f"command line: preset = {shown(overrides['preset'])}: {told}")
+        hint = "the file of a run has the values of its preset already; give the keys themselves, such as opt_loss=1"
+        raise ConfigError(f"command line: preset = {shown(overrides['preset'])}: {hint}")
     layers = [(BEFORE, ADDED), (str(path), own)]
     if overrides.get("evaluate") is True and not overrides.get("checkpoint_path"):
         layers.append(("evaluate=True", {"checkpoint_path": os.path.dirname(path) or ".", "init_from": ""}))
@@ -187,11 +187,11 @@ def parse_overrides(words: Iterable[str]) -> Values:
         name, sep, value = word.partition("=")
         name = name.strip()
         if not sep or not name or "://" in name:
-            told = short(without_passwords(word))
-            raise ConfigError(f"command line: {told!r} is not KEY=VALUE; give values after `with` as gamma=0.9")
+            given = short(without_passwords(word))
+            raise ConfigError(f"command line: {given!r} is not KEY=VALUE; give values after `with` as gamma=0.9")
         if not all(part.strip() for part in name.split(".")):
-            told = short(without_passwords(word))
-            raise ConfigError(f"command line: {told!r} names no key: a part of it is empty; write env_args.KEY=VALUE")
+            given = short(without_passwords(word))
+            raise ConfigError(f"command line: {given!r} names no key: a part of it is empty; write env_args.KEY=VALUE")
         _set(values, name, _literal(name, value.strip()))
     return flatten(values)
 
@@ -216,17 +216,17 @@ def _literal(name: str, text: str) -> Any:
     """The value of KEY=text."""
     if text == "null":
         return None
-    told, name = short(without_passwords(text)), short(name, 100)
+    given, name = short(without_passwords(text)), short(name, 100)
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError):
         return text
     except (MemoryError, RecursionError):
-        raise ConfigError(f"command line: {name}: {told!r} is nested too deep") from None
+        raise ConfigError(f"command line: {name}: {given!r} is nested too deep") from None
     problem = not_plain(value)
     if problem:
         raise ConfigError(
-            f"command line: {name}: {told!r} holds {problem}; a value is a number, text, True, False, None, or "
+            f"command line: {name}: {given!r} holds {problem}; a value is a number, text, True, False, None, or "
             "a list or mapping of these"
         )
     return value
@@ -345,8 +345,8 @@ def _merge(layers: Iterable[Layer], aliases: Mapping[str, str]) -> tuple[Values,
         for given, value in values.items():
             name = aliases.get(given, given)
             if name != given and values.get(name, value) != value:
-                told = f"{given} = {shown(value)} and {name} = {shown(values[name])} are one key"
-                raise ConfigError(f"{source}: {told}; give one of them")
+                message = f"{given} = {shown(value)} and {name} = {shown(values[name])} are one key"
+                raise ConfigError(f"{source}: {message}; give one of them")
             flat[name], sources[name] = value, source
     return flat, sources
 

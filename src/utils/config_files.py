@@ -16,7 +16,7 @@ from utils.yaml_file import read_text, read_yaml
 FOLDER = Path(__file__).resolve().parent.parent / "config"
 
 Values = dict[str, Any]
-Layer = tuple[str, Values]  # who sets them, and {key: value}
+Layer = tuple[str, Values]  # the source of the values, and {key: value}
 
 
 def defaults() -> Values:
@@ -92,7 +92,8 @@ def read_named(kind: str, name: str | None) -> list[Layer]:
     while name is not None:
         file = os.path.realpath(name) if is_path(name) else name
         if file in seen:
-            raise ConfigError(f"config/{kind}: {' extends '.join([*seen.values(), name])}: a circle")
+            chain = " extends ".join([*seen.values(), name])
+            raise ConfigError(f"config/{kind}: {chain}: these files extend each other in a circle")
         seen[file] = name
         values, source = read_mapping(_path(kind, name)), name if is_path(name) else f"config/{kind}/{name}.yaml"
         if kind == "algs" and is_path(name):
@@ -120,8 +121,8 @@ def _for_hosts_alone(values: dict, source: str, own: bool) -> set[str]:
         ours = [mapping_in(read_mapping(_path("algs", name)), "in_hosts", name) for name in names("algs")]
         for key, value in block.items():
             if all(there.get(key) != value for there in ours):
-                told = "is for an EPyMARL checkout alone; to set the key here, write it outside of in_hosts"
-                raise ConfigError(f"{source}: in_hosts: {key} = {shown(value)} {told}")
+                hint = "is for an EPyMARL checkout alone; to set the key here, write it outside of in_hosts"
+                raise ConfigError(f"{source}: in_hosts: {key} = {shown(value)} {hint}")
     return {key for key, value in block.items() if values.get(key) == value}
 
 
@@ -163,6 +164,6 @@ def flatten(values: Mapping[str, Any], where: str = "command line") -> Values:
     flat = {k: v for k, v in values.items() if k != "env_args"}
     env_args = values.get("env_args") or {}
     if not isinstance(env_args, dict):
-        told = f"env_args = {shown(env_args)} must be a mapping, such as env_args.key=climbing"
-        raise ConfigError(f"{where}: {told}")
+        message = f"env_args = {shown(env_args)} must be a mapping, such as env_args.key=climbing"
+        raise ConfigError(f"{where}: {message}")
     return flat | {f"env_args.{k}": v for k, v in env_args.items()}

@@ -46,8 +46,8 @@ def identity(values: dict, without: tuple = (), also: tuple = ()) -> str:
 
     As JSON, so that one that has been through YAML (tuples become lists) is the same.
     """
-    told = {k: v for k, v in flat(values).items() if k not in without and (counts(k) or k in also)}
-    return text({k: v for k, v in told.items() if k not in AS_IF_ABSENT or v != AS_IF_ABSENT[k]})
+    used = {k: v for k, v in flat(values).items() if k not in without and (counts(k) or k in also)}
+    return text({k: v for k, v in used.items() if k not in AS_IF_ABSENT or v != AS_IF_ABSENT[k]})
 
 
 def counts(key: str) -> bool:

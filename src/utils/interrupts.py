@@ -1,6 +1,6 @@
 """Signals that end a run in order, and where they must wait.
 
-The first signal raises Interrupted in the main thread: at once, or behind the `held` block that it came in. Training
+The first signal raises Interrupted in the main thread: at once, or after the `held` block that it came in. Training
 holds it until a round and its updates are done. The second signal ends the process at once.
 
 Python raises from a signal's handler wherever the program happens to be. Compiled code that calls back into Python may
@@ -139,7 +139,7 @@ def requested() -> bool:
 
 
 def check() -> None:
-    """Raise the signal that has come, even if it was raised before and lost; not inside a `held` block, and not behind
+    """Raise the signal that has come, even if it was raised before and lost; not inside a `held` block, and not after
     `release`: a policy that plays after a run was stopped is not that run."""
     if _interrupts.pid is not None and _interrupts.signum is not None and not _interrupts.holds:
         _interrupts.throw()
@@ -147,7 +147,7 @@ def check() -> None:
 
 @contextmanager
 def held(to_the_end: bool = False) -> Iterator[None]:
-    """The first signal, if it comes inside, is raised behind the block. to_the_end: not at all, as nothing is left to
+    """The first signal, if it comes inside, is raised after the block. to_the_end: not at all, as nothing is left to
     end."""
     mine = _interrupts
     mine.holds += 1

@@ -152,7 +152,7 @@ class Logger:
         """
         sinks, self._sinks = self._sinks, []
         for sink, _ in sinks:
-            # A new Outage: what is lost in the end is told even when the failure is an old one.
+            # A new Outage: what is lost in the end is reported even when the failure is an old one.
             with Outage(f"closing {type(sink).__name__}", self.console_logger, "the run itself is complete"):
                 sink.close()
 
@@ -176,7 +176,7 @@ def get_logger(path: Path | None = None, mine: Callable[[], bool] = lambda: True
     true: the file belongs to this process.
 
     Leaves the root logger alone. A second call replaces the handlers. Raises ConfigError when the
-    file cannot be opened; a disk that fills up later costs one warning.
+    file cannot be opened; a disk that fills up later gives one warning.
     """
     logger = logging.getLogger("qtran")
     for handler in list(logger.handlers):

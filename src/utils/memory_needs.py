@@ -1,4 +1,4 @@
-"""What a run takes in memory: told part by part before it is made, and refused with the sum where it does not fit."""
+"""What a run takes in memory: named part by part before it is made, and refused with the sum where it does not fit."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -31,11 +31,11 @@ def refuse_if_too_large(parts: list[Part], place: str, free: float | None) -> No
     if free is None or need <= free:
         return
     largest, *others = sorted(parts, key=lambda part: -part.nbytes)
-    told = [largest, *(part for part in others if part.nbytes >= 2**30 / 100)]
-    total = f", {_gib(need)} in all" if len(told) > 1 else ""
+    named = [largest, *(part for part in others if part.nbytes >= 2**30 / 100)]
+    total = f", {_gib(need)} in all" if len(named) > 1 else ""
     raise ConfigError(
-        f"{', '.join(f'{part.what} need {_gib(part.nbytes)}{part.note}' for part in told)}{total}, but {place} has "
-        f"{_gib(free)} free; {_advice(told, free - (need - largest.nbytes))}"
+        f"{', '.join(f'{part.what} need {_gib(part.nbytes)}{part.note}' for part in named)}{total}, but {place} has "
+        f"{_gib(free)} free; {_advice(named, free - (need - largest.nbytes))}"
     )
 
 

@@ -62,7 +62,7 @@ def missing_package(wanted_by: str, requirement: str) -> ConfigError:
 def without_password(url: str) -> str:
     """A mongo_url as it may be saved and told: with the user's name, without a password of any kind.
 
-    Of a password that should be percent-encoded and is not, nothing stays either. An address that is none stays none.
+    Of a password that should be percent-encoded and is not, nothing stays either. An invalid address stays invalid.
     """
     scheme, user, password, rest = _parts(url)
     user = "" if user is None else f"{user}@"
@@ -88,7 +88,7 @@ def without_passwords(text: str) -> str:
 
 
 def _parts(url: str) -> tuple[str, str | None, str | None, str]:
-    """(scheme with ://, user, password, hosts and all behind them) of a mongo_url."""
+    """(scheme with ://, user, password, hosts and all after them) of a mongo_url."""
     found = _MONGO_URL.fullmatch(url)
     if found and (found[1] or found[2] is None):
         scheme, user, password, rest = found.groups()
@@ -99,7 +99,7 @@ def _parts(url: str) -> tuple[str, str | None, str | None, str]:
         user, colon, password = login.partition(":")
         return scheme + there, user, password if colon else None, rest
     scheme, rest = (scheme + there, rest) if there else ("", url)
-    host, colon, _ = rest.partition(":")  # a port that is none, or a password without its host
+    host, colon, _ = rest.partition(":")  # an invalid port, or a password without its host
     return scheme, None, None, host + colon + ("***" if colon else "")
 
 

@@ -95,11 +95,11 @@ def _file(module: str) -> Path | None:
 
 def _last_line(error: BaseException) -> str:
     """`my_module.py, line 3: NameError: name 'x' is not defined`"""
-    told = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    message = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
     at = traceback.extract_tb(error.__traceback__)[-1]
     if isinstance(error, SyntaxError):
-        return f"{error.filename}, line {error.lineno}: {told}"
-    return f"{at.filename}, line {at.lineno}: {told}"
+        return f"{error.filename}, line {error.lineno}: {message}"
+    return f"{at.filename}, line {at.lineno}: {message}"
 
 
 def _tell_hidden(kind: str, name: str, module: Any) -> None:

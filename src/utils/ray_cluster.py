@@ -112,14 +112,14 @@ class RayCluster:
 
 
 def _refuse_silent(what: str, address: str) -> None:
-    """ConfigError where nobody listens at `address`, or it is none."""
+    """ConfigError where nobody listens at `address`, or it is invalid."""
     if address == "auto":
         return
     host, colon, port = address.rpartition(":")
     if not (host and colon and port.isdigit() and 0 < int(port) < 2**16) or "/" in host:
         raise ConfigError(
-            f"{what} = {address!r} is no address: give host:port of a Ray head (its port is 6379 where no other was "
-            "given), auto for the cluster that this machine is in, or null for a Ray on this machine"
+            f"{what} = {address!r} is not an address: give host:port of a Ray head (its port is 6379 where no other "
+            "was given), auto for the cluster that this machine is in, or null for a Ray on this machine"
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=PORT_SECONDS).close()

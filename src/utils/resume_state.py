@@ -224,8 +224,8 @@ class StateFolder:
         try:
             parts = unpickled(read_bytes(path))
         except Exception as error:  # damage shows itself as any kind of error
-            said = str(error).splitlines() or [type(error).__name__]
-            raise _Damaged(f"{path.name} cannot be read: {said[0]}") from error
+            message = str(error).splitlines() or [type(error).__name__]
+            raise _Damaged(f"{path.name} cannot be read: {message[0]}") from error
         if not isinstance(parts, dict):
             raise _Damaged(f"{path.name} holds a {type(parts).__name__}, not a state")
         return parts
@@ -237,7 +237,7 @@ class StateFolder:
 
 
 def _write_fields(file: Any, fields: dict[str, list[torch.Tensor]]) -> None:
-    """The pieces of each field, one behind the other, as one array in numpy's format: straight from memory."""
+    """The pieces of each field, one after the other, as one array in numpy's format: straight from memory."""
     for pieces in fields.values():
         arrays = [piece.numpy() for piece in pieces]
         shape = (sum(len(a) for a in arrays), *arrays[0].shape[1:])

@@ -139,8 +139,8 @@ class RunDirectory:
     def write_summary(
         self, status: str, runner: Any, logger: Logger, reason: str | None = None, learning: dict | None = None
     ) -> None:
-        """summary.json: how the run went. status: running, finished, failed or interrupted. learning: what is
-        to be told of it, {"updates": 1000, ...}."""
+        """summary.json: how the run went. status: running, finished, failed or interrupted. learning: what the
+        summary says of it, {"updates": 1000, ...}."""
         self.claim.look()
         wall = self.wall_seconds
         summary = {

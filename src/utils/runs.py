@@ -143,8 +143,8 @@ def _nested(values: Iterable[Any]) -> list[Any]:
 
 
 def read_bytes(path: str | Path, last: int | None = None, most: int = LARGEST) -> bytes:
-    """Of a file, or only its last so many bytes. OSError for what is none, as to read a pipe would wait for its writer,
-    and for more than `most` bytes."""
+    """Of a file, or only its last so many bytes. OSError where it is not a regular file, as to read a pipe would wait
+    for its writer, and for more than `most` bytes."""
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise OSError("it is not a file")

@@ -22,7 +22,7 @@ FAST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Loader(FAST):
-    """A SafeLoader that refuses a key that is there twice, of which YAML would drop the first."""
+    """A SafeLoader that refuses a key that is given twice, of which YAML would drop the first."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -31,7 +31,7 @@ class Loader(FAST):
             for key, _ in node.value:
                 if isinstance(key, yaml.ScalarNode):
                     if key.value in seen:
-                        raise yaml.MarkedYAMLError(problem=f"{key.value!r} is there twice", problem_mark=key.start_mark)
+                        raise yaml.MarkedYAMLError(problem=f"{key.value!r} is given twice", problem_mark=key.start_mark)
                     seen.add(key.value)
         return super().construct_mapping(node, deep)
 

@@ -83,8 +83,8 @@ def test_seeds_that_are_none(value, said):
         ("- qmix\n", "holds list, not `key: value` lines"),
         ("just words", "holds str, not"),
         ("algorithms: [qmix\n", "is not valid YAML"),
-        (GOOD + "seeds: 3\n", "'seeds' is there twice"),
-        (GOOD.replace("[qmix]", "{qmix: , qmix: {lr: 1}}"), "'qmix' is there twice"),
+        (GOOD + "seeds: 3\n", "'seeds' is given twice"),
+        (GOOD.replace("[qmix]", "{qmix: , qmix: {lr: 1}}"), "'qmix' is given twice"),
         ("a: \x00", "is not valid YAML"),
     ],
 )

@@ -272,7 +272,7 @@ def test_unknown_and_missing_files_are_named_together():
         ("3: 4\n", "c.yaml: unknown key 3 (value 4)"),
         ("env_args: 5\n", "c.yaml: env_args = 5 must be a mapping"),
         ("\xff: 1\n", "c.yaml is not valid YAML"),
-        ("lr: 1\nlr: 2\n", "c.yaml is not valid YAML: 'lr' is there twice, line"),
+        ("lr: 1\nlr: 2\n", "c.yaml is not valid YAML: 'lr' is given twice, line"),
         ("a: 2026-02-31\n", "a value is not what its type says: day is out of range for month"),
         ("a: 2026-02-01\n", "holds a value of type date"),
         ("a: !!int abc\n", "c.yaml is not valid YAML"),
@@ -313,7 +313,7 @@ def test_files_that_extend_each_other_are_told_and_spoil_no_other_run(folder):
     for name, base in (("a", "b"), ("b", "a"), ("c", "nowhere")):
         folder("algs", name, f"# mine\nextends: {base}\n")
     folder("algs", "d", "[")
-    with pytest.raises(ConfigError, match="a extends b extends a: a circle"):
+    with pytest.raises(ConfigError, match="a extends b extends a: these files extend each other in a circle"):
         loaded("a", "two_step")
     with pytest.raises(ConfigError, match="extends = 'nowhere': unknown"):
         loaded("c", "two_step")
@@ -337,7 +337,7 @@ def test_files_of_ones_own_that_extend_each_other(tmp_path, monkeypatch):
     (tmp_path / "b.yaml").unlink()
     assert message("sub/a.yaml", "two_step") == "sub/a.yaml: extends = 'b.yaml': there is no such file"
     (tmp_path / "sub" / "a.yaml").write_text("extends: ../sub/a.yaml")
-    assert message("sub/a.yaml", "two_step").endswith("a circle")
+    assert message("sub/a.yaml", "two_step").endswith("in a circle")
 
 
 @pytest.mark.parametrize(

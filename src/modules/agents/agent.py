@@ -36,7 +36,7 @@ class Agent(nn.Module):
         self, obs: Tensor, last_action: Tensor, agent_ids: Tensor, index: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """T steps from a zero hidden state: q [R, N, A] and hidden [R, N, H] at the steps `index`, int64 [R], which
-        counts all B·T one episode behind the other; without it q [B, T, N, A] and hidden [B, T, N, H].
+        counts all B·T one episode after the other; without it q [B, T, N, A] and hidden [B, T, N, H].
 
         obs [B, T, N, O], last_action [B, T, N]. A subclass may do it in fewer calls.
         """

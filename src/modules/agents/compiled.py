@@ -23,8 +23,9 @@ class NotCompiled(Exception):
 def library(source: Path) -> ctypes.CDLL:
     """The library made of a C++ file. NotCompiled where none can be made.
 
-    It is kept in ~/.cache/qtran ($XDG_CACHE_HOME) for the next process, under a name that tells source, flags and
-    processor, as machines share homes, and its own sum. Where nothing can be kept it is made anew each time.
+    It is kept in ~/.cache/qtran ($XDG_CACHE_HOME) for the next process: its name holds a hash of source, flags and
+    processor (home folders may be shared by machines) and a checksum of the file. Where nothing can be kept it is made
+    anew each time.
     """
     cache, key = _cache(), _key(source)
     with contextlib.suppress(OSError):  # it cannot be read, or nothing may be run from there
