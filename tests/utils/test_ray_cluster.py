@@ -17,9 +17,9 @@ def test_without_ray_the_pip_line_is_told(monkeypatch):
 @pytest.mark.parametrize(
     ("address", "says"),
     [
-        ("nowhere", "is no address: give host:port"),
-        ("ray://a:1", "is no address"),
-        ("a:99999", "is no address"),
+        ("nowhere", "is not an address: give host:port"),
+        ("ray://a:1", "is not an address"),
+        ("a:99999", "is not an address"),
         ("127.0.0.1:1", "nobody answers there"),
     ],
 )
