@@ -15,8 +15,8 @@ TAIL = 8192  # bytes of metrics.jsonl that surely hold a record
 
 
 class Status(NamedTuple):
-    """state: running, silent, killed, interrupted, finished, failed or broken, as in a report. idle: seconds since the run last wrote a file.
-    state_bytes: size of its resumable state."""
+    """state: running, silent, killed, interrupted, finished, failed or broken, as in a report. idle: seconds
+    since the run last wrote a file. state_bytes: size of its resumable state."""
 
     run: Run
     state: str

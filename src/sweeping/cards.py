@@ -9,8 +9,8 @@ MOST_RUNS_A_CARD = 4  # by default: small networks leave most of a card idle, bu
 
 
 class Cards:
-    """cards: names as CUDA_VISIBLE_DEVICES has them. share: of a card a run, such as 0.25; or a number of cards. 0: runs see
-    none."""
+    """cards: names as CUDA_VISIBLE_DEVICES has them. share: of a card a run, such as 0.25; or a number of cards; 0:
+    runs see none."""
 
     def __init__(self, cards: list[str] | None = None, share: float = 1.0):
         self.cards, self.share = cards or [], share
@@ -83,8 +83,8 @@ def shared_out(workers: int | None, share: float | None, by_cores: int, wanted: 
     shared = Cards(cards, share)
     if workers is not None and workers > shared.room:
         raise ConfigError(
-            f"--workers {workers}, --gpus-per-run {share:g}: the GPUs here ({len(cards)}) can take {shared.room} runs at "
-            f"a time; give --workers {shared.room} or a smaller --gpus-per-run"
+            f"--workers {workers}, --gpus-per-run {share:g}: the GPUs here ({len(cards)}) can take {shared.room} runs "
+            f"at a time; give --workers {shared.room} or a smaller --gpus-per-run"
         )
     at_a_time = workers or max(1, min(by_cores, shared.room))
     each = f"{round(1 / share)} runs on each" if share < 1 else f"{round(share)} a run"

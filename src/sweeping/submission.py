@@ -207,7 +207,8 @@ def receive(folder: Path, plan: Plan) -> Received:
         told = read_json(folder / "submission.json")
         received = Received(folder, str(told["id"]), str(told.get("engine")))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"--submission {folder}: is not a submission, or this node cannot see the folder: {error}") from error
+        message = f"--submission {folder}: is not a submission, or this node cannot see the folder: {error}"
+        raise ConfigError(message) from error
     with suppress(OSError):
         raise ConfigError((folder / "stopped").read_text(encoding="utf-8").strip())
     if told.get("gpus") and not visible():

