@@ -105,10 +105,6 @@ class StateFolder:
         manifest |= {"parts": {"name": name, **self._replace(name, lambda f: torch.save(parts, f))}, "replay": replay}
         self._write_manifest(manifest)
         self.manifests = [*self.manifests, manifest][-KEPT:]
-        if len(self.manifests) > 1:
-            before, last = map(_replay_files, self.manifests)
-            if before and not before & last:
-                self.manifests = [manifest]  # two replays without a common part would take too much
         self._remove_but(self.manifests)
 
     def drop_replay(self) -> None:
@@ -349,11 +345,6 @@ def _files(manifests: list) -> list:
     """The entries of all files that `manifests` name, each once."""
     found = [m["parts"] for m in manifests] + [f for m in manifests for f in m["replay"] or []]
     return list({f["name"]: f for f in found}.values())
-
-
-def _replay_files(manifest: dict) -> set[str]:
-    """The names of its files of episodes."""
-    return {f["name"] for f in manifest["replay"] or []}
 
 
 def _digest(text: str) -> str:
