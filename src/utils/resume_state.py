@@ -111,6 +111,7 @@ class StateFolder:
         """Make the last state one without a replay, and remove all files but its own."""
         if self.manifests:
             last = self.manifests[-1]
+            self._remove_but([last])  # at no moment more than KEPT stay
             last = {**last, "number": last["number"] + 1, "replay": None}
             self._write_manifest(last)
             self.manifests = [last]

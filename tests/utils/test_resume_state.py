@@ -109,11 +109,18 @@ def test_without_a_replay(tmp_path):
     assert StateFolder(tmp_path).read().replay is None
 
 
-def test_the_state_of_a_finished_run_is_small_and_alone(tmp_path):
+def test_the_state_of_a_finished_run_is_small_and_alone(tmp_path, monkeypatch):
     states, buffer = StateFolder(tmp_path), Replay(6)
     for _ in range(3):
         buffer.play(2)
         write(states, buffer)
+    replace = os.replace
+
+    def watched(*paths):
+        replace(*paths)
+        assert len([f for f in files(tmp_path) if f.startswith("manifest.")]) <= KEPT
+
+    monkeypatch.setattr("os.replace", watched)
     states.drop_replay()
     assert files(tmp_path) == ["manifest.4.json", "parts.3.pt"]
     saved = StateFolder(tmp_path).read()
