@@ -15,7 +15,8 @@ from wire_mongo import WireMongo, free_port
 import checks
 import doctor
 import main
-from envs import EXTRAS, REGISTRY, env_class
+from envs import REGISTRY, env_class
+from envs.games.two_step import TwoStep
 from envs.starcraft.installation import SMAC_MAPS, SMACV2_MAP
 from envs.vector import ArrayEnv, EnvInfo, Observation
 
@@ -201,8 +202,8 @@ def test_a_requirements_file_that_is_not_there_or_none(content, said, monkeypatc
 
 
 def test_a_game_whose_package_is_missing(told, monkeypatch):
-    monkeypatch.setitem(REGISTRY, "two_step", "no_such_package.env:Env")
-    monkeypatch.setitem(EXTRAS, "no_such_package", "requirements/dev.txt")
+    monkeypatch.setattr(TwoStep, "needs", ("no_such_package",))
+    monkeypatch.setattr(TwoStep, "install", "pip install -r requirements/dev.txt")
     run, rows = told()
     row = rows["environment two_step"]
     assert (
