@@ -66,7 +66,7 @@ class Cluster:
         "runs side by side in one job; null: as many as share a GPU, else one", low=1, high=1000
     )
     gpus_per_run: float | None = key(
-        "GPUs of a run: 0.25 puts four runs on one; null: locally shared out, else none", low=0
+        "GPUs of a run: 0.25 puts four runs on one; 0: none; null: locally shared out, else none", low=0
     )
     gpu_type: str | None = key("kind of GPU, as Slurm's gres names it")
     cores_per_run: int | None = key(
