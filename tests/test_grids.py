@@ -176,7 +176,7 @@ def test_what_is_not_finished_and_how_far_it_is(tmp_path, unpainted):
     assert "1 of 6 runs finished; 1 running, 1 starting, 1 killed, 1 failed, 1 broken" in html
     told = html.partition('id="under-way"')[2].partition("</section>")[0]
     assert "25 of 100" in told and "25 %" in told and "50 %" in told
-    assert "3.0 min" in told  # it had 60 s for its 25 steps, and 75 are left
+    assert "3 min" in told  # it had 60 s for its 25 steps, and 75 are left
     assert "http-equiv" not in html
 
 

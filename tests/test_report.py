@@ -405,7 +405,7 @@ BAD = {  # name: (makes it, a part of the reason)
         f"{y}: &{y} [{','.join([f'*{x}'] * 9)}]\n" for x, y in zip("bcdef", "cdefg"))), "values"),
     "yaml date": (config("label: 2026-01-01"), "config.yaml"),
     "yaml tag": (config("label: !!python/object/apply:os.getcwd []"), "not valid YAML"),
-    "yaml twice": (config("seed: 2"), "there twice"),
+    "yaml twice": (config("seed: 2"), "given twice"),
     "yaml surrogate": (config('label: "\\ud800"'), "Unicode"),
     "yaml hexadecimal": (config("label: 0x" + "f" * 9000), "more than 300 digits"),
     "yaml keys": (config("env_args2: {1: a, b: c}"), "cannot be compared"),
