@@ -25,6 +25,7 @@ from training import Training
 from utils.args import ConfigError, declared, key, read
 from utils.checkpoint import find_checkpoint
 from utils.config import CHOICES
+from utils.disk import NAMES_A_FOLDER, names_a_folder
 from utils.film import FORMATS, check_format
 from utils.identity import flat
 from utils.logging import Logger
@@ -94,13 +95,8 @@ class Experiment:
 
         def problems(self) -> Iterator[str]:
             """What is wrong with these keys."""
-            if (
-                not self.name.strip(". ")
-                or not self.name.isprintable()
-                or set(self.name) & set("/\\")
-                or len(self.name) > 100
-            ):
-                yield f"name = {shown(self.name)} names a folder: 1 to 100 characters, no / and no \\"
+            if not names_a_folder(self.name):
+                yield f"name = {shown(self.name)} names a folder: {NAMES_A_FOLDER}"
             if self.init_from and (self.checkpoint_path or self.evaluate):
                 yield (
                     "init_from starts a new run; checkpoint_path goes on with an old one or, with evaluate=True, plays "

@@ -43,8 +43,7 @@ reads every run directory and every Sacred folder (EPyMARL's results/sacred) in 
 
 runs are grouped by algorithm and task; runs of one algorithm whose configurations differ are variants of their own.
 Only finished runs count; all others are listed with the reason, and how far they are. --watch goes on, and writes the
-page anew as runs go on, until Ctrl-C; the browser reloads the page. Higher values of the metric are taken
-to be better.
+page anew as runs go on, until Ctrl-C; the browser reloads the page. Higher values of the metric are taken to be better.
 
 names are those of the configuration (qtran_alt) or those of the figures (QTRAN-alt); * stands for anything ("qmix*").
 --labels FILE holds lines `qtran_alt: ours`, --ranges FILE lines `my_game: [0.5, 20]`, both in YAML.
@@ -204,15 +203,19 @@ def not_begun(plans: dict[str, Study], results: list[Result], chosen: Selection)
     all runs that were found."""
     from sweeping.plan import folder_name
 
-    there = {(r.path.resolve().parents[2], r.config.get("name"), r.config.get("seed")) for r in results if r.config}
+    there = set()
+    for r in results:
+        place = r.path.resolve().parent.parent.parent
+        there.add((place, str(r.config.get("name")), str(r.config.get("seed"))))  # a strange run may hold anything
     out = []
     for folder, study in plans.items():
         seeds = [seed for seed in study.seeds if chosen.seeds is None or seed in chosen.seeds]
         for environment, (file, changes) in study.environments.items():
-            names = {environment, file, *(str(changes.get(f"env_args.{key}")) for key in ("map_name", "key"))}
+            keys = changes.keys() & {"env_args.map_name", "env_args.key"}
+            names = {environment, file, *(str(changes[key]) for key in keys)}
             place = Path(folder, folder_name(environment)).resolve()
             for algorithm, (base, _) in study.algorithms.items():
-                left = [seed for seed in seeds if (place, algorithm, seed) not in there]
+                left = [seed for seed in seeds if (place, algorithm, str(seed)) not in there]
                 if left and chosen.keeps({algorithm, base}, names):
                     out.append((algorithm, environment, left))
     return out

@@ -149,7 +149,8 @@ def act(options: argparse.Namespace, argv: list[str]) -> int:
     render = options.render is not None
     action = "render" if render else "status" if options.status else "cancel" if options.cancel else "start"
     elsewhere = cluster.engine != "local"
-    engine: Any = engines.find(cluster.engine, action) if elsewhere or action != "start" else local
+    plans_alone = action == "start" and (options.dry_run or not elsewhere)  # then nothing is asked of the engine
+    engine: Any = local if plans_alone else engines.find(cluster.engine, action)
     # Where a script is printed, it alone is on the standard output.
     console = Console(highlight=False, emoji=False, stderr=render)
     workers, cards, said = local.places(runs, cluster, options.workers) if not elsewhere else (0, Cards(), [])

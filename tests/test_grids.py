@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -15,7 +16,10 @@ from made_runs import ours
 from test_report import Said, unpainted
 from test_sweep import study, swept
 
-from sweeping.study import read_study
+from report import not_begun
+from reporting.results import Result
+from reporting.selection import Selection
+from sweeping.study import Study, read_study
 from utils.claim import take
 
 unpainted = unpainted
@@ -214,6 +218,14 @@ def test_a_study_that_has_not_begun(tmp_path, monkeypatch):
     said = Said(path, "--watch", out=page.parent)
     assert said.code == 130 and "0 of 2 runs finished; 2 not begun" in said.out
     assert "qmix" in said.html and "No run is finished yet" in said.html
+
+
+def test_what_has_not_begun_beside_runs_of_any_kind():
+    """A run directory at the root, as in a container, and one whose seed is a list are no run of the study."""
+    odd = [Result(Path("/run"), "run directory", {"name": ["qmix"], "seed": [1]}), Result(Path("/"), "Sacred")]
+    plan = Study(Path("s.yaml"), algorithms={"qmix": ("qmix", {})}, environments={"a": ("two_step", {})}, seeds=[1])
+    assert not_begun({"results": plan}, odd, Selection()) == [("qmix", "a", [1])]
+    assert not_begun({"results": plan}, odd, Selection(environments=["matrix_game"])) == []
 
 
 def test_runs_that_were_not_asked_for_are_not_missing(tmp_path, monkeypatch):

@@ -79,11 +79,12 @@ def figures(folder):
 def test_the_plan_of_a_study_for_a_cluster(tmp_path, capsys):
     """It is not that of this machine, which has no GPU and is not asked for one; and nothing is tried out here."""
     path = study(tmp_path, seeds="1-2")
-    words = [path, "--dry-run", "--engine", "slurm", "--set", "gpus_per_run=0.25"]
-    run = swept(capsys, *words)
-    assert run.code == 0, run.err
     said = "to do: 4 of 4 runs, as many at a time as the cluster gives; time: not known until a run has finished"
-    assert said in run.out
+    for engine in ("ray", "k8s", "slurm"):
+        words = [path, "--dry-run", "--engine", engine, "--set", "gpus_per_run=0.25"]
+        run = swept(capsys, *words)
+        assert run.code == 0, run.err
+        assert said in run.out
     assert swept(capsys, path, "--algorithms", "vdn", "--seeds", "1").code == 0
     run = swept(capsys, *words, "jobs=3")
     assert "to do: 3 of 4 runs, 12 at a time; time: " in run.out and "beside waiting in the queue" in run.out

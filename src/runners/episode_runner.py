@@ -173,7 +173,7 @@ class EpisodeRunner:
                 self._show_step(t, actions[0].tolist(), reward[0].tolist(), bool(live[0]))
             done = live & (step.terminated | step.truncated)
             bad = newly_bad | bad  # the first reason stays
-            if not (done.any() or live[list(bad)].any()):
+            if not (done.any() or bad and live[list(bad)].any()):
                 continue
             for name, values in step.info.items():
                 ends.setdefault(name, np.full(n_envs, None))[done] = np.asarray(values, dtype=object)[done]

@@ -13,7 +13,7 @@ from typing import Any
 from sweeping import grid
 from utils.args import ConfigError, nearest
 from utils.config_files import is_path, names
-from utils.disk import expanded
+from utils.disk import NAMES_A_FOLDER, expanded, names_a_folder
 from utils.identity import FAIRNESS
 from utils.messages import shown
 from utils.yaml_file import read_yaml
@@ -203,9 +203,8 @@ def _labelled(
             hint = f"known: {', '.join(known)}{nearest(name, known)}{own}"
             problems.append(f"{where}: {shown(name)} is no file of config/{kind}; {hint}")
             continue
-        bad = not label.strip(". ") or not label.isprintable() or re.search(r"[/\\]|^-", label)
-        if bad or len(label.encode()) > 100:
-            rule = "1 to 100 bytes (a letter beyond ASCII has 2 to 4), no / and no \\, and no - at its beginning"
+        if not names_a_folder(label) or label.startswith("-"):  # a word of a command line
+            rule = f"{NAMES_A_FOLDER}, and no - at its beginning"
             problems.append(f"{where}: the label {shown(label)} names a folder: {rule}")
         else:
             out[label] = name, changes

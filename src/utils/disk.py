@@ -18,3 +18,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+NAMES_A_FOLDER = "1 to 100 bytes (a letter beyond ASCII has 2 to 4), no / and no \\"
+
+
+def names_a_folder(text: str) -> bool:
+    """Whether a text can be the name of one folder, as NAMES_A_FOLDER says: a file system counts bytes."""
+    return bool(text.strip(". ")) and text.isprintable() and not set(text) & set("/\\") and len(text.encode()) <= 100
